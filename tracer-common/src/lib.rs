@@ -1,0 +1,247 @@
+//! The event ABI shared by the kernel programs and user space.
+//!
+//! Raw integers only, explicit padding, sizes asserted at compile time: the two sides are built by different
+//! compilers for different targets. Nothing here may allocate, read a clock or know what a record means; meaning
+//! starts in `tracer-core`'s decode.
+#![no_std]
+
+/// Bumped whenever a record's layout or a map's meaning changes; the loader refuses an object of another version.
+pub const ABI_VERSION: u32 = 1;
+
+/// `RecordHeader::kind` values. Never renumbered.
+pub mod kind {
+    /// A connection reached ESTABLISHED. [`super::SocketRecord`].
+    pub const OPEN: u8 = 1;
+    /// A connection changed to a state on its way out: CLOSE_WAIT, FIN_WAIT1, LAST_ACK. [`super::SocketRecord`].
+    pub const STATE: u8 = 2;
+    /// The kernel released the socket (or it left TCP for good). [`super::SocketRecord`].
+    pub const END: u8 = 3;
+    /// A process took a connection off its listener's queue. [`super::SocketRecord`].
+    pub const ACCEPT: u8 = 4;
+    /// The kernel sent a segment again; at most one a second a socket. [`super::SocketRecord`].
+    pub const RETRANSMIT: u8 = 5;
+    /// A process that owns watched sockets started another program. [`super::ProcessRecord`].
+    pub const EXEC: u8 = 6;
+    /// The last thread of a process that owns watched sockets ended. [`super::ProcessRecord`].
+    pub const EXIT: u8 = 7;
+    /// One more than the largest kind: the length of per-kind counters.
+    pub const COUNT: usize = 8;
+}
+
+/// Which side of the connection this socket is.
+pub mod role {
+    /// The remote port is a watched database port.
+    pub const CLIENT: u8 = 1;
+    /// The local port is a watched database port.
+    pub const SERVER: u8 = 2;
+}
+
+/// Indices of the per-CPU counter map.
+pub mod counter {
+    use super::kind;
+
+    /// `RING_FULL + kind`: records that found the ring buffer full.
+    pub const RING_FULL: u32 = 0;
+    /// `EMITTED + kind`: records handed to the ring buffer.
+    pub const EMITTED: u32 = kind::COUNT as u32;
+    /// Sockets that found the owner map full.
+    pub const OWNERS_FULL: u32 = 2 * kind::COUNT as u32;
+    /// Processes that found the watched-process map full.
+    pub const PROCESSES_FULL: u32 = OWNERS_FULL + 1;
+    /// Reads of kernel memory that failed.
+    pub const READ_FAILED: u32 = OWNERS_FULL + 2;
+    /// Number of counters.
+    pub const COUNT: u32 = OWNERS_FULL + 3;
+}
+
+/// The kernel wakes the reader at most once in this time, except when the ring runs full; the reader looks again
+/// this long after a wake-up.
+pub const WAKE_INTERVAL_NS: u64 = 5_000_000;
+
+/// First bytes of every record.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecordHeader {
+    /// One of [`kind`].
+    pub kind: u8,
+    /// [`ABI_VERSION`], truncated: a record of another version is a decode error.
+    pub version: u8,
+    /// Whole length of the record in bytes.
+    pub len: u16,
+    /// Inode number of the socket's network namespace; 0 in process records.
+    pub netns: u32,
+    /// `bpf_ktime_get_boot_ns` when it happened.
+    pub at_ns: u64,
+}
+
+/// A process as the kernel named it in process context. `tgid` 0 means unknown.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TaskRecord {
+    /// Process id in the initial pid namespace.
+    pub tgid: u32,
+    /// Effective user id.
+    pub uid: u32,
+    /// Start of the process' first thread, boot-time nanoseconds (`task_struct.start_boottime`).
+    pub start_ns: u64,
+    /// The thread's name, NUL padded, not necessarily UTF-8.
+    pub comm: [u8; 16],
+}
+
+/// One fact about one TCP socket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketRecord {
+    /// Kind, version, length, network namespace, time.
+    pub header: RecordHeader,
+    /// Kernel address of the socket: the same for all events of one life, reused by later lives.
+    pub sk: u64,
+    /// When the connect (client) or the handshake's end (server) was seen; 0 if before tracing began.
+    pub birth_ns: u64,
+    /// When ESTABLISHED was reached; 0 if never or before tracing began.
+    pub established_ns: u64,
+    /// Local address; IPv4 in the first four bytes, the rest zero.
+    pub local: [u8; 16],
+    /// Remote address, same shape.
+    pub remote: [u8; 16],
+    /// Local port, host order; 0 when the kernel had already released it and it was never seen.
+    pub local_port: u16,
+    /// Remote port, host order.
+    pub remote_port: u16,
+    /// 4 or 6; a v4-mapped IPv6 socket is reported as 4.
+    pub family: u8,
+    /// One of [`role`].
+    pub role: u8,
+    /// TCP state before, `include/net/tcp_states.h` numbering.
+    pub old_state: u8,
+    /// TCP state after.
+    pub new_state: u8,
+    /// Who opened (client) or accepted (server) it.
+    pub opener: TaskRecord,
+    /// Process that closed it; 0 unknown (peer, kernel, or not seen).
+    pub closer_tgid: u32,
+    /// `sk_err` at the moment, an errno; 0 none.
+    pub error: u16,
+    /// Consecutive retransmission time-outs (`icsk_retransmits`).
+    pub rtos: u8,
+    /// Explicit padding, zero.
+    pub pad: u8,
+    /// Start of the closing process, boot-time nanoseconds.
+    pub closer_start_ns: u64,
+    /// `tcp_sock.bytes_sent`.
+    pub bytes_sent: u64,
+    /// `tcp_sock.bytes_received`.
+    pub bytes_received: u64,
+    /// Smoothed round-trip time in microseconds; 0 none yet.
+    pub srtt_us: u32,
+    /// `tcp_sock.total_retrans`.
+    pub retransmits: u32,
+}
+
+/// One fact about one process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProcessRecord {
+    /// Kind, version, length, time.
+    pub header: RecordHeader,
+    /// The process.
+    pub task: TaskRecord,
+}
+
+/// What the kernel side remembers of a watched socket from birth to release, keyed by its address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// See [`SocketRecord::birth_ns`].
+    pub birth_ns: u64,
+    /// See [`SocketRecord::established_ns`].
+    pub established_ns: u64,
+    /// Who opened or accepted it.
+    pub opener: TaskRecord,
+    /// Start of the closing process.
+    pub closer_start_ns: u64,
+    /// Who closed it; 0 unknown.
+    pub closer_tgid: u32,
+    /// Local port, kept because the kernel clears it before the socket's end.
+    pub local_port: u16,
+    /// One of [`role`].
+    pub role: u8,
+    /// Explicit padding, zero.
+    pub pad: u8,
+    /// When the last [`kind::RETRANSMIT`] was sent for it.
+    pub retransmit_ns: u64,
+}
+
+/// Offsets into the running kernel's structures, in bytes, resolved from its BTF at start.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offsets {
+    /// `sock_common.skc_daddr`; `skc_rcv_saddr` follows it.
+    pub skc_daddr: u32,
+    /// `sock_common.skc_rcv_saddr`.
+    pub skc_rcv_saddr: u32,
+    /// `sock_common.skc_dport`; `skc_num`, `skc_family` and `skc_state` follow within 8 bytes.
+    pub skc_dport: u32,
+    /// `sock_common.skc_num`.
+    pub skc_num: u32,
+    /// `sock_common.skc_family`.
+    pub skc_family: u32,
+    /// `sock_common.skc_state`.
+    pub skc_state: u32,
+    /// `sock_common.skc_net.net`.
+    pub skc_net: u32,
+    /// `sock_common.skc_v6_daddr`.
+    pub skc_v6_daddr: u32,
+    /// `sock_common.skc_v6_rcv_saddr`.
+    pub skc_v6_rcv_saddr: u32,
+    /// `net.ns.inum`.
+    pub net_inum: u32,
+    /// `sock.sk_shutdown`.
+    pub sk_shutdown: u32,
+    /// `sock.sk_err`.
+    pub sk_err: u32,
+    /// `inet_sock.inet_sport`.
+    pub inet_sport: u32,
+    /// `inet_connection_sock.icsk_retransmits`.
+    pub icsk_retransmits: u32,
+    /// `tcp_sock.bytes_sent`.
+    pub tcp_bytes_sent: u32,
+    /// `tcp_sock.bytes_received`.
+    pub tcp_bytes_received: u32,
+    /// `tcp_sock.srtt_us` (shifted left by 3).
+    pub tcp_srtt_us: u32,
+    /// `tcp_sock.total_retrans`.
+    pub tcp_total_retrans: u32,
+    /// `task_struct.group_leader`.
+    pub task_group_leader: u32,
+    /// `task_struct.start_boottime`.
+    pub task_start_boottime: u32,
+    /// `task_struct.signal`.
+    pub task_signal: u32,
+    /// `signal_struct.live`.
+    pub signal_live: u32,
+    /// `task_struct.tgid`.
+    pub task_tgid: u32,
+    /// `task_struct.files`.
+    pub task_files: u32,
+    /// `files_struct.fdt`.
+    pub files_fdt: u32,
+    /// `fdtable.fd`.
+    pub fdt_fd: u32,
+    /// `fdtable.max_fds`.
+    pub fdt_max_fds: u32,
+    /// `file.private_data`.
+    pub file_private_data: u32,
+    /// `socket.sk`.
+    pub socket_sk: u32,
+}
+
+const _: () = {
+    assert!(size_of::<RecordHeader>() == 16);
+    assert!(size_of::<TaskRecord>() == 32);
+    assert!(size_of::<SocketRecord>() == 160);
+    assert!(size_of::<ProcessRecord>() == 48);
+    assert!(size_of::<Owner>() == 72);
+    assert!(size_of::<Offsets>() == 29 * 4);
+    assert!(ABI_VERSION <= u8::MAX as u32);
+};

@@ -1,0 +1,149 @@
+//! A finding: a verdict with its evidence. Shapes only; `detect` makes them.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::time::WallTime;
+
+/// The `schema` of a finding on a tail line.
+pub const FINDING_SCHEMA: &str = "socklife.finding/v1";
+
+/// Every verdict there is. Names are fixed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// The hard ceiling: an endpoint is at N of L.
+    LimitPressure,
+    /// The database hung up, the process never closed.
+    CloseWaitLeak,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::LimitPressure, Self::CloseWaitLeak];
+
+    /// The name in JSON and configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LimitPressure => "limit_pressure",
+            Self::CloseWaitLeak => "close_wait_leak",
+        }
+    }
+
+    /// The kind of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// How much it matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Worth knowing.
+    Info,
+    /// Will hurt.
+    Warning,
+    /// Hurts now.
+    Critical,
+}
+
+/// Whether it is still true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// True now.
+    Open,
+    /// Was true.
+    Resolved,
+}
+
+/// What a tail line says happened to a finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// It became true.
+    Opened,
+    /// Its numbers or severity changed.
+    Updated,
+    /// It is no longer true.
+    Resolved,
+}
+
+/// What a finding is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Subject {
+    /// The endpoint, `IP:PORT`.
+    pub endpoint: Option<String>,
+    /// The processes, ascending.
+    pub pids: Vec<u32>,
+    /// The launcher group's id.
+    pub launcher_group: Option<String>,
+}
+
+/// A number or a text that supports the verdict.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Evidence {
+    /// What was measured, snake_case.
+    pub fact: String,
+    /// The value: a number, a text or a list.
+    pub value: EvidenceValue,
+    /// The unit, empty for plain text.
+    pub unit: String,
+}
+
+/// The value of an [`Evidence`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[expect(missing_docs, reason = "the variants are JSON's types")]
+pub enum EvidenceValue {
+    Integer(i64),
+    Number(f64),
+    Text(String),
+    List(Vec<String>),
+}
+
+/// A verdict with its evidence.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Finding {
+    /// Stable while the finding stays open, and across a daemon restart.
+    pub id: String,
+    /// Which verdict.
+    pub kind: Kind,
+    /// How much it matters.
+    pub severity: Severity,
+    /// 0 to 1, computed from the evidence; how is documented at each kind.
+    pub confidence: f64,
+    /// Whether it is still true.
+    pub status: Status,
+    /// When it became true.
+    pub first_seen: WallTime,
+    /// When it was last true.
+    pub last_seen: WallTime,
+    /// What it is about.
+    pub subject: Subject,
+    /// One sentence with the numbers.
+    pub summary: String,
+    /// The facts behind it.
+    pub evidence: Vec<Evidence>,
+    /// Look-alikes that were checked and excluded.
+    pub ruled_out: Vec<String>,
+    /// What to do, one sentence.
+    pub remedy: String,
+    /// A command that shows the same fact with another tool.
+    pub verify: String,
+}
+
+/// One line of `tail --json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FindingLine {
+    /// [`FINDING_SCHEMA`].
+    pub schema: String,
+    /// What happened to it.
+    pub change: Change,
+    /// The finding as it is now.
+    #[serde(flatten)]
+    pub finding: Finding,
+}

@@ -1,0 +1,22 @@
+//! The pure part of socklife: what sockets, processes and endpoints are, how events change them, and which verdicts
+//! follow.
+//!
+//! No IO, no clock, no eBPF, no async runtime, no `unsafe`: time comes in as an argument, facts come in as values.
+//! The same input gives the same output.
+#![forbid(unsafe_code)]
+
+pub mod decode;
+pub mod detect;
+pub mod endpoint;
+pub mod event;
+pub mod finding;
+pub mod identity;
+pub mod inventory;
+pub mod ports;
+pub mod process;
+pub mod series;
+pub mod snapshot;
+pub mod socket;
+pub mod tcp;
+pub mod time;
+pub mod tracker;
