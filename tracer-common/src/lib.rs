@@ -80,7 +80,7 @@ pub struct RecordHeader {
 pub struct TaskRecord {
     /// Process id in the initial pid namespace.
     pub tgid: u32,
-    /// Effective user id.
+    /// Real user id.
     pub uid: u32,
     /// Start of the process' first thread, boot-time nanoseconds (`task_struct.start_boottime`).
     pub start_ns: u64,
@@ -196,6 +196,8 @@ pub struct Offsets {
     pub skc_v6_rcv_saddr: u32,
     /// `net.ns.inum`.
     pub net_inum: u32,
+    /// `sock.sk_protocol`, 16 bits since Linux 5.6.
+    pub sk_protocol: u32,
     /// `sock.sk_shutdown`.
     pub sk_shutdown: u32,
     /// `sock.sk_err`.
@@ -222,6 +224,8 @@ pub struct Offsets {
     pub signal_live: u32,
     /// `task_struct.tgid`.
     pub task_tgid: u32,
+    /// `task_struct.flags`.
+    pub task_flags: u32,
     /// `task_struct.files`.
     pub task_files: u32,
     /// `files_struct.fdt`.
@@ -239,9 +243,9 @@ pub struct Offsets {
 const _: () = {
     assert!(size_of::<RecordHeader>() == 16);
     assert!(size_of::<TaskRecord>() == 32);
-    assert!(size_of::<SocketRecord>() == 160);
+    assert!(size_of::<SocketRecord>() == 152);
     assert!(size_of::<ProcessRecord>() == 48);
     assert!(size_of::<Owner>() == 72);
-    assert!(size_of::<Offsets>() == 29 * 4);
+    assert!(size_of::<Offsets>() == 31 * 4);
     assert!(ABI_VERSION <= u8::MAX as u32);
 };
