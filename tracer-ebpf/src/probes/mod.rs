@@ -21,6 +21,7 @@ pub mod tcp {
     pub const CLOSE: u8 = 7;
     pub const CLOSE_WAIT: u8 = 8;
     pub const LAST_ACK: u8 = 9;
+    pub const LISTEN: u8 = 10;
 }
 
 /// An entry that knows nothing.
