@@ -78,6 +78,7 @@ fn socket(reader: &mut Reader<'_>, header: RecordHeader) -> Result<Event, Decode
         retransmits: reader.u32()?,
         consecutive_rtos: rtos,
     };
+    let inode = reader.u32()?;
     let closer = (closer_tgid != 0).then(|| ProcessId::from_boot(closer_tgid, BootNs(closer_start_ns)));
     Ok(Event::Socket(SocketEvent {
         kind: match header.kind {
@@ -105,6 +106,7 @@ fn socket(reader: &mut Reader<'_>, header: RecordHeader) -> Result<Event, Decode
         new_state: TcpState::from_kernel(new_state).ok_or(DecodeError::Field("new state"))?,
         opener: task(&opener),
         closer,
+        inode: (inode != 0).then_some(inode),
         error,
         totals,
     }))

@@ -56,6 +56,8 @@ pub struct Socket {
     pub sk: Option<u64>,
     /// The kernel's identity of this life, once the socket table told.
     pub cookie: Option<u64>,
+    /// Inode number, once an event or the table told; like the cookie it tells lives apart.
+    pub inode: Option<u32>,
     /// Who opened or accepted it.
     pub opener: Option<Opener>,
     /// The process its counts are booked on: the opener, or the first holder seen.

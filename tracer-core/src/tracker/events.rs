@@ -77,13 +77,7 @@ impl Tracker {
             self.upgrade(slot, event, established);
             return Effect::Opened;
         }
-        // An event that comes after a later life of the same tuple began tells of one that is over: its end counts it.
-        let later = self.by_tuple.get(&event.tuple).and_then(|slot| self.socket(*slot));
-        if later.is_some_and(|later| later.began.moment() > established) {
-            return Effect::Ignored;
-        }
-        self.evict_stale(event);
-        if self.open(event, established).is_some() { Effect::Opened } else { Effect::Ignored }
+        if self.begin(event, established).is_some() { Effect::Opened } else { Effect::Ignored }
     }
 
     fn apply_accept(&mut self, event: &SocketEvent) -> Effect {
@@ -175,17 +169,23 @@ impl Tracker {
         }
         let slot = *self.by_tuple.get(&event.tuple)?;
         let socket = self.socket(slot)?;
-        (socket.sk.is_none() && same_life(socket, event)).then_some(slot)
+        (socket.sk.is_none() && same_life(socket, event) && !self.tombstones.holds(event)).then_some(slot)
     }
 
-    /// Ends whatever occupies the address or the tuple of a new life: its end was lost.
-    fn evict_stale(&mut self, event: &SocketEvent) {
-        let at = event.birth.unwrap_or(event.at);
-        for slot in [self.by_sk.get(&event.sk).copied(), self.by_tuple.get(&event.tuple).copied()].into_iter().flatten() {
-            if self.remove(slot, at).is_some() {
+    /// Starts a life. Whatever occupies its address or tuple is over, and its end was lost; unless that is a later
+    /// life, and then this event is late and tells of one that is over: its own end counts it.
+    fn begin(&mut self, event: &SocketEvent, established: BootNs) -> Option<Slot> {
+        let occupants = [self.by_sk.get(&event.sk).copied(), self.by_tuple.get(&event.tuple).copied()];
+        let is_later = |slot: &Slot| self.socket(*slot).is_some_and(|socket| socket.began.moment() > established);
+        if occupants.iter().flatten().any(is_later) {
+            return None;
+        }
+        for slot in occupants.into_iter().flatten() {
+            if self.remove(slot, event.birth.unwrap_or(established)).is_some() {
                 self.loss.missed_closes += 1;
             }
         }
+        self.open(event, established)
     }
 
     /// An opening that was lost, told by a later event of the same life.
@@ -194,8 +194,7 @@ impl Tracker {
         if self.tombstones.holds(event) {
             return None;
         }
-        self.evict_stale(event);
-        self.open(event, established)
+        self.begin(event, established)
     }
 
     fn open(&mut self, event: &SocketEvent, established: BootNs) -> Option<Slot> {
@@ -211,6 +210,7 @@ impl Tracker {
             last_event: event.at,
             sk: Some(event.sk),
             cookie: None,
+            inode: event.inode,
             opener: None,
             account: None,
             holders: Vec::new(),
@@ -248,6 +248,7 @@ impl Tracker {
         let Some(socket) = self.socket_mut(slot) else { return };
         socket.last_event = socket.last_event.max(event.at);
         socket.closer = socket.closer.or(event.closer);
+        socket.inode = socket.inode.or(event.inode);
         if socket.sk.is_none() {
             socket.sk = Some(event.sk);
             self.by_sk.insert(event.sk, slot);
@@ -271,6 +272,11 @@ impl Tracker {
 
 /// Whether the event can be about this life.
 fn same_life(socket: &Socket, event: &SocketEvent) -> bool {
+    if let (Some(known), Some(told)) = (socket.inode, event.inode)
+        && known != told
+    {
+        return false;
+    }
     match (event.established, socket.began) {
         // The moment of establishment names a life that both sides saw begin.
         (Some(established), Began::At(began)) => established == began,

@@ -4,6 +4,7 @@
 //! The caller applies every event older than the look's end before the look itself.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::{Slot, Tracker};
 use crate::event::ProcessId;
@@ -36,8 +37,8 @@ impl Tracker {
         let known = self.by_tuple.get(&row.tuple).copied();
         let slot = match known {
             Some(slot) if self.is_other_life(slot, &row) => {
-                // The old life ended and the new one began, and both events were lost.
-                if self.remove(slot, started).is_some() {
+                // The old life ended and the new one began before this look, and both events were lost.
+                if self.remove(slot, started.minus(Duration::from_nanos(1))).is_some() {
                     self.loss.missed_closes += 1;
                 }
                 None
@@ -53,8 +54,17 @@ impl Tracker {
         }
     }
 
+    /// Cookies and inode numbers tell lives of one tuple apart. Without either, and with events lost, the row may be of
+    /// a later life: better to forget what the old one was than to blame its process for the new one.
     fn is_other_life(&self, slot: Slot, row: &SocketRow) -> bool {
-        self.socket(slot).is_some_and(|socket| socket.cookie.is_some_and(|cookie| cookie != row.cookie))
+        let Some(socket) = self.socket(slot) else { return false };
+        if let Some(cookie) = socket.cookie {
+            return cookie != row.cookie;
+        }
+        match socket.inode {
+            Some(inode) if row.inode != 0 => u64::from(inode) != row.inode,
+            _ => self.lost_at.is_some_and(|lost_at| lost_at >= socket.first_seen),
+        }
     }
 
     /// A socket that no event announced.
@@ -78,6 +88,7 @@ impl Tracker {
             last_event: BootNs(0),
             sk: None,
             cookie: None,
+            inode: None,
             opener: None,
             account: None,
             holders: Vec::new(),
@@ -94,6 +105,7 @@ impl Tracker {
         let Some(socket) = self.socket_mut(slot) else { return };
         socket.look = look;
         socket.cookie = Some(row.cookie);
+        socket.inode = u32::try_from(row.inode).ok().filter(|inode| *inode != 0).or(socket.inode);
         if let Some(info) = row.info {
             socket.retransmits = socket.retransmits.max(info.retransmits);
         }

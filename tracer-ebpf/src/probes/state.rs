@@ -39,7 +39,7 @@ fn connect(ctx: &RawTracePointContext, sk: u64) {
     if !filter::watched(ports.remote) || !sock::is_tcp(sk, ports) || !filter::watched_netns(sock::netns(sk)) {
         return;
     }
-    let mut owner = Owner { birth_ns: now_ns(), role: role::CLIENT, ..EMPTY };
+    let mut owner = Owner { birth_ns: now_ns(), role: role::CLIENT, inode: sock::inode(sk), ..EMPTY };
     task::fill_current(&mut owner.opener);
     task::watch(&owner.opener);
     remember(ctx, sk, &owner);

@@ -12,7 +12,7 @@ mod tracefs;
 pub use counters::KernelCounters;
 pub use load::{Capture, Settings, probe_host};
 pub use offsets::VMLINUX_BTF;
-pub use ring::Ring;
+pub use ring::{Ring, WAKE_INTERVAL};
 
 use std::path::PathBuf;
 

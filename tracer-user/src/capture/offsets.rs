@@ -52,6 +52,8 @@ fn resolve_bytes(bytes: &[u8]) -> Result<Offsets, String> {
         fdt_max_fds: at("fdtable", "max_fds")?,
         file_private_data: at("file", "private_data")?,
         socket_sk: at("socket", "sk")?,
+        sk_socket: at("sock", "sk_socket")?,
+        socket_ino: at("socket_alloc", "vfs_inode.i_ino")?,
     };
     check_layout(&offsets)?;
     Ok(offsets)

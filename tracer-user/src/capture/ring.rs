@@ -36,12 +36,17 @@ impl Ring {
         self.fd.readable_mut().await.map(|mut guard| guard.clear_ready())
     }
 
-    /// Hands up to `most` waiting records to `each`; returns how many there were.
+    /// Hands up to `most` waiting records, decoded, to `each`; returns how many there were.
     pub fn drain(&mut self, most: usize, mut each: impl FnMut(Result<Event, DecodeError>)) -> usize {
+        self.drain_raw(most, |record| each(decode::decode(record)))
+    }
+
+    /// The same with the records as the kernel side wrote them.
+    pub fn drain_raw(&mut self, most: usize, mut each: impl FnMut(&[u8])) -> usize {
         let ring = self.fd.get_mut();
         for seen in 0..most {
             match ring.next() {
-                Some(record) => each(decode::decode(&record)),
+                Some(record) => each(&record),
                 None => return seen,
             }
         }
