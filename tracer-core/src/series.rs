@@ -32,6 +32,13 @@ impl Ring {
         now.0 / (u64::from(self.step_s) * 1_000_000_000)
     }
 
+    /// Open at the end of a step: what was last known for a step after the newest, nothing for one before the oldest.
+    fn open_at(&self, step: u64) -> Option<u32> {
+        let back = usize::try_from(self.newest.saturating_sub(step)).ok()?;
+        let index = self.samples.len().checked_sub(back + 1)?;
+        self.samples.get(index).map(|sample| sample.open)
+    }
+
     /// Fills the steps up to `now` with what was open all the while; returns the step of `now`. Time that runs
     /// backwards (events of several CPUs) lands in the newest step.
     fn at(&mut self, now: BootNs, open: u32) -> Option<&mut Sample> {
@@ -101,17 +108,19 @@ impl Series {
         }
     }
 
-    /// The open counts of the last `span` at the finest resolution that covers it, oldest first, with the step.
-    pub fn open_within(&self, span: Duration) -> (u32, impl Iterator<Item = u32> + '_) {
+    /// The open counts of the last `span` before `now`, as far as they are known, oldest first, at the finest resolution
+    /// that covers it; with the length of a step in seconds.
+    #[must_use]
+    pub fn open_within(&self, span: Duration, now: BootNs) -> (u32, Vec<u32>) {
         let covering = self.rings.iter().find(|ring| {
             let covered = u64::from(ring.step_s) * u64::try_from(ring.capacity).unwrap_or(u64::MAX);
             covered >= span.as_secs()
         });
         let ring = covering.unwrap_or(&self.rings[RESOLUTIONS.len() - 1]);
-        let steps = span.as_secs().div_ceil(u64::from(ring.step_s)).saturating_add(1);
-        let steps = usize::try_from(steps).unwrap_or(usize::MAX);
-        let skip = ring.samples.len().saturating_sub(steps);
-        (ring.step_s, ring.samples.iter().skip(skip).map(|sample| sample.open))
+        let last_step = ring.step_of(now);
+        let first_step = last_step.saturating_sub(span.as_secs().div_ceil(u64::from(ring.step_s)));
+        let open = (first_step..=last_step).filter_map(|step| ring.open_at(step)).collect();
+        (ring.step_s, open)
     }
 
     /// For the snapshot, finest first.
@@ -174,7 +183,18 @@ mod tests {
         let mut series = Series::default();
         series.opened(at(20), 0);
         series.opened(at(19), 1);
-        let (step_s, open) = series.open_within(Duration::from_secs(5));
-        assert_eq!((step_s, open.collect::<Vec<_>>()), (1, vec![2]));
+        assert_eq!(series.open_within(Duration::from_secs(5), at(20)), (1, vec![2]));
+    }
+
+    #[test]
+    fn a_look_back_ends_now_and_not_at_the_last_change() {
+        let mut series = Series::default();
+        for second in 0..5 {
+            series.opened(at(100 + second), u32::try_from(second).unwrap());
+        }
+        assert_eq!(series.open_within(Duration::from_secs(3), at(104)), (1, vec![2, 3, 4, 5]));
+        assert_eq!(series.open_within(Duration::from_secs(3), at(106)), (1, vec![4, 5, 5, 5]));
+        assert_eq!(series.open_within(Duration::from_secs(3), at(500)), (1, vec![5, 5, 5, 5]));
+        assert_eq!(series.open_within(Duration::from_secs(300), at(104)), (10, vec![5]));
     }
 }

@@ -19,6 +19,7 @@ use crate::endpoint::Endpoint;
 use crate::event::Role;
 use crate::finding::{Evidence, Kind, Severity, Subject};
 use crate::snapshot::{Limit, LimitSource};
+use crate::time::BootNs;
 
 /// Points of percent below a threshold before it lets go.
 const HYSTERESIS_POINTS: u32 = 5;
@@ -110,7 +111,7 @@ fn judge(context: &Context<'_>, ceiling: &Ceiling<'_>) -> Option<Verdict> {
     let flat_top = failed >= FAILURES && is_flat(context, ceiling);
     let critical = reaches(u32::from(config.critical_percent)) || flat_top;
     let culprits = blame::culprits(context.tracker, ceiling.blamed.0, ceiling.blamed.1);
-    let growth = growth_per_min(ceiling.counting);
+    let growth = growth_per_min(ceiling.counting, context.now);
     let mut ruled_out =
         vec![format!("a high but bounded pool far below the limit: it is at {} %", u64::from(open) * 100 / u64::from(ceiling.limit.value))];
     if critical && !flat_top {
@@ -139,15 +140,14 @@ fn failed_lately(context: &Context<'_>, ceiling: &Ceiling<'_>) -> usize {
 
 /// Within the last window the count moved by at most one.
 fn is_flat(context: &Context<'_>, ceiling: &Ceiling<'_>) -> bool {
-    let (_, open) = ceiling.counting.series.open_within(context.config.window);
-    let (low, high) = open.fold((u32::MAX, 0), |(low, high), open| (low.min(open), high.max(open)));
+    let (_, open) = ceiling.counting.series.open_within(context.config.window, context.now);
+    let (low, high) = open.into_iter().fold((u32::MAX, 0), |(low, high), open| (low.min(open), high.max(open)));
     high.saturating_sub(low) <= 1
 }
 
 /// Connections more each minute, over the last minute; 0 while less of it was seen.
-fn growth_per_min(endpoint: &Endpoint) -> f64 {
-    let (step_s, open) = endpoint.series.open_within(TREND);
-    let open: Vec<u32> = open.collect();
+fn growth_per_min(endpoint: &Endpoint, now: BootNs) -> f64 {
+    let (step_s, open) = endpoint.series.open_within(TREND, now);
     let (Some(first), Some(last)) = (open.first(), open.last()) else { return 0.0 };
     let seconds = f64::from(step_s) * f64::from(u32::try_from(open.len() - 1).unwrap_or(u32::MAX));
     if seconds < 10.0 { 0.0 } else { (f64::from(*last) - f64::from(*first)) * 60.0 / seconds }
