@@ -1,0 +1,4 @@
+//! The library behind the binary `socklife`: everything that touches the system.
+pub mod clock;
+pub mod inventory;
+pub mod process;

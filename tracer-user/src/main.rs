@@ -1,0 +1,3 @@
+//! Stand-in: replaced by the command line.
+
+fn main() {}
