@@ -90,8 +90,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         anyhow::Ok(())
     };
     tokio::pin!(serve);
+    let mut served = false;
     let outcome = tokio::select! {
-        end = &mut serve => end,
+        end = &mut serve => {
+            served = true;
+            end
+        }
         () = stop_signals.recv() => Ok(()),
         () = pass(config.run_for) => Ok(()),
         end = &mut drain => end.context("the event reader failed")?.and_then(|()| bail!("the event reader ended")),
@@ -100,8 +104,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     // Streams end and the socket file goes first; then the tasks; the drain's end detaches and unloads the programs.
     let _ = shutdown.send(true);
-    if outcome.is_ok() {
-        serve.await?;
+    if !served {
+        // Stopped before the first look, it has nothing to say; afterwards it ends by itself.
+        let _ = serve.await;
     }
     looker.await.context("the inventory task failed")?;
     actor.await.context("the tracker task failed")?;
