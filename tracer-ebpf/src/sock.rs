@@ -65,6 +65,15 @@ pub fn netns(sk: Sock) -> u32 {
     read::<u64>(sk, offset!(skc_net)).and_then(|net| read::<u32>(net, offset!(net_inum))).unwrap_or(0)
 }
 
+/// Inode number of the socket; 0 while no process has taken it off the listener's queue, and once it is orphaned.
+#[inline(always)]
+pub fn inode(sk: Sock) -> u32 {
+    match read::<u64>(sk, offset!(sk_socket)) {
+        None | Some(0) => 0,
+        Some(socket) => read::<u64>(socket, offset!(socket_ino)).unwrap_or(0) as u32,
+    }
+}
+
 /// `SHUTDOWN_MASK` is set and no error is: inside `__tcp_close`, which sets the mask before it changes the state. A
 /// reset or a time-out sets `sk_err` first and the mask after (net/ipv4/tcp.c, tcp_input.c, tcp_timer.c).
 #[inline(always)]

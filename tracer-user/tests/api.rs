@@ -13,7 +13,8 @@ use tokio::task::JoinHandle;
 use tracer_core::finding::{Change, FindingLine, Severity};
 use tracer_core::snapshot::{EventLine, Snapshot};
 use tracer_user::api::client::{Client, ClientError, Lines};
-use tracer_user::api::server::{CONNECTIONS_MAX, Socket, serve};
+use tracer_user::api::server::{CONNECTIONS_MAX, serve};
+use tracer_user::api::socket::Socket;
 use tracer_user::api::{Health, LOST_SCHEMA, LostLine};
 use tracer_user::config::ApiConfig;
 

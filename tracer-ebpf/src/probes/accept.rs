@@ -41,6 +41,7 @@ fn accepted(ctx: &TracePointContext) {
     if owner.role != role::SERVER || owner.opener.tgid != 0 {
         return;
     }
+    owner.inode = sock::inode(sk);
     task::fill_current(&mut owner.opener);
     task::watch(&owner.opener);
     if let Some(ports) = sock::ports(sk) {

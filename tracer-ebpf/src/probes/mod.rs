@@ -21,6 +21,7 @@ pub mod tcp {
     pub const CLOSE: u8 = 7;
     pub const CLOSE_WAIT: u8 = 8;
     pub const LAST_ACK: u8 = 9;
+    pub const LISTEN: u8 = 10;
 }
 
 /// An entry that knows nothing.
@@ -34,6 +35,8 @@ pub const EMPTY: Owner = Owner {
     role: 0,
     pad: 0,
     retransmit_ns: 0,
+    inode: 0,
+    pad2: 0,
 };
 
 /// Boot-time clock: counts through suspend, never steps.
@@ -68,6 +71,7 @@ pub fn emit_socket(
         record.opener = owner.opener;
         record.closer_tgid = owner.closer_tgid;
         record.closer_start_ns = owner.closer_start_ns;
+        record.inode = owner.inode;
         sock::fill_addresses(record, sk, ports.family);
         more(record);
     });

@@ -27,7 +27,7 @@ pub fn set_state(ctx: RawTracePointContext) -> i32 {
         tcp::SYN_SENT => connect(&ctx, sk),
         tcp::ESTABLISHED => established(&ctx, sk, old),
         tcp::CLOSE_WAIT | tcp::FIN_WAIT1 | tcp::LAST_ACK => leaving(&ctx, sk, old, new),
-        tcp::CLOSE => end(sk, old),
+        tcp::CLOSE if old != tcp::LISTEN => end(sk, old),
         _ => {}
     }
     0
@@ -39,7 +39,7 @@ fn connect(ctx: &RawTracePointContext, sk: u64) {
     if !filter::watched(ports.remote) || !sock::is_tcp(sk, ports) || !filter::watched_netns(sock::netns(sk)) {
         return;
     }
-    let mut owner = Owner { birth_ns: now_ns(), role: role::CLIENT, ..EMPTY };
+    let mut owner = Owner { birth_ns: now_ns(), role: role::CLIENT, inode: sock::inode(sk), ..EMPTY };
     task::fill_current(&mut owner.opener);
     task::watch(&owner.opener);
     remember(ctx, sk, &owner);
@@ -98,6 +98,8 @@ fn leaving(ctx: &RawTracePointContext, sk: u64, old: u8, new: u8) {
 #[inline(always)]
 fn end(sk: u64, old: u8) {
     let Some(ports) = sock::ports(sk) else { return };
+    // `skc_num` is cleared before this transition is reported; `inet_sport` still has the port.
+    let ports = Ports { local: if ports.local == 0 { sock::inet_sport(sk) } else { ports.local }, ..ports };
     let states = (old, tcp::CLOSE);
     let direct = matches!(old, tcp::ESTABLISHED | tcp::CLOSE_WAIT | tcp::SYN_SENT | tcp::SYN_RECV);
     let closer = if let Some(known) = OWNERS.get_ptr_mut(sk) {
@@ -115,8 +117,7 @@ fn end(sk: u64, old: u8) {
     } else {
         (0, 0)
     };
-    // Never remembered. `skc_num` is cleared before this transition is reported; `inet_sport` still has the port.
-    let ports = Ports { local: if ports.local == 0 { sock::inet_sport(sk) } else { ports.local }, ..ports };
+    // Never remembered.
     let Some(side) = side_by_ports(sk, ports) else { return };
     let owner = Owner { role: side, closer_tgid: closer.0, closer_start_ns: closer.1, ..EMPTY };
     emit_socket(kind::END, sk, now_ns(), &owner, states, ports, |record| sock::fill_totals(record, sk));

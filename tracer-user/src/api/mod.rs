@@ -7,7 +7,7 @@ pub mod client;
 mod peer;
 mod routes;
 pub mod server;
-mod socket;
+pub mod socket;
 mod stream;
 
 /// Response header of `/v1/tail`: how many findings were open when the stream began.

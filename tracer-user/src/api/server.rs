@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::peer::Gate;
 use super::routes;
-pub use super::socket::{BindError, Socket};
+use super::socket::Socket;
 use crate::daemon::handle::Handle;
 
 /// Connections served at once.

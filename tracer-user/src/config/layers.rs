@@ -10,7 +10,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::endpoints::{Resolver, overlay, parse_address, parse_port};
-use super::{Config, ConfigError, EndpointRule, Overrides, raw};
+use super::{CmdlinePolicy, Config, ConfigError, EndpointRule, Overrides, raw};
 
 /// Largest configuration file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -180,7 +180,11 @@ impl Layer<'_> {
         percent(&file.warn_percent, "detect.limit_pressure.warn_percent", &mut pressure.warn_percent)?;
         percent(&file.critical_percent, "detect.limit_pressure.critical_percent", &mut pressure.critical_percent)?;
         pressure.enabled = file.enabled.unwrap_or(pressure.enabled);
-        config.privacy.cmdline = raw.privacy.cmdline.unwrap_or(config.privacy.cmdline);
+        match raw.privacy.cmdline {
+            Some(raw::Cmdline::Off) => config.privacy.cmdline = CmdlinePolicy::Off,
+            Some(raw::Cmdline::Redacted) => config.privacy.cmdline = CmdlinePolicy::Redacted,
+            None => {}
+        }
         self.api(&raw.api, config)?;
         self.endpoints(&raw.endpoint, config)
     }
@@ -210,6 +214,9 @@ impl Layer<'_> {
             return Err(self.source.fail(value.span(), why));
         }
         self.number(&raw.map_entries, "capture.map_entries", 1_024, 1 << 20, |n| capture.map_entries = n)?;
+        if let Some(path) = &raw.btf {
+            capture.btf = PathBuf::from(path.get_ref());
+        }
         for (port, database) in &raw.ports {
             let fail = |span, why| self.source.fail(span, format!("capture.ports: {why}"));
             let number = parse_port(port.get_ref()).map_err(|why| fail(port.span(), why))?;

@@ -13,7 +13,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use tracer_core::detect::{CloseWaitLeakConfig, DetectConfig, LimitPressureConfig};
 use tracer_core::ports::PortMap;
+
+use crate::capture::VMLINUX_BTF;
+pub use crate::process::CmdlinePolicy;
 
 /// Where the control API listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/socklife/socklife.sock";
@@ -46,11 +50,13 @@ pub struct CaptureConfig {
     pub map_entries: u32,
     /// Watched ports.
     pub ports: PortMap,
+    /// The running kernel's types.
+    pub btf: PathBuf,
 }
 
 impl Default for CaptureConfig {
     fn default() -> Self {
-        Self { ring_bytes: 1 << 20, map_entries: 65_536, ports: PortMap::default() }
+        Self { ring_bytes: 1 << 20, map_entries: 65_536, ports: PortMap::default(), btf: PathBuf::from(VMLINUX_BTF) }
     }
 }
 
@@ -64,59 +70,6 @@ pub struct InventoryConfig {
 impl Default for InventoryConfig {
     fn default() -> Self {
         Self { reconcile: Duration::from_secs(10) }
-    }
-}
-
-/// `[detect]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DetectConfig {
-    /// The smallest time scale.
-    pub window: Duration,
-    /// `[detect.limit_pressure]`
-    pub limit_pressure: LimitPressureConfig,
-    /// `[detect.close_wait_leak]`
-    pub close_wait_leak: CloseWaitLeakConfig,
-}
-
-impl Default for DetectConfig {
-    fn default() -> Self {
-        Self {
-            window: Duration::from_secs(10),
-            limit_pressure: LimitPressureConfig::default(),
-            close_wait_leak: CloseWaitLeakConfig::default(),
-        }
-    }
-}
-
-/// `[detect.limit_pressure]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LimitPressureConfig {
-    /// Look for it at all.
-    pub enabled: bool,
-    /// Percent of the limit that warns; below `critical_percent`.
-    pub warn_percent: u8,
-    /// Percent of the limit that is critical, 100 at most.
-    pub critical_percent: u8,
-}
-
-impl Default for LimitPressureConfig {
-    fn default() -> Self {
-        Self { enabled: true, warn_percent: 80, critical_percent: 95 }
-    }
-}
-
-/// `[detect.close_wait_leak]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CloseWaitLeakConfig {
-    /// Look for it at all.
-    pub enabled: bool,
-    /// In CLOSE_WAIT for longer than this.
-    pub after: Duration,
-}
-
-impl Default for CloseWaitLeakConfig {
-    fn default() -> Self {
-        Self { enabled: true, after: Duration::from_secs(60) }
     }
 }
 
@@ -137,18 +90,7 @@ pub struct EndpointRule {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PrivacyConfig {
     /// Command lines.
-    pub cmdline: CmdlinePrivacy,
-}
-
-/// What is kept of a command line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CmdlinePrivacy {
-    /// Nothing.
-    #[default]
-    Off,
-    /// What cannot be a secret.
-    Redacted,
+    pub cmdline: CmdlinePolicy,
 }
 
 /// `[api]`

@@ -5,8 +5,6 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::CmdlinePrivacy;
-
 /// A whole file, or one `--set`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -24,6 +22,7 @@ pub(super) struct Raw {
 pub(super) struct Capture {
     pub ring_bytes: Option<Spanned<i64>>,
     pub map_entries: Option<Spanned<i64>>,
+    pub btf: Option<Spanned<String>>,
     pub ports: BTreeMap<Spanned<String>, Spanned<String>>,
 }
 
@@ -69,7 +68,7 @@ pub(super) struct Endpoint {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Privacy {
-    pub cmdline: Option<CmdlinePrivacy>,
+    pub cmdline: Option<Cmdline>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -77,4 +76,11 @@ pub(super) struct Privacy {
 pub(super) struct Api {
     pub socket: Option<Spanned<String>>,
     pub group: Option<Spanned<String>>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Cmdline {
+    Off,
+    Redacted,
 }

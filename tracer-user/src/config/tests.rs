@@ -44,6 +44,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(config, Config::default());
     assert_eq!(config.capture.ring_bytes, 1_048_576);
     assert_eq!(config.capture.map_entries, 65_536);
+    assert_eq!(config.capture.btf, PathBuf::from("/sys/kernel/btf/vmlinux"));
     assert_eq!(config.capture.ports.database(5432), Some("postgres"));
     assert_eq!(config.inventory.reconcile, Duration::from_secs(10));
     assert_eq!(config.detect.window, Duration::from_secs(10));
@@ -52,7 +53,7 @@ fn defaults_are_the_documented_ones() {
         LimitPressureConfig { enabled: true, warn_percent: 80, critical_percent: 95 }
     );
     assert_eq!(config.detect.close_wait_leak, CloseWaitLeakConfig { enabled: true, after: Duration::from_secs(60) });
-    assert_eq!(config.privacy.cmdline, CmdlinePrivacy::Off);
+    assert_eq!(config.privacy.cmdline, CmdlinePolicy::Off);
     assert_eq!(config.api.socket, PathBuf::from("/run/socklife/socklife.sock"));
     assert_eq!(config.api.group, "socklife");
 }
@@ -64,6 +65,7 @@ fn a_file_reaches_every_key() {
         [capture]
         ring_bytes = 131072
         map_entries = 2048
+        btf = "/tmp/btf"
         [capture.ports]
         5433 = "postgres"
         "6379" = "valkey"
@@ -93,6 +95,7 @@ fn a_file_reaches_every_key() {
         "#,
     )
     .unwrap();
+    assert_eq!(config.capture.btf, PathBuf::from("/tmp/btf"));
     assert_eq!((config.capture.ring_bytes, config.capture.map_entries), (131_072, 2_048));
     assert_eq!(config.capture.ports.database(5433), Some("postgres"));
     assert_eq!(config.capture.ports.database(6379), Some("valkey"));
@@ -103,7 +106,7 @@ fn a_file_reaches_every_key() {
         LimitPressureConfig { enabled: false, warn_percent: 50, critical_percent: 100 }
     );
     assert_eq!(config.detect.close_wait_leak, CloseWaitLeakConfig { enabled: false, after: Duration::from_secs(5) });
-    assert_eq!(config.privacy.cmdline, CmdlinePrivacy::Redacted);
+    assert_eq!(config.privacy.cmdline, CmdlinePolicy::Redacted);
     assert_eq!(config.api, ApiConfig { socket: PathBuf::from("/tmp/s.sock"), group: "dba".to_owned() });
     let orders = EndpointRule {
         addrs: vec![addr("10.0.0.5:5433")],
@@ -150,8 +153,8 @@ fn set_takes_toml_values_and_plain_words() {
         ("detect.limit_pressure.enabled=false", (|c| !c.detect.limit_pressure.enabled) as fn(&Config) -> bool),
         ("capture.ring_bytes=65536", |c| c.capture.ring_bytes == 65_536),
         ("capture.ring_bytes=0x10_0000", |c| c.capture.ring_bytes == 1_048_576),
-        ("privacy.cmdline=redacted", |c| c.privacy.cmdline == CmdlinePrivacy::Redacted),
-        ("privacy.cmdline='redacted'", |c| c.privacy.cmdline == CmdlinePrivacy::Redacted),
+        ("privacy.cmdline=redacted", |c| c.privacy.cmdline == CmdlinePolicy::Redacted),
+        ("privacy.cmdline='redacted'", |c| c.privacy.cmdline == CmdlinePolicy::Redacted),
         ("api.socket=/tmp/a b=c.sock", |c| c.api.socket == PathBuf::from("/tmp/a b=c.sock")),
         ("capture.ports.7000=postgres", |c| c.capture.ports.database(7000) == Some("postgres")),
         ("endpoint=[{match='10.0.0.5:5432', limit=7}]", |c| c.endpoints[0].limit == Some(7)),
@@ -173,7 +176,7 @@ fn mistakes_in_a_file() {
     for (text, sentence) in [
         (
             "[capture]\nrng_bytes = 1\n",
-            "FILE line 2: unknown field `rng_bytes`, expected one of `ring_bytes`, `map_entries`, `ports`",
+            "FILE line 2: unknown field `rng_bytes`, expected one of `ring_bytes`, `map_entries`, `btf`, `ports`",
         ),
         (
             "\n[captur]\n",

@@ -1,0 +1,214 @@
+//! The daemon: wiring, readiness, signals and the order of shutdown.
+//!
+//! ```text
+//! ring -> drain -> [bounded queue] -> actor (owns the tracker) -> handle -> API
+//!           ^                           |   ^
+//!           |  looks at the socket table|   | identities
+//!        inventory task <---------------+   identity thread
+//! ```
+
+mod actor;
+mod drain;
+pub mod handle;
+mod identify;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tracer_core::event::{Event, ProcessId};
+use tracer_core::identity::Identity;
+use tracer_core::inventory::Inventory;
+use tracer_core::snapshot::{Limit, LimitSource, Mode};
+use tracer_core::time::BootNs;
+use tracer_core::tracker::{About, Bounds, EndpointRule, Tracker};
+
+use crate::api::server;
+use crate::api::socket::Socket;
+use crate::capture::{Capture, KernelCounters, Settings};
+use crate::clock;
+use crate::config::Config;
+use crate::inventory;
+
+const PROC: &str = "/proc";
+
+/// Messages that may wait for the actor; a message carries at most [`drain::BATCH`] events.
+const QUEUE: usize = 128;
+
+/// What reaches the actor.
+enum Message {
+    /// Events, in order.
+    Events(Vec<Event>),
+    /// What was counted and lost so far.
+    Counters { kernel: KernelCounters, queue_full: u64, decode_errors: u64 },
+    /// A look at the socket table; every event older than its end was sent before it.
+    Inventory(Box<Inventory>),
+    /// A look that failed.
+    InventoryFailed(String),
+    /// What /proc said of a process.
+    Identity(Box<Identity>),
+    /// /proc has no such process.
+    Gone(ProcessId),
+}
+
+/// Runs until a signal, `--for`, or a failure.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let mut stop_signals = StopSignals::new()?;
+    let socket = Socket::bind(&config.api)?;
+    let started = clock::boot_clock();
+    let (mut capture, about) = start_capture(&config, started)?;
+
+    let config = Arc::new(config);
+    let (messages, inbox) = mpsc::channel(QUEUE);
+    let (drain_commands, drain_inbox) = mpsc::channel(16);
+    let wanted = Arc::new(Notify::new());
+    let (ready, is_ready) = oneshot::channel();
+    let (handle, served) = handle::channel();
+    let handle::Served { requests, findings, events, shutdown } = served;
+
+    let ring = capture.take_ring()?;
+    let mut drain = tokio::spawn(drain::run(capture, ring, messages.clone(), drain_inbox));
+    let identities = identify::spawn(&config, messages);
+    let looker = look(Arc::clone(&config), Arc::clone(&wanted), drain_commands.clone(), shutdown.subscribe());
+    let looker = tokio::spawn(looker);
+    let tracker = Tracker::new(Bounds::default(), config.capture.ports.clone(), rules(&config));
+    let peers = actor::Peers { findings, events, drain: drain_commands, identities, wanted };
+    let actor = actor::Actor::new(tracker, config.detect.clone(), about, peers, ready);
+    let actor = tokio::spawn(actor.run(inbox, requests, shutdown.subscribe()));
+
+    let serve = async {
+        is_ready.await.context("the first look at the socket table failed")?;
+        tracing::info!(socket = %config.api.socket.display(), "ready");
+        // Fails only where no service manager listens.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        server::serve(socket, handle).await;
+        anyhow::Ok(())
+    };
+    tokio::pin!(serve);
+    let mut served = false;
+    let outcome = tokio::select! {
+        end = &mut serve => {
+            served = true;
+            end
+        }
+        () = stop_signals.recv() => Ok(()),
+        () = pass(config.run_for) => Ok(()),
+        end = &mut drain => end.context("the event reader failed")?.and_then(|()| bail!("the event reader ended")),
+    };
+    tracing::info!("stopping");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    // Streams end and the socket file goes first; then the tasks; the drain's end detaches and unloads the programs.
+    let _ = shutdown.send(true);
+    if !served {
+        // Stopped before the first look, it has nothing to say; afterwards it ends by itself.
+        let _ = serve.await;
+    }
+    looker.await.context("the inventory task failed")?;
+    actor.await.context("the tracker task failed")?;
+    if !drain.is_finished() {
+        drain.await.context("the event reader failed")??;
+    }
+    outcome
+}
+
+fn start_capture(config: &Config, started: BootNs) -> anyhow::Result<(Capture, About)> {
+    let proc_root = Path::new(PROC);
+    let settings = Settings {
+        ring_bytes: config.capture.ring_bytes,
+        map_entries: config.capture.map_entries,
+        netns: inventory::own_netns(proc_root)?,
+        btf: config.capture.btf.clone(),
+    };
+    let mut capture = Capture::start(&settings, &config.capture.ports)?;
+    capture.spawn_log_reader()?;
+    release_start_memory();
+    let probes = capture.probes().to_vec();
+    for probe in &probes {
+        tracing::info!(fact = probe.fact, via = probe.via, state = ?probe.state, reason = probe.reason, "probe");
+    }
+    Ok((capture, About { host: inventory::host(proc_root), mode: Mode::Ebpf, started, probes }))
+}
+
+/// Returns after `--for`; never without it.
+async fn pass(run_for: Option<Duration>) {
+    match run_for {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Looks at the socket table every `reconcile_s` and whenever somebody wants it.
+async fn look(
+    config: Arc<Config>,
+    wanted: Arc<Notify>,
+    drain: mpsc::Sender<drain::Command>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let mut interval = tokio::time::interval(config.inventory.reconcile);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = interval.tick() => {}
+            () = wanted.notified() => {}
+            _ = stopped.changed() => return,
+        }
+        let ports = config.capture.ports.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            let request = inventory::Request { ports: &ports, proc_root: Path::new(PROC), with_holders: true };
+            inventory::collect(&request, clock::boot_clock).map_err(|error| error.to_string())
+        });
+        let result = looked.await.unwrap_or_else(|error| Err(error.to_string()));
+        if drain.send(drain::Command::Inventory(result)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What the user said of endpoints, by address.
+pub fn rules(config: &Config) -> BTreeMap<SocketAddr, EndpointRule> {
+    let mut rules = BTreeMap::<SocketAddr, EndpointRule>::new();
+    for rule in &config.endpoints {
+        for addr in &rule.addrs {
+            let known = rules.entry(*addr).or_default();
+            known.name = rule.name.clone().or(known.name.take());
+            known.database = rule.database.clone().or(known.database.take());
+            known.limit = rule.limit.map(|value| Limit { value, source: LimitSource::Config }).or(known.limit);
+        }
+    }
+    rules
+}
+
+/// Reading the kernel's types takes tens of megabytes for a moment; give them back to the system.
+fn release_start_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim takes no pointer and may be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+struct StopSignals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl StopSignals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?,
+            terminate: signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?,
+        })
+    }
+
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
