@@ -5,13 +5,13 @@
 
 pub mod api;
 pub mod capture;
-// pub mod cli;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
-// pub mod doctor;
+pub mod doctor;
 pub mod inventory;
 pub mod process;
 pub mod standalone;
-// pub mod telemetry;
+pub mod telemetry;
 pub mod ui;

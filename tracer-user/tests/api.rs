@@ -214,7 +214,7 @@ async fn the_end_of_the_daemon_ends_streams_cleanly() {
     assert_eq!(lines.next().await.unwrap(), None);
     assert_eq!(tail.next().await.unwrap(), None);
     running.server.await.unwrap();
-    assert!(!running.path.exists());
+    assert!(!running.path.try_exists().unwrap());
     assert!(matches!(running.client.get("/v1/health").await.unwrap_err(), ClientError::Absent(_)));
 }
 

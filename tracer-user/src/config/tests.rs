@@ -210,6 +210,15 @@ fn mistakes_in_a_file() {
             "detect.limit_pressure.warn_percent is 95 and critical_percent is 95: the first must be below the second",
         ),
         ("[privacy]\ncmdline = \"on\"\n", "FILE line 2: unknown variant `on`, expected `off` or `redacted`"),
+        ("[api]\nsocket = \"\"\n", "the path of the control socket is empty: give --socket PATH"),
+    ] {
+        assert_eq!(file(text).unwrap_err(), sentence, "{text}");
+    }
+}
+
+#[test]
+fn mistakes_in_an_endpoint() {
+    for (text, sentence) in [
         ("[[endpoint]]\nname = \"x\"\n", "FILE line 1: missing field `match`"),
         (
             "[[endpoint]]\nmatch = \"10.0.0.5\"\n",
@@ -243,7 +252,6 @@ fn mistakes_in_a_file() {
             "[[endpoint]]\nmatch = \"10.0.0.5:5432\"\nname = \" \"\n",
             "FILE line 3: endpoint: name \" \" must be 1 to 128 characters on one line",
         ),
-        ("[api]\nsocket = \"\"\n", "the path of the control socket is empty: give --socket PATH"),
     ] {
         assert_eq!(file(text).unwrap_err(), sentence, "{text}");
     }

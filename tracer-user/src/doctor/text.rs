@@ -80,8 +80,7 @@ fn hooks(out: &mut String, report: &Report, colour: bool) {
         return row(out, "hooks", "none");
     }
     out.push_str("hooks\n");
-    let widest = |of: fn(&tracer_core::snapshot::Probe) -> usize| report.probes.iter().map(of).max().unwrap_or(0);
-    let (facts, vias) = (widest(|probe| probe.fact.len()), widest(|probe| probe.via.len()));
+    let width = report.probes.iter().map(|probe| probe.fact.len()).max().unwrap_or(0);
     for probe in &report.probes {
         let (word, shade) = match probe.state {
             ProbeState::Attached => ("attached", Colour::Green),
@@ -90,7 +89,7 @@ fn hooks(out: &mut String, report: &Report, colour: bool) {
         };
         let word = paint(word, shade, colour);
         let (fact, via, reason) = (escape(&probe.fact), escape(&probe.via), escape(&probe.reason));
-        line(out, &format!("  {fact:<facts$}  {word}  {via:<vias$}  {reason}"));
+        line(out, &format!("  {fact:<width$}  {word}  {via}  {reason}"));
     }
 }
 
