@@ -219,6 +219,7 @@ impl Tracker {
             info_at: BootNs(0),
             retransmits: 0,
             look: self.looks,
+            absent: false,
         })?;
         self.link(slot, event);
         Some(slot)
