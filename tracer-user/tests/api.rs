@@ -1,5 +1,7 @@
 //! The control API over a real unix socket, with a daemon's end made up for the test.
 
+#![expect(clippy::unwrap_used, reason = "a failed test says so")]
+
 mod common;
 
 use std::path::{Path, PathBuf};

@@ -98,7 +98,7 @@ fn parameters(asked: Asked, allowed: &[&str]) -> Result<BTreeMap<String, String>
 
 async fn snapshot(State(app): State<App>, asked: Asked) -> Result<Response, Failure> {
     parameters(asked, &[])?;
-    whole(&app, |snapshot| serde_json::to_vec(snapshot)).await
+    whole(&app, serde_json::to_vec::<Snapshot>).await
 }
 
 #[derive(Serialize)]

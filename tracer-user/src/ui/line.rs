@@ -2,7 +2,7 @@
 
 use jiff::tz::TimeZone;
 use tracer_core::event::Role;
-use tracer_core::finding::{Change, FindingLine, Severity, Subject};
+use tracer_core::finding::{Change, FindingLine, Severity};
 use tracer_core::snapshot::{EventLine, EventName};
 use tracer_core::time::WallTime;
 
@@ -18,7 +18,8 @@ pub struct Look {
     pub colour: bool,
 }
 
-/// `22:41:07 CRITICAL  limit_pressure       10.0.0.5:5432             96 of 100 open, ...`
+/// `22:41:07 CRITICAL  limit_pressure       orders-db 10.0.0.5:5432 96 of 100 open, ...`: the summary says what it is
+/// about.
 #[must_use]
 pub fn finding(line: &FindingLine, look: &Look) -> String {
     let found = &line.finding;
@@ -29,23 +30,12 @@ pub fn finding(line: &FindingLine, look: &Look) -> String {
         (_, Severity::Info) => ("INFO", Colour::Dim),
     };
     format!(
-        "{} {}  {:<19}  {:<25} {}",
+        "{} {}  {:<19}  {}",
         local(found.last_seen, look, "%H:%M:%S"),
         paint(&format!("{word:<8}"), colour, look.colour),
         found.kind.name(),
-        escape(&subject(&found.subject)),
         escape(&found.summary)
     )
-}
-
-/// The endpoint, else the launcher group, else the processes.
-fn subject(subject: &Subject) -> String {
-    match (&subject.endpoint, &subject.launcher_group, subject.pids.as_slice()) {
-        (Some(endpoint), _, _) => endpoint.clone(),
-        (None, Some(group), _) => group.clone(),
-        (None, None, [pid]) => format!("pid {pid}"),
-        (None, None, pids) => format!("{} processes", pids.len()),
-    }
 }
 
 /// `22:41:07.123 opened  127.0.0.1:40222 -> 127.0.0.1:5432 postgres client  python3[412]`
@@ -114,7 +104,7 @@ fn local(at: WallTime, look: &Look, format: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tracer_core::finding::{FINDING_SCHEMA, Finding, Kind, Status};
+    use tracer_core::finding::{FINDING_SCHEMA, Finding, Kind, Status, Subject};
     use tracer_core::snapshot::{EVENT_SCHEMA, Opener};
     use tracer_core::tcp::TcpState;
 
@@ -150,33 +140,22 @@ mod tests {
     #[test]
     fn finding_lines() {
         let lines = [
-            pressure(Change::Opened, Severity::Critical, "96 of 100 open, +4/min, full in about 1 min"),
+            pressure(
+                Change::Opened,
+                Severity::Critical,
+                "orders-db 10.0.0.5:5432 96 of 100 open, +4/min, full in about 1 min",
+            ),
             pressure(Change::Updated, Severity::Warning, "82 of 100 open"),
             pressure(Change::Opened, Severity::Info, "evil\u{1b}[2J\nname"),
             pressure(Change::Resolved, Severity::Critical, "4 of 100 open, open for 17 min"),
         ];
         let text: Vec<String> = lines.iter().map(|line| finding(line, &look(false))).collect();
         insta::assert_snapshot!(text.join("\n"), @r"
-        22:41:07 CRITICAL  limit_pressure       10.0.0.5:5432             96 of 100 open, +4/min, full in about 1 min
-        22:41:07 WARNING   limit_pressure       10.0.0.5:5432             82 of 100 open
-        22:41:07 INFO      limit_pressure       10.0.0.5:5432             evil\u{1b}[2J\nname
-        22:41:07 resolved  limit_pressure       10.0.0.5:5432             4 of 100 open, open for 17 min
+        22:41:07 CRITICAL  limit_pressure       orders-db 10.0.0.5:5432 96 of 100 open, +4/min, full in about 1 min
+        22:41:07 WARNING   limit_pressure       82 of 100 open
+        22:41:07 INFO      limit_pressure       evil\u{1b}[2J\nname
+        22:41:07 resolved  limit_pressure       4 of 100 open, open for 17 min
         ");
-    }
-
-    #[test]
-    fn finding_subjects() {
-        let of = |endpoint: Option<&str>, group: Option<&str>, pids: &[u32]| {
-            subject(&Subject {
-                endpoint: endpoint.map(str::to_owned),
-                launcher_group: group.map(str::to_owned),
-                pids: pids.to_vec(),
-            })
-        };
-        assert_eq!(of(Some("10.0.0.5:5432"), Some("ab12"), &[1]), "10.0.0.5:5432");
-        assert_eq!(of(None, Some("ab12"), &[1, 2]), "ab12");
-        assert_eq!(of(None, None, &[412]), "pid 412");
-        assert_eq!(of(None, None, &[412, 413]), "2 processes");
     }
 
     #[test]

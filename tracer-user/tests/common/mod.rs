@@ -1,7 +1,5 @@
 //! What the tests of the API and of the commands share: a small snapshot and a daemon's end that answers with it.
 
-#![expect(dead_code, reason = "each test program uses a part")]
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
