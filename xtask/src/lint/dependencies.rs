@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, bail};
 
+use super::FINE;
 use super::rules::ARROWS;
 use crate::sh;
 
 /// Holds the resolved dependencies, however far down, against the arrows of the design.
-pub fn check_arrows() -> Result<()> {
+pub fn check_arrows() -> Result<&'static str> {
     let mut complaints = Vec::new();
     for (package, banned, reason) in ARROWS {
         let mut command = sh::cargo();
@@ -23,7 +24,7 @@ pub fn check_arrows() -> Result<()> {
         );
     }
     if complaints.is_empty() {
-        return Ok(());
+        return Ok(FINE);
     }
     bail!("\n  {}", complaints.join("\n  "))
 }
@@ -34,12 +35,9 @@ fn package_names(tree: &str) -> BTreeSet<&str> {
 }
 
 /// Licences, sources and bans. Advisories need the network and change by the day: `cargo deny check advisories`.
-pub fn cargo_deny() -> Result<()> {
+pub fn cargo_deny() -> Result<&'static str> {
     if sh::find_program("cargo-deny").is_none() {
-        println!(
-            "lint: cargo-deny is not installed, so licences and sources were not checked (`cargo install cargo-deny`)"
-        );
-        return Ok(());
+        return Ok("not installed, so licences and sources were not checked (`cargo install cargo-deny`)");
     }
     sh::run(sh::cargo().args([
         "deny",
@@ -50,7 +48,8 @@ pub fn cargo_deny() -> Result<()> {
         "bans",
         "licenses",
         "sources",
-    ]))
+    ]))?;
+    Ok(FINE)
 }
 
 #[cfg(test)]

@@ -47,7 +47,9 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     build(options.demo)?;
     if !sh::is_root() {
-        println!("sudo: the daemon needs root to load its kernel programs, and its socket is root's");
+        println!(
+            "The daemon needs root to load its kernel programs, and its socket is root's: sudo may ask for your password."
+        );
         sh::run(Command::new("sudo").arg("--validate")).context("sudo was refused; run this as root instead")?;
     }
     // Outlives the daemon: its socket and its state lie in the demo's directory.
