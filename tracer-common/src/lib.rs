@@ -80,7 +80,7 @@ pub struct RecordHeader {
 pub struct TaskRecord {
     /// Process id in the initial pid namespace.
     pub tgid: u32,
-    /// Effective user id.
+    /// Real user id.
     pub uid: u32,
     /// Start of the process' first thread, boot-time nanoseconds (`task_struct.start_boottime`).
     pub start_ns: u64,
@@ -136,6 +136,11 @@ pub struct SocketRecord {
     pub srtt_us: u32,
     /// `tcp_sock.total_retrans`.
     pub retransmits: u32,
+    /// Inode number of the socket; 0 while no process has taken it. With it a look at the socket table tells lives of
+    /// one tuple apart.
+    pub inode: u32,
+    /// Explicit padding, zero.
+    pub pad2: u32,
 }
 
 /// One fact about one process.
@@ -170,6 +175,10 @@ pub struct Owner {
     pub pad: u8,
     /// When the last [`kind::RETRANSMIT`] was sent for it.
     pub retransmit_ns: u64,
+    /// See [`SocketRecord::inode`].
+    pub inode: u32,
+    /// Explicit padding, zero.
+    pub pad2: u32,
 }
 
 /// Offsets into the running kernel's structures, in bytes, resolved from its BTF at start.
@@ -196,6 +205,8 @@ pub struct Offsets {
     pub skc_v6_rcv_saddr: u32,
     /// `net.ns.inum`.
     pub net_inum: u32,
+    /// `sock.sk_protocol`, 16 bits since Linux 5.6.
+    pub sk_protocol: u32,
     /// `sock.sk_shutdown`.
     pub sk_shutdown: u32,
     /// `sock.sk_err`.
@@ -222,6 +233,8 @@ pub struct Offsets {
     pub signal_live: u32,
     /// `task_struct.tgid`.
     pub task_tgid: u32,
+    /// `task_struct.flags`.
+    pub task_flags: u32,
     /// `task_struct.files`.
     pub task_files: u32,
     /// `files_struct.fdt`.
@@ -234,6 +247,10 @@ pub struct Offsets {
     pub file_private_data: u32,
     /// `socket.sk`.
     pub socket_sk: u32,
+    /// `sock.sk_socket`.
+    pub sk_socket: u32,
+    /// `inode.i_ino` of the inode that follows a `struct socket` in its `struct socket_alloc`.
+    pub socket_ino: u32,
 }
 
 const _: () = {
@@ -241,7 +258,7 @@ const _: () = {
     assert!(size_of::<TaskRecord>() == 32);
     assert!(size_of::<SocketRecord>() == 160);
     assert!(size_of::<ProcessRecord>() == 48);
-    assert!(size_of::<Owner>() == 72);
-    assert!(size_of::<Offsets>() == 29 * 4);
+    assert!(size_of::<Owner>() == 80);
+    assert!(size_of::<Offsets>() == 33 * 4);
     assert!(ABI_VERSION <= u8::MAX as u32);
 };

@@ -116,7 +116,7 @@ pub enum SocketEventKind {
 pub struct Totals {
     /// Bytes sent, retransmissions included.
     pub bytes_sent: u64,
-    /// Bytes received and acknowledged.
+    /// Bytes received; the peer's FIN counts as one (`tcp_sock.bytes_received`).
     pub bytes_received: u64,
     /// Smoothed round-trip time in microseconds.
     pub srtt_us: Option<u32>,
@@ -151,6 +151,8 @@ pub struct SocketEvent {
     pub opener: Option<Task>,
     /// Who closed it, if a process did and it was seen.
     pub closer: Option<ProcessId>,
+    /// Inode number of the socket, once a process has it.
+    pub inode: Option<u32>,
     /// `sk_err`, an errno; 0 none.
     pub error: u16,
     /// Counters now.

@@ -54,3 +54,25 @@ pub struct LauncherGroup {
     /// What people call it: the script's file name, else the program's.
     pub label: String,
 }
+
+/// A name for what the parts describe, the same on every host and in every version: 64-bit FNV-1a over the parts, each
+/// ended by a NUL, as 16 hex digits.
+#[must_use]
+pub fn stable_id(parts: &[&str]) -> String {
+    const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    let bytes = parts.iter().flat_map(|part| part.bytes().chain([0]));
+    let hash = bytes.fold(OFFSET_BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME));
+    format!("{hash:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stable_ids_never_change_and_keep_parts_apart() {
+        assert_eq!(stable_id(&["a"]), "089be207b544f1e4");
+        assert_ne!(stable_id(&["ab", "c"]), stable_id(&["a", "bc"]));
+    }
+}

@@ -1,0 +1,96 @@
+//! `close_wait_leak`: the database hung up, the process never closed.
+//!
+//! Trigger: a client's connection stays in CLOSE_WAIT longer than `after` (60 s). Only a close by the process ends that
+//! state, so it clears when the last of them is closed.
+//!
+//! Confidence: 1 when the database's close was seen as it happened; 0.9 when it was found by a look at the socket table
+//! (then its age is a lower bound); both times the completeness factor; 0.7 of that when no process is known.
+//!
+//! Look-alike: a close by the peer that is still being handled is younger than `after`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Context, DetectConfig, Detector, Verdict, count, list, plural, spoken, text};
+use crate::event::{ProcessId, Role};
+use crate::finding::{Kind, Severity, Subject};
+use crate::socket::{Began, Socket};
+use crate::tcp::TcpState;
+
+/// Local ports listed as evidence.
+const PORTS_LISTED: usize = 50;
+
+pub(super) struct CloseWaitLeak;
+
+impl Detector for CloseWaitLeak {
+    fn kind(&self) -> Kind {
+        Kind::CloseWaitLeak
+    }
+
+    fn enabled(&self, config: &DetectConfig) -> bool {
+        config.close_wait_leak.enabled
+    }
+
+    fn clear_after(&self, _: &DetectConfig) -> Duration {
+        Duration::ZERO
+    }
+
+    fn detect(&self, context: &Context<'_>) -> Vec<Verdict> {
+        let mut left = BTreeMap::<(Option<ProcessId>, usize), Vec<&Socket>>::new();
+        for socket in context.tracker.sockets() {
+            let old = context.now.since(socket.state_since.moment()) > context.config.close_wait_leak.after;
+            if socket.role == Role::Client && socket.state == TcpState::CloseWait && old {
+                left.entry((socket.responsible(), socket.endpoint)).or_default().push(socket);
+            }
+        }
+        left.into_iter().filter_map(|((process, endpoint), sockets)| judge(context, process, endpoint, &sockets)).collect()
+    }
+
+    fn resolved_summary(&self, _: &Context<'_>, last: &Verdict) -> String {
+        let endpoint = last.subject.endpoint.as_deref().unwrap_or("");
+        format!("{endpoint}: all closed")
+    }
+}
+
+fn judge(context: &Context<'_>, process: Option<ProcessId>, endpoint: usize, sockets: &[&Socket]) -> Option<Verdict> {
+    let endpoint = context.tracker.endpoints().get(endpoint)?;
+    let known = process.and_then(|id| context.tracker.processes().get(&id));
+    let name = known.map_or_else(|| "an unknown process".to_owned(), |process| process.label());
+    let who = process.map_or_else(|| name.clone(), |id| format!("{name} (pid {})", id.pid));
+    let oldest = sockets.iter().min_by_key(|socket| (socket.state_since.moment(), socket.tuple))?;
+    let age = context.now.since(oldest.state_since.moment());
+    let seen = sockets.iter().all(|socket| matches!(socket.state_since, Began::At(_)));
+    let stuck = u32::try_from(sockets.len()).unwrap_or(u32::MAX);
+    let mut ports: Vec<u16> = sockets.iter().map(|socket| socket.tuple.local.port()).collect();
+    ports.sort_unstable();
+    let at_least = if seen { "" } else { "at least " };
+    let known_factor = if process.is_some() { 1.0 } else { 0.7 };
+    Some(Verdict {
+        key: format!("{process:?} {}", endpoint.id()),
+        severity: Severity::Warning,
+        confidence: if seen { 1.0 } else { 0.9 } * known_factor * context.completeness_factor(),
+        subject: Subject {
+            endpoint: Some(endpoint.id()),
+            pids: process.map(|id| id.pid).into_iter().collect(),
+            launcher_group: known.and_then(|process| process.identity.as_ref()).map(|identity| identity.group.id.clone()),
+        },
+        summary: format!(
+            "{who} never closed {} that {} closed, the oldest {at_least}{} ago",
+            plural(stuck, "connection"),
+            endpoint.display_name(),
+            spoken(age)
+        ),
+        evidence: vec![
+            count("close_wait", stuck, "connections"),
+            count("oldest", age.as_secs(), "s"),
+            text("age", if seen { "exact" } else { "at_least" }),
+            list("local_ports", ports.iter().take(PORTS_LISTED).map(u16::to_string).collect()),
+        ],
+        ruled_out: vec![format!(
+            "a close by the database that is still being handled: every one is older than {}",
+            spoken(context.config.close_wait_leak.after)
+        )],
+        remedy: format!("Close connections in {name} when a read returns end of file or an error, or let its pool test them"),
+        verify: format!("ss -tnp state close-wait dst {}", endpoint.id()),
+    })
+}

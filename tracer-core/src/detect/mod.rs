@@ -1,0 +1,170 @@
+//! Verdicts. Each kind is one file: a pure function of the tracker and `now`. The [`Store`] turns what is true now into
+//! findings that open, change and resolve.
+
+mod blame;
+mod close_wait_leak;
+mod limit_pressure;
+mod store;
+
+use std::time::Duration;
+
+pub use store::{Store, Transition};
+
+use crate::finding::{Evidence, EvidenceValue, Kind, Severity, Subject};
+use crate::snapshot::Completeness;
+use crate::time::BootNs;
+use crate::tracker::Tracker;
+
+/// Thresholds, as the user may set them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DetectConfig {
+    /// Smallest time scale.
+    pub window: Duration,
+    /// See [`limit_pressure`].
+    pub limit_pressure: LimitPressureConfig,
+    /// See [`close_wait_leak`].
+    pub close_wait_leak: CloseWaitLeakConfig,
+}
+
+impl Default for DetectConfig {
+    fn default() -> Self {
+        Self {
+            window: Duration::from_secs(10),
+            limit_pressure: LimitPressureConfig::default(),
+            close_wait_leak: CloseWaitLeakConfig::default(),
+        }
+    }
+}
+
+/// Thresholds of `limit_pressure`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitPressureConfig {
+    /// Whether it runs.
+    pub enabled: bool,
+    /// Percent of the limit from which it warns.
+    pub warn_percent: u8,
+    /// Percent of the limit from which it is critical.
+    pub critical_percent: u8,
+}
+
+impl Default for LimitPressureConfig {
+    fn default() -> Self {
+        Self { enabled: true, warn_percent: 80, critical_percent: 95 }
+    }
+}
+
+/// Thresholds of `close_wait_leak`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloseWaitLeakConfig {
+    /// Whether it runs.
+    pub enabled: bool,
+    /// How long a connection may stay in CLOSE_WAIT.
+    pub after: Duration,
+}
+
+impl Default for CloseWaitLeakConfig {
+    fn default() -> Self {
+        Self { enabled: true, after: Duration::from_secs(60) }
+    }
+}
+
+/// What a detector may look at.
+pub struct Context<'a> {
+    /// What is true now.
+    pub tracker: &'a Tracker,
+    /// Now.
+    pub now: BootNs,
+    /// Thresholds.
+    pub config: &'a DetectConfig,
+    /// Whether the finding of this kind and key is open already: detectors let go later than they seize.
+    pub is_open: &'a dyn Fn(Kind, &str) -> bool,
+}
+
+impl Context<'_> {
+    /// Factor on a confidence when counts may be short.
+    #[must_use]
+    pub fn completeness_factor(&self) -> f64 {
+        match self.tracker.completeness() {
+            Completeness::Exact => 1.0,
+            Completeness::LowerBound => 0.9,
+            Completeness::Unknown => 0.6,
+        }
+    }
+}
+
+/// Something that is true now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// Tells findings of one kind apart and stays the same while one is open, and across restarts.
+    pub key: String,
+    /// How much it matters.
+    pub severity: Severity,
+    /// 0 to 1.
+    pub confidence: f64,
+    /// What it is about.
+    pub subject: Subject,
+    /// One sentence with the numbers.
+    pub summary: String,
+    /// The facts behind it.
+    pub evidence: Vec<Evidence>,
+    /// Look-alikes that were checked and excluded.
+    pub ruled_out: Vec<String>,
+    /// What to do.
+    pub remedy: String,
+    /// How to see the same with another tool.
+    pub verify: String,
+}
+
+/// One kind of verdict.
+pub trait Detector: Send + Sync {
+    /// Which.
+    fn kind(&self) -> Kind;
+
+    /// Whether the user wants it.
+    fn enabled(&self, config: &DetectConfig) -> bool;
+
+    /// How long it must have been untrue before the finding resolves.
+    fn clear_after(&self, config: &DetectConfig) -> Duration;
+
+    /// All that is true now.
+    fn detect(&self, context: &Context<'_>) -> Vec<Verdict>;
+
+    /// The last words of a finding: what is true of its subject now that it is resolved.
+    fn resolved_summary(&self, context: &Context<'_>, last: &Verdict) -> String;
+}
+
+/// Every detector, in the order of [`Kind::ALL`].
+pub const DETECTORS: [&dyn Detector; Kind::ALL.len()] =
+    [&limit_pressure::LimitPressure, &close_wait_leak::CloseWaitLeak];
+
+/// A whole number as evidence.
+fn count(fact: &str, value: impl TryInto<i64>, unit: &str) -> Evidence {
+    let value = EvidenceValue::Integer(value.try_into().unwrap_or(i64::MAX));
+    Evidence { fact: fact.to_owned(), value, unit: unit.to_owned() }
+}
+
+/// A text as evidence.
+fn text(fact: &str, value: impl Into<String>) -> Evidence {
+    Evidence { fact: fact.to_owned(), value: EvidenceValue::Text(value.into()), unit: String::new() }
+}
+
+/// A list as evidence.
+fn list(fact: &str, values: Vec<String>) -> Evidence {
+    Evidence { fact: fact.to_owned(), value: EvidenceValue::List(values), unit: String::new() }
+}
+
+/// A duration as people say it: the two largest units.
+fn spoken(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min", seconds / 60),
+        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3_600),
+    }
+}
+
+/// `1 connection`, `2 connections`.
+fn plural(count: u32, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}

@@ -1,0 +1,144 @@
+//! Findings over time: opened when a verdict first holds, updated when its numbers move, resolved when it has not held
+//! for long enough.
+
+use std::collections::BTreeMap;
+
+use super::{Context, DETECTORS, DetectConfig, Verdict};
+use crate::finding::{Change, FINDING_SCHEMA, Finding, FindingLine, Kind, Status};
+use crate::identity::stable_id;
+use crate::time::{BootNs, WallAnchor};
+use crate::tracker::Tracker;
+
+/// Open findings kept; more are counted.
+const MOST_OPEN: usize = 10_000;
+
+#[derive(Clone, Debug)]
+struct Entry {
+    first_seen: BootNs,
+    last_seen: BootNs,
+    last_told: BootNs,
+    verdict: Verdict,
+}
+
+/// The open findings.
+#[derive(Debug, Default)]
+pub struct Store {
+    open: BTreeMap<(Kind, String), Entry>,
+    overflow: u64,
+}
+
+/// A finding that changed, and how.
+pub type Transition = FindingLine;
+
+impl Store {
+    /// Findings that found no room.
+    #[must_use]
+    pub fn overflow(&self) -> u64 {
+        self.overflow
+    }
+
+    /// Runs every detector and returns what changed, in a stable order.
+    pub fn run(&mut self, tracker: &Tracker, config: &DetectConfig, now: BootNs, anchor: &WallAnchor) -> Vec<Transition> {
+        let mut lines = Vec::new();
+        for detector in DETECTORS {
+            let kind = detector.kind();
+            let open = &self.open;
+            let is_open = |kind: Kind, key: &str| open.contains_key(&(kind, key.to_owned()));
+            let context = Context { tracker, now, config, is_open: &is_open };
+            let verdicts = if detector.enabled(config) { detector.detect(&context) } else { Vec::new() };
+            let clear_after = detector.clear_after(config);
+            let cleared: Vec<(String, String)> = open
+                .range((kind, String::new())..)
+                .take_while(|((of, _), _)| *of == kind)
+                .filter(|((_, key), entry)| {
+                    !verdicts.iter().any(|verdict| verdict.key == *key) && now.since(entry.last_seen) >= clear_after
+                })
+                .map(|((_, key), entry)| (key.clone(), detector.resolved_summary(&context, &entry.verdict)))
+                .collect();
+            for verdict in verdicts {
+                lines.extend(self.take(kind, verdict, config, now, anchor));
+            }
+            for (key, summary) in cleared {
+                lines.extend(self.resolve(kind, key, summary, anchor, now));
+            }
+        }
+        lines
+    }
+
+    fn take(
+        &mut self,
+        kind: Kind,
+        verdict: Verdict,
+        config: &DetectConfig,
+        now: BootNs,
+        anchor: &WallAnchor,
+    ) -> Option<Transition> {
+        let key = (kind, verdict.key.clone());
+        let full = self.open.len() >= MOST_OPEN;
+        let Some(entry) = self.open.get_mut(&key) else {
+            if full {
+                self.overflow += 1;
+                return None;
+            }
+            let entry = Entry { first_seen: now, last_seen: now, last_told: now, verdict };
+            let line = line(Change::Opened, finding(kind, &entry, Status::Open, anchor));
+            self.open.insert(key, entry);
+            return Some(line);
+        };
+        let news = entry.verdict.severity != verdict.severity
+            || (entry.verdict.summary != verdict.summary && now.since(entry.last_told) >= config.window);
+        entry.last_seen = now;
+        entry.verdict = verdict;
+        if !news {
+            return None;
+        }
+        entry.last_told = now;
+        Some(line(Change::Updated, finding(kind, entry, Status::Open, anchor)))
+    }
+
+    fn resolve(
+        &mut self,
+        kind: Kind,
+        key: String,
+        summary: String,
+        anchor: &WallAnchor,
+        now: BootNs,
+    ) -> Option<Transition> {
+        let mut entry = self.open.remove(&(kind, key))?;
+        let open_for = super::spoken(now.since(entry.first_seen));
+        entry.verdict.summary = format!("{summary} (was: {}), open for {open_for}", entry.verdict.summary);
+        Some(line(Change::Resolved, finding(kind, &entry, Status::Resolved, anchor)))
+    }
+
+    /// The open findings, worst first.
+    #[must_use]
+    pub fn findings(&self, anchor: &WallAnchor) -> Vec<Finding> {
+        let mut all: Vec<Finding> =
+            self.open.iter().map(|((kind, _), entry)| finding(*kind, entry, Status::Open, anchor)).collect();
+        all.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| (a.kind, &a.id).cmp(&(b.kind, &b.id))));
+        all
+    }
+}
+
+fn line(change: Change, finding: Finding) -> FindingLine {
+    FindingLine { schema: FINDING_SCHEMA.to_owned(), change, finding }
+}
+
+fn finding(kind: Kind, entry: &Entry, status: Status, anchor: &WallAnchor) -> Finding {
+    let verdict = entry.verdict.clone();
+    Finding {
+        id: stable_id(&[kind.name(), &verdict.key]),
+        kind,
+        severity: verdict.severity,
+        confidence: verdict.confidence,
+        status,
+        first_seen: anchor.wall(entry.first_seen),
+        last_seen: anchor.wall(entry.last_seen),
+        subject: verdict.subject,
+        summary: verdict.summary,
+        evidence: verdict.evidence,
+        ruled_out: verdict.ruled_out,
+        remedy: verdict.remedy,
+        verify: verdict.verify,
+    }
+}

@@ -1,0 +1,80 @@
+//! A process that opened, accepted or holds a watched socket.
+
+use std::collections::BTreeMap;
+
+use crate::event::{Comm, ProcessId};
+use crate::identity::Identity;
+use crate::time::BootNs;
+
+/// Counts of one process on one endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Seen open, those found at start included.
+    pub opened_total: u64,
+    /// Of those, gone.
+    pub closed_total: u64,
+    /// Attempts that failed.
+    pub failed_total: u64,
+    /// Most seen in use at one look.
+    pub in_use_peak: u32,
+    /// Last byte either way on any of them.
+    pub last_active: Option<BootNs>,
+}
+
+impl Account {
+    /// Opened by it and not gone.
+    #[must_use]
+    pub fn open(&self) -> u64 {
+        self.opened_total.saturating_sub(self.closed_total)
+    }
+}
+
+/// One process.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// Which.
+    pub id: ProcessId,
+    /// Its name as the first event had it.
+    pub comm: Option<Comm>,
+    /// Its user as the first event had it.
+    pub uid: Option<u32>,
+    /// What /proc said, once it was read.
+    pub identity: Option<Box<Identity>>,
+    /// When it ended, if it did.
+    pub ended: Option<BootNs>,
+    /// Counts by endpoint index.
+    pub accounts: BTreeMap<usize, Account>,
+    /// Last time anything was booked on it.
+    pub last_seen: BootNs,
+}
+
+impl Process {
+    pub(crate) fn new(id: ProcessId, now: BootNs) -> Self {
+        Self { id, comm: None, uid: None, identity: None, ended: None, accounts: BTreeMap::new(), last_seen: now }
+    }
+
+    /// Its name: /proc's if it was read, else the event's, else unknown.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match (&self.identity, self.comm) {
+            (Some(identity), _) => identity.comm.clone(),
+            (None, Some(comm)) => comm.to_text(),
+            (None, None) => String::new(),
+        }
+    }
+
+    /// What people call it: its launcher group's label, else its name.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match &self.identity {
+            Some(identity) if !identity.group.label.is_empty() => identity.group.label.clone(),
+            _ => self.name(),
+        }
+    }
+
+    /// Whether anything booked on it is still open.
+    #[must_use]
+    pub fn has_open(&self) -> bool {
+        self.accounts.values().any(|account| account.open() > 0)
+    }
+}

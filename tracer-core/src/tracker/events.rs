@@ -1,0 +1,289 @@
+//! How events change the tracker.
+//!
+//! Events of one socket arrive in order, but any of them may be missing, repeated or late, and a look at the socket
+//! table may have told the same fact before. Each record carries what the kernel side remembers of the whole life, so
+//! the end alone is enough to count a life whose opening was lost.
+
+use super::{Slot, Tracker};
+use crate::event::{Event, ProcessEvent, ProcessEventKind, SocketEvent, SocketEventKind};
+use crate::event::Role;
+use crate::socket::{Began, Opener, Socket};
+use crate::tcp::TcpState;
+use crate::time::BootNs;
+
+/// What an event turned out to mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// A connection was established.
+    Opened,
+    /// A process accepted a connection.
+    Accepted,
+    /// The peer closed its side.
+    PeerClosed,
+    /// A process closed or shut down this side.
+    Closing,
+    /// A connection is gone; when it began, if that was seen.
+    Closed(Option<BootNs>),
+    /// An attempt ended without ever being established.
+    Failed,
+    /// A segment was sent again.
+    Retransmit,
+    /// About a process.
+    Process,
+    /// Nothing to tell: a repetition, or a socket that is not a database's.
+    Ignored,
+}
+
+impl Tracker {
+    /// Takes one event in.
+    pub fn apply(&mut self, event: &Event) -> Effect {
+        match event {
+            Event::Process(event) => self.apply_process(event),
+            Event::Socket(event) => match event.kind {
+                SocketEventKind::Open => self.apply_open(event),
+                SocketEventKind::Accept => self.apply_accept(event),
+                SocketEventKind::State => self.apply_state(event),
+                SocketEventKind::End => self.apply_end(event),
+                SocketEventKind::Retransmit => self.apply_retransmit(event),
+            },
+        }
+    }
+
+    fn apply_process(&mut self, event: &ProcessEvent) -> Effect {
+        let id = event.task.id;
+        match event.kind {
+            ProcessEventKind::Exit => self.end_process(id, event.at),
+            ProcessEventKind::Exec => {
+                if let Some(process) = self.processes.get_mut(&id) {
+                    process.comm = Some(event.task.comm);
+                    process.uid = Some(event.task.uid);
+                    self.unidentified.push(id);
+                }
+            }
+        }
+        Effect::Process
+    }
+
+    fn apply_open(&mut self, event: &SocketEvent) -> Effect {
+        let established = event.established.unwrap_or(event.at);
+        if self.tombstones.holds(event) {
+            return Effect::Ignored;
+        }
+        if let Some(slot) = self.find(event) {
+            let known_by_event = self.socket(slot).is_some_and(|socket| socket.sk.is_some() && socket.is_open());
+            if known_by_event {
+                return Effect::Ignored;
+            }
+            self.upgrade(slot, event, established);
+            return Effect::Opened;
+        }
+        if self.begin(event, established).is_some() { Effect::Opened } else { Effect::Ignored }
+    }
+
+    fn apply_accept(&mut self, event: &SocketEvent) -> Effect {
+        let slot = match self.find(event) {
+            Some(slot) => slot,
+            None => match self.revive(event) {
+                Some(slot) => slot,
+                None => return Effect::Ignored,
+            },
+        };
+        self.link(slot, event);
+        Effect::Accepted
+    }
+
+    fn apply_state(&mut self, event: &SocketEvent) -> Effect {
+        let slot = match self.find(event) {
+            Some(slot) => slot,
+            None => match self.revive(event) {
+                Some(slot) => slot,
+                None => return Effect::Ignored,
+            },
+        };
+        self.link(slot, event);
+        if let Some(socket) = self.socket_mut(slot)
+            && event.at >= socket.last_event
+        {
+            socket.last_event = event.at;
+            socket.state = event.new_state;
+            socket.state_since = Began::At(event.at);
+            socket.closer = event.closer.or(socket.closer);
+        }
+        if event.new_state == TcpState::CloseWait { Effect::PeerClosed } else { Effect::Closing }
+    }
+
+    fn apply_retransmit(&mut self, event: &SocketEvent) -> Effect {
+        let Some(slot) = self.find(event) else { return Effect::Ignored };
+        self.link(slot, event);
+        if let Some(socket) = self.socket_mut(slot) {
+            socket.retransmits = socket.retransmits.max(event.totals.retransmits);
+        }
+        Effect::Retransmit
+    }
+
+    fn apply_end(&mut self, event: &SocketEvent) -> Effect {
+        if let Some(slot) = self.find(event) {
+            self.link(slot, event);
+            let Some(socket) = self.remove(slot, event.at) else { return Effect::Ignored };
+            return match (socket.is_open(), socket.began) {
+                (true, Began::At(began)) => Effect::Closed(Some(began)),
+                (true, Began::Before(_)) => Effect::Closed(None),
+                (false, _) => Effect::Failed,
+            };
+        }
+        if self.tombstones.holds(event) {
+            return Effect::Ignored;
+        }
+        self.tombstones.bury_event(event);
+        if event.established.is_none() && event.birth.is_none() {
+            return Effect::Ignored;
+        }
+        // The opening was lost, or there never was one: the record tells the whole life.
+        let open = event.established.is_some();
+        if !open && event.role == Role::Server {
+            return Effect::Ignored;
+        }
+        let endpoint = self.endpoint_of(&event.tuple, event.role);
+        if open && let Some(endpoint) = self.endpoints.get_mut(endpoint) {
+            endpoint.count_opened(event.at);
+        }
+        let account = event.opener.map(|opener| opener.id);
+        if let Some(opener) = event.opener {
+            self.introduce(&opener, event.at);
+            if open && let Some(account) = self.account_mut(opener.id, endpoint, event.at) {
+                account.opened_total += 1;
+            }
+        }
+        self.book_end(endpoint, account, event.role, open, event.at);
+        if open { Effect::Closed(event.established) } else { Effect::Failed }
+    }
+
+    /// The live socket this event is about: by kernel address if the life matches, else by tuple if no event has
+    /// claimed that socket yet and the life can be the same.
+    fn find(&self, event: &SocketEvent) -> Option<Slot> {
+        if let Some(slot) = self.by_sk.get(&event.sk)
+            && let Some(socket) = self.socket(*slot)
+            && same_life(socket, event)
+        {
+            return Some(*slot);
+        }
+        let slot = *self.by_tuple.get(&event.tuple)?;
+        let socket = self.socket(slot)?;
+        (socket.sk.is_none() && same_life(socket, event) && !self.tombstones.holds(event)).then_some(slot)
+    }
+
+    /// Starts a life. Whatever occupies its address or tuple is over, and its end was lost; unless that is a later
+    /// life, and then this event is late and tells of one that is over: its own end counts it.
+    fn begin(&mut self, event: &SocketEvent, established: BootNs) -> Option<Slot> {
+        let occupants = [self.by_sk.get(&event.sk).copied(), self.by_tuple.get(&event.tuple).copied()];
+        let is_later = |slot: &Slot| self.socket(*slot).is_some_and(|socket| socket.began.moment() > established);
+        if occupants.iter().flatten().any(is_later) {
+            return None;
+        }
+        for slot in occupants.into_iter().flatten() {
+            if self.remove(slot, event.birth.unwrap_or(established)).is_some() {
+                self.loss.missed_closes += 1;
+            }
+        }
+        self.open(event, established)
+    }
+
+    /// An opening that was lost, told by a later event of the same life.
+    fn revive(&mut self, event: &SocketEvent) -> Option<Slot> {
+        let established = event.established?;
+        if self.tombstones.holds(event) {
+            return None;
+        }
+        self.begin(event, established)
+    }
+
+    fn open(&mut self, event: &SocketEvent, established: BootNs) -> Option<Slot> {
+        let endpoint = self.endpoint_of(&event.tuple, event.role);
+        let slot = self.insert(Socket {
+            tuple: event.tuple,
+            role: event.role,
+            endpoint,
+            state: TcpState::Established,
+            state_since: Began::At(established),
+            began: Began::At(established),
+            first_seen: established,
+            last_event: event.at,
+            sk: Some(event.sk),
+            cookie: None,
+            inode: event.inode,
+            opener: None,
+            account: None,
+            holders: Vec::new(),
+            closer: None,
+            info: None,
+            info_at: BootNs(0),
+            retransmits: 0,
+            look: self.looks,
+        })?;
+        self.link(slot, event);
+        Some(slot)
+    }
+
+    /// A socket that a look at the table told first, now told by the event of its opening.
+    fn upgrade(&mut self, slot: Slot, event: &SocketEvent, established: BootNs) {
+        let Some(socket) = self.socket_mut(slot) else { return };
+        let was_open = socket.is_open();
+        socket.began = Began::At(established);
+        if !was_open {
+            socket.state = TcpState::Established;
+            socket.state_since = Began::At(established);
+            let (endpoint, account) = (socket.endpoint, socket.account);
+            if let Some(endpoint) = self.endpoints.get_mut(endpoint) {
+                endpoint.count_opened(established);
+            }
+            if let Some(account) = account.and_then(|id| self.account_mut(id, endpoint, event.at)) {
+                account.opened_total += 1;
+            }
+        }
+        self.link(slot, event);
+    }
+
+    /// Learns from any event what the socket's entry does not know yet.
+    fn link(&mut self, slot: Slot, event: &SocketEvent) {
+        let Some(socket) = self.socket_mut(slot) else { return };
+        socket.last_event = socket.last_event.max(event.at);
+        socket.closer = socket.closer.or(event.closer);
+        socket.inode = socket.inode.or(event.inode);
+        if socket.sk.is_none() {
+            socket.sk = Some(event.sk);
+            self.by_sk.insert(event.sk, slot);
+        }
+        let Some(task) = event.opener else { return };
+        let Some(socket) = self.socket_mut(slot) else { return };
+        if socket.opener.is_none() {
+            socket.opener = Some(Opener { id: task.id, comm: task.comm });
+        }
+        self.introduce(&task, event.at);
+        self.assign_account(slot, task.id, event.at);
+    }
+
+    fn introduce(&mut self, task: &crate::event::Task, now: BootNs) {
+        if let Some(process) = self.process_mut(task.id, now) {
+            process.comm = process.comm.or(Some(task.comm));
+            process.uid = process.uid.or(Some(task.uid));
+        }
+    }
+}
+
+/// Whether the event can be about this life.
+fn same_life(socket: &Socket, event: &SocketEvent) -> bool {
+    if let (Some(known), Some(told)) = (socket.inode, event.inode)
+        && known != told
+    {
+        return false;
+    }
+    match (event.established, socket.began) {
+        // The moment of establishment names a life that both sides saw begin.
+        (Some(established), Began::At(began)) => established == began,
+        // Found by a look at the table: the same if it was established by then, or was still connecting.
+        (Some(established), Began::Before(seen)) => established <= seen || !socket.is_open(),
+        // The kernel side saw no establishment: older than the tracing, or still connecting.
+        (None, Began::Before(seen)) => event.birth.is_none_or(|birth| birth <= seen),
+        (None, Began::At(_)) => false,
+    }
+}

@@ -1,0 +1,197 @@
+//! How a look at the socket table changes the tracker: it fills in what events cannot tell (counters, holders, sockets
+//! older than the tracing) and repairs what lost events left wrong.
+//!
+//! The caller applies every event older than the look's end before the look itself.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Slot, Tracker};
+use crate::event::ProcessId;
+use crate::inventory::{Inventory, SocketRow};
+use crate::socket::{Began, Socket};
+use crate::time::BootNs;
+
+impl Tracker {
+    /// Takes one look at the socket table in.
+    pub fn apply_inventory(&mut self, inventory: Inventory) {
+        let first = self.looks == 0;
+        self.looks += 1;
+        let missed_before = self.loss.missed_opens + self.loss.missed_closes;
+        let Inventory { started, finished, netns, sockets, unreadable_processes } = inventory;
+        for row in sockets {
+            self.apply_row(row, started, finished, first);
+        }
+        self.remove_unseen(netns, started);
+        self.count_in_use(finished);
+        self.unreadable_processes = unreadable_processes;
+        if !first && self.loss.missed_opens + self.loss.missed_closes > missed_before {
+            self.loss.resyncs += 1;
+        }
+        if self.lost_at.is_some_and(|lost_at| lost_at < started) {
+            self.lost_at = None;
+        }
+    }
+
+    fn apply_row(&mut self, row: SocketRow, started: BootNs, finished: BootNs, first: bool) {
+        let known = self.by_tuple.get(&row.tuple).copied();
+        let slot = match known {
+            Some(slot) if self.is_other_life(slot, &row) => {
+                // The old life ended and the new one began before this look, and both events were lost.
+                if self.remove(slot, started.minus(Duration::from_nanos(1))).is_some() {
+                    self.loss.missed_closes += 1;
+                }
+                None
+            }
+            other => other,
+        };
+        let slot = match slot {
+            Some(slot) => Some(slot),
+            None => self.discover(&row, started, finished, first),
+        };
+        if let Some(slot) = slot {
+            self.refresh(slot, row, started, finished);
+        }
+    }
+
+    /// Cookies and inode numbers tell lives of one tuple apart. Without either, and with events lost, the row may be of
+    /// a later life: better to forget what the old one was than to blame its process for the new one.
+    fn is_other_life(&self, slot: Slot, row: &SocketRow) -> bool {
+        let Some(socket) = self.socket(slot) else { return false };
+        if let Some(cookie) = socket.cookie {
+            return cookie != row.cookie;
+        }
+        match socket.inode {
+            Some(inode) if row.inode != 0 => u64::from(inode) != row.inode,
+            _ => self.lost_at.is_some_and(|lost_at| lost_at >= socket.first_seen),
+        }
+    }
+
+    /// A socket that no event announced.
+    fn discover(&mut self, row: &SocketRow, started: BootNs, finished: BootNs, first: bool) -> Option<Slot> {
+        if self.tombstones.ended_at(&row.tuple).is_some_and(|ended| ended >= started) {
+            return None;
+        }
+        // Connects in progress are not announced by events.
+        if !first && row.state.is_open() {
+            self.loss.missed_opens += 1;
+        }
+        let endpoint = self.endpoint_of(&row.tuple, row.role);
+        self.insert(Socket {
+            tuple: row.tuple,
+            role: row.role,
+            endpoint,
+            state: row.state,
+            state_since: Began::Before(finished),
+            began: Began::Before(finished),
+            first_seen: started,
+            last_event: BootNs(0),
+            sk: None,
+            cookie: None,
+            inode: None,
+            opener: None,
+            account: None,
+            holders: Vec::new(),
+            closer: None,
+            info: None,
+            info_at: BootNs(0),
+            retransmits: 0,
+            look: 0,
+        })
+    }
+
+    fn refresh(&mut self, slot: Slot, row: SocketRow, started: BootNs, finished: BootNs) {
+        let look = self.looks;
+        let Some(socket) = self.socket_mut(slot) else { return };
+        socket.look = look;
+        socket.cookie = Some(row.cookie);
+        socket.inode = u32::try_from(row.inode).ok().filter(|inode| *inode != 0).or(socket.inode);
+        if let Some(info) = row.info {
+            socket.retransmits = socket.retransmits.max(info.retransmits);
+        }
+        socket.info = row.info.or(socket.info);
+        socket.info_at = finished;
+        socket.holders = row.holders;
+        socket.holders.sort_unstable();
+        // An event during or after the look knows the newer state.
+        let was_open = socket.is_open();
+        if socket.last_event < started && socket.state != row.state {
+            socket.state = row.state;
+            socket.state_since = Began::Before(finished);
+        }
+        let (endpoint, account, is_open) = (socket.endpoint, socket.account, socket.is_open());
+        let holder = socket.holders.first().map(|holder| holder.process);
+        let active = socket.last_active();
+        if !was_open && is_open {
+            self.connected_unseen(slot, endpoint, account, finished);
+        }
+        if let Some(holder) = holder {
+            self.process_mut(holder, finished);
+            self.assign_account(slot, holder, finished);
+        }
+        let account = self.socket(slot).and_then(|socket| socket.account);
+        if let (Some(id), Some(active)) = (account, active)
+            && let Some(account) = self.account_mut(id, endpoint, finished)
+        {
+            account.last_active = account.last_active.max(Some(active));
+        }
+    }
+
+    /// A connect that was in progress at an earlier look has been established, and its event was lost.
+    fn connected_unseen(&mut self, slot: Slot, endpoint: usize, account: Option<ProcessId>, at: BootNs) {
+        self.loss.missed_opens += 1;
+        if let Some(socket) = self.socket_mut(slot) {
+            socket.began = Began::Before(at);
+        }
+        if let Some(endpoint) = self.endpoints.get_mut(endpoint) {
+            endpoint.count_opened(at);
+        }
+        if let Some(account) = account.and_then(|id| self.account_mut(id, endpoint, at)) {
+            account.opened_total += 1;
+        }
+    }
+
+    /// Ends what the table no longer has: its end was lost. What is younger than the look was not there to be seen.
+    fn remove_unseen(&mut self, netns: u32, started: BootNs) {
+        let look = self.looks;
+        let gone: Vec<Slot> = (0..self.sockets.len())
+            .filter(|slot| {
+                self.socket(*slot).is_some_and(|socket| {
+                    socket.tuple.netns == netns
+                        && socket.look != look
+                        && socket.first_seen.max(socket.last_event) < started
+                })
+            })
+            .collect();
+        for slot in gone {
+            if let Some(socket) = self.remove(slot, started)
+                && socket.is_open()
+            {
+                self.loss.missed_closes += 1;
+            }
+        }
+    }
+
+    /// Peaks of what was in use at once, by endpoint and by process.
+    fn count_in_use(&mut self, now: BootNs) {
+        let mut by_endpoint = vec![0u32; self.endpoints.len()];
+        let mut by_account = BTreeMap::<(ProcessId, usize), u32>::new();
+        for socket in self.sockets.iter().flatten().filter(|socket| socket.is_open() && socket.in_use()) {
+            if let Some(count) = by_endpoint.get_mut(socket.endpoint) {
+                *count += 1;
+            }
+            if let Some(id) = socket.account {
+                *by_account.entry((id, socket.endpoint)).or_default() += 1;
+            }
+        }
+        for (endpoint, in_use) in self.endpoints.iter_mut().zip(by_endpoint) {
+            endpoint.in_use_peak = endpoint.in_use_peak.max(in_use);
+            endpoint.series.in_use(now, endpoint.open, in_use);
+        }
+        for ((id, endpoint), in_use) in by_account {
+            if let Some(account) = self.account_mut(id, endpoint, now) {
+                account.in_use_peak = account.in_use_peak.max(in_use);
+            }
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! The tracker as a snapshot, in the shape users script against. Ordered, so that the same state gives the same bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Effect, Tracker};
+use crate::endpoint::Endpoint;
+use crate::event::{Event, ProcessId};
+use crate::finding::Finding;
+use crate::identity::stable_id;
+use crate::process::Process;
+use crate::snapshot::{
+    self, Age, Capture, Connection, EVENT_SCHEMA, EventLine, EventName, HolderFd, Host, Mode, Opener, Probe,
+    ProcessConnections, SNAPSHOT_SCHEMA, Snapshot,
+};
+use crate::socket::{Began, Socket};
+use crate::tcp::TcpState;
+use crate::time::{BootNs, WallAnchor};
+
+/// What a snapshot says besides the tracker's own state.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// The host.
+    pub host: Host,
+    /// Events or polling.
+    pub mode: Mode,
+    /// When tracing began.
+    pub started: BootNs,
+    /// Which hook delivers which fact.
+    pub probes: Vec<Probe>,
+}
+
+/// Counts of one process on one endpoint as they are now, by who answers for each socket.
+type OpenBy = BTreeMap<(ProcessId, usize), u32>;
+
+impl Tracker {
+    /// Everything known at `now`.
+    #[must_use]
+    pub fn snapshot(&self, about: &About, findings: Vec<Finding>, now: BootNs, anchor: &WallAnchor) -> Snapshot {
+        let mut by_state = vec![BTreeMap::<TcpState, u32>::new(); self.endpoints.len()];
+        let mut open_by = OpenBy::new();
+        for socket in self.sockets() {
+            if let Some(states) = by_state.get_mut(socket.endpoint) {
+                *states.entry(socket.state).or_default() += 1;
+            }
+            if let Some(id) = socket.responsible().filter(|_| socket.is_open()) {
+                *open_by.entry((id, socket.endpoint)).or_default() += 1;
+            }
+        }
+        let mut sockets: Vec<&Socket> = self.sockets().collect();
+        sockets.sort_unstable_by_key(|socket| (socket.began.moment(), socket.tuple));
+        Snapshot {
+            schema: SNAPSHOT_SCHEMA.to_owned(),
+            captured_at: anchor.wall(now),
+            host: about.host.clone(),
+            capture: Capture {
+                mode: about.mode,
+                started_at: anchor.wall(about.started),
+                probes: about.probes.clone(),
+                loss: self.loss,
+                completeness: self.completeness(),
+                unreadable_processes: self.unreadable_processes,
+            },
+            endpoints: self.endpoint_views(by_state, now, anchor),
+            processes: self.process_views(&open_by, anchor),
+            launcher_groups: self.group_views(&open_by),
+            connections: sockets.into_iter().map(|socket| self.connection_view(socket, now, anchor)).collect(),
+            findings,
+        }
+    }
+
+    fn endpoint_views(
+        &self,
+        by_state: Vec<BTreeMap<TcpState, u32>>,
+        now: BootNs,
+        anchor: &WallAnchor,
+    ) -> Vec<snapshot::Endpoint> {
+        let mut views: Vec<snapshot::Endpoint> = self
+            .endpoints
+            .iter()
+            .zip(by_state)
+            .map(|(endpoint, by_state)| {
+                let mut series = endpoint.series.clone();
+                series.advance(now, endpoint.open);
+                snapshot::Endpoint {
+                    id: endpoint.id(),
+                    name: endpoint.display_name(),
+                    database: endpoint.database.clone(),
+                    role: endpoint.role,
+                    limit: endpoint.limit,
+                    open: endpoint.open,
+                    in_use_peak: endpoint.in_use_peak,
+                    open_peak: endpoint.open_peak,
+                    opened_total: endpoint.opened_total,
+                    closed_total: endpoint.closed_total,
+                    failed_total: endpoint.failed_total,
+                    by_state,
+                    series: series.to_snapshot(anchor),
+                }
+            })
+            .collect();
+        views.sort_by(|a, b| (&a.id, a.role).cmp(&(&b.id, b.role)));
+        views
+    }
+
+    fn process_views(&self, open_by: &OpenBy, anchor: &WallAnchor) -> Vec<snapshot::Process> {
+        let held = |id: &ProcessId| open_by.range((*id, 0)..=(*id, usize::MAX)).next().is_some();
+        self.processes
+            .values()
+            .filter(|process| !process.accounts.is_empty() || held(&process.id))
+            .map(|process| self.process_view(process, open_by, anchor))
+            .collect()
+    }
+
+    fn process_view(&self, process: &Process, open_by: &OpenBy, anchor: &WallAnchor) -> snapshot::Process {
+        let identity = process.identity.as_deref();
+        let held = open_by.range((process.id, 0)..=(process.id, usize::MAX)).map(|((_, endpoint), _)| *endpoint);
+        let endpoints: BTreeSet<usize> = process.accounts.keys().copied().chain(held).collect();
+        let connections = endpoints.into_iter().filter_map(|index| {
+            let endpoint = self.endpoints.get(index)?;
+            let account = process.accounts.get(&index).copied().unwrap_or_default();
+            Some(ProcessConnections {
+                endpoint: endpoint.id(),
+                role: endpoint.role,
+                open: open_by.get(&(process.id, index)).copied().unwrap_or(0),
+                opened_total: account.opened_total,
+                closed_total: account.closed_total,
+                failed_total: account.failed_total,
+                in_use_peak: account.in_use_peak,
+                last_active_at: account.last_active.map(|at| anchor.wall(at)),
+                estimated_server_memory_bytes: None,
+            })
+        });
+        snapshot::Process {
+            pid: process.id.pid,
+            start_time: anchor.wall(process.id.start()),
+            comm: process.name(),
+            exe: identity.and_then(|identity| identity.exe.clone()),
+            script: identity.and_then(|identity| identity.script.clone()),
+            cmdline: identity.and_then(|identity| identity.cmdline.clone()),
+            ppid: identity.and_then(|identity| identity.ppid),
+            ancestors: identity.map(|identity| identity.ancestors.clone()).unwrap_or_default(),
+            uid: identity.and_then(|identity| identity.uid).or(process.uid),
+            user: identity.and_then(|identity| identity.user.clone()),
+            cgroup: identity.and_then(|identity| identity.cgroup.clone()),
+            container_id: identity.and_then(|identity| identity.container_id.clone()),
+            systemd_unit: identity.and_then(|identity| identity.systemd_unit.clone()),
+            launcher_group: identity.map(|identity| identity.group.id.clone()),
+            alive: process.ended.is_none(),
+            connections: connections.collect(),
+        }
+    }
+
+    fn group_views(&self, open_by: &OpenBy) -> Vec<snapshot::LauncherGroup> {
+        let mut groups = BTreeMap::<&str, snapshot::LauncherGroup>::new();
+        for process in self.processes.values().filter(|process| process.ended.is_none()) {
+            let Some(identity) = process.identity.as_deref() else { continue };
+            let held: Vec<(usize, u32)> = open_by
+                .range((process.id, 0)..=(process.id, usize::MAX))
+                .map(|((_, endpoint), open)| (*endpoint, *open))
+                .collect();
+            if held.is_empty() {
+                continue;
+            }
+            let group = groups.entry(&identity.group.id).or_insert_with(|| snapshot::LauncherGroup {
+                id: identity.group.id.clone(),
+                label: identity.group.label.clone(),
+                instances: 0,
+                pids: Vec::new(),
+                open: 0,
+                endpoints: Vec::new(),
+            });
+            group.instances += 1;
+            group.pids.push(process.id.pid);
+            for (endpoint, open) in held {
+                group.open += open;
+                let id = self.endpoints.get(endpoint).map(Endpoint::id).unwrap_or_default();
+                if !group.endpoints.contains(&id) {
+                    group.endpoints.push(id);
+                }
+            }
+        }
+        let mut groups: Vec<_> = groups.into_values().collect();
+        for group in &mut groups {
+            group.pids.sort_unstable();
+            group.endpoints.sort_unstable();
+        }
+        groups
+    }
+
+    fn connection_view(&self, socket: &Socket, now: BootNs, anchor: &WallAnchor) -> Connection {
+        let endpoint = self.endpoints.get(socket.endpoint);
+        let info = socket.info.unwrap_or_default();
+        let (opened_at, age) = match socket.began {
+            Began::At(at) => (Some(anchor.wall(at)), Age::Exact),
+            Began::Before(_) => (None, Age::AtLeast),
+        };
+        Connection {
+            id: connection_id(socket),
+            netns: socket.tuple.netns,
+            local: socket.tuple.local.to_string(),
+            remote: socket.tuple.remote.to_string(),
+            endpoint: endpoint.map(Endpoint::id).unwrap_or_default(),
+            database: endpoint.map(|endpoint| endpoint.database.clone()).unwrap_or_default(),
+            role: socket.role,
+            state: socket.state,
+            state_since: match socket.state_since {
+                Began::At(at) => Some(anchor.wall(at)),
+                Began::Before(_) => None,
+            },
+            opened_at,
+            age_s: now.since(socket.began.moment()).as_secs(),
+            age,
+            opener: socket.opener.map(|opener| Opener { pid: opener.id.pid, comm: opener.comm.to_text() }),
+            holders: socket.holders.iter().map(|holder| HolderFd { pid: holder.process.pid, fd: holder.fd }).collect(),
+            idle_s: socket.last_active().map(|at| now.since(at).as_secs()),
+            bytes_sent: info.bytes_sent,
+            bytes_received: info.bytes_received,
+            srtt_us: info.srtt_us,
+            retransmits: socket.retransmits,
+            consecutive_rtos: info.consecutive_rtos,
+            unacked: info.unacked,
+            keepalive: info.keepalive,
+        }
+    }
+}
+
+/// Names one life of one socket: a hash of its tuple and the first moment it was known.
+fn connection_id(socket: &Socket) -> String {
+    let tuple = socket.tuple;
+    stable_id(&[
+        &tuple.netns.to_string(),
+        &tuple.local.to_string(),
+        &tuple.remote.to_string(),
+        &socket.first_seen.0.to_string(),
+    ])
+}
+
+/// An event as a line of the event tail; `None` for what is not worth a line.
+#[must_use]
+pub fn event_line(tracker: &Tracker, event: &Event, effect: Effect, anchor: &WallAnchor) -> Option<EventLine> {
+    let Event::Socket(event) = event else { return None };
+    let name = match effect {
+        Effect::Opened => EventName::Opened,
+        Effect::Accepted => EventName::Accepted,
+        Effect::PeerClosed => EventName::PeerClosed,
+        Effect::Closing => EventName::Closing,
+        Effect::Closed(_) => EventName::Closed,
+        Effect::Failed => EventName::Failed,
+        Effect::Retransmit => EventName::Retransmit,
+        Effect::Process | Effect::Ignored => return None,
+    };
+    let age = match effect {
+        Effect::Closed(Some(began)) => Some(event.at.since(began)),
+        _ => None,
+    };
+    let addr = event.tuple.database(event.role);
+    let database = match tracker.endpoint(addr, event.role) {
+        Some((_, endpoint)) => endpoint.database.clone(),
+        None => tracker.ports.database(addr.port()).unwrap_or("other").to_owned(),
+    };
+    Some(EventLine {
+        schema: EVENT_SCHEMA.to_owned(),
+        event: name,
+        at: anchor.wall(event.at),
+        endpoint: addr.to_string(),
+        database,
+        role: event.role,
+        local: event.tuple.local.to_string(),
+        remote: event.tuple.remote.to_string(),
+        state: event.new_state,
+        opener: event.opener.map(|task| Opener { pid: task.id.pid, comm: task.comm.to_text() }),
+        closer_pid: event.closer.map(|closer| closer.pid),
+        age_ms: age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+        bytes_sent: event.totals.bytes_sent,
+        bytes_received: event.totals.bytes_received,
+        error: errno_name(event.error),
+    })
+}
+
+/// The errnos a TCP socket ends with (include/uapi/asm-generic/errno.h; the same on x86-64 and arm64).
+fn errno_name(errno: u16) -> Option<String> {
+    let name = match errno {
+        0 => return None,
+        32 => "EPIPE",
+        103 => "ECONNABORTED",
+        104 => "ECONNRESET",
+        110 => "ETIMEDOUT",
+        111 => "ECONNREFUSED",
+        112 => "EHOSTDOWN",
+        113 => "EHOSTUNREACH",
+        101 => "ENETUNREACH",
+        other => return Some(format!("errno {other}")),
+    };
+    Some(name.to_owned())
+}

@@ -1,0 +1,42 @@
+//! Raw tracepoints `sched_process_exec` and `sched_process_exit`: a new program or an end, of processes that own
+//! watched sockets only.
+
+use aya_ebpf::macros::raw_tracepoint;
+use aya_ebpf::programs::RawTracePointContext;
+use tracer_common::{ProcessRecord, kind};
+
+use super::now_ns;
+use crate::maps::{PROCESSES, offset};
+use crate::sock::read;
+use crate::{emit, task};
+
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn exec(_ctx: RawTracePointContext) -> i32 {
+    if PROCESSES.get_ptr(task::current_tgid()).is_some() {
+        report(kind::EXEC);
+    }
+    0
+}
+
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn exit(_ctx: RawTracePointContext) -> i32 {
+    let tgid = task::current_tgid();
+    if PROCESSES.get_ptr(tgid).is_none() {
+        return 0;
+    }
+    // Fires for every thread; `signal->live` is decremented before (kernel/exit.c, do_exit), so 0 means the last one.
+    let live = read::<u64>(task::current_task(), offset!(task_signal))
+        .and_then(|signal| read::<i32>(signal, offset!(signal_live)));
+    if live != Some(0) {
+        return 0;
+    }
+    report(kind::EXIT);
+    // Gone if another CPU's last thread came first, which cannot be: one thread is the last.
+    let _ = PROCESSES.remove(tgid);
+    0
+}
+
+#[inline(always)]
+fn report(kind: u8) {
+    emit::emit(kind, now_ns(), |record: &mut ProcessRecord| task::fill_current(&mut record.task));
+}

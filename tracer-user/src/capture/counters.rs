@@ -1,0 +1,61 @@
+//! The kernel side's own counters: what it emitted and what it could not.
+
+use aya::Ebpf;
+use aya::maps::{MapData, PerCpuArray};
+use tracer_common::{counter, kind};
+
+use super::CaptureError;
+
+/// Sums over all CPUs since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelCounters {
+    /// Records handed to the ring, by `tracer_common::kind`.
+    pub emitted: [u64; kind::COUNT],
+    /// Records that found the ring full, by kind.
+    pub ring_full: [u64; kind::COUNT],
+    /// Sockets or processes that found a map full.
+    pub map_full: u64,
+    /// Reads of kernel memory that failed.
+    pub read_failed: u64,
+}
+
+impl KernelCounters {
+    /// Records of any kind that found the ring full.
+    #[must_use]
+    pub fn ring_full_total(&self) -> u64 {
+        self.ring_full.iter().sum()
+    }
+}
+
+/// The counter map.
+pub struct Counters {
+    map: PerCpuArray<MapData, u64>,
+}
+
+impl Counters {
+    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, CaptureError> {
+        let map = ebpf.take_map("COUNTERS").ok_or_else(|| error("missing".to_owned()))?;
+        Ok(Self { map: PerCpuArray::try_from(map).map_err(|reason| error(reason.to_string()))? })
+    }
+
+    pub(super) fn read(&self) -> Result<KernelCounters, CaptureError> {
+        let mut all = KernelCounters::default();
+        for index in 0..kind::COUNT {
+            let offset = u32::try_from(index).unwrap_or(u32::MAX);
+            all.ring_full[index] = self.sum(counter::RING_FULL + offset)?;
+            all.emitted[index] = self.sum(counter::EMITTED + offset)?;
+        }
+        all.map_full = self.sum(counter::OWNERS_FULL)? + self.sum(counter::PROCESSES_FULL)?;
+        all.read_failed = self.sum(counter::READ_FAILED)?;
+        Ok(all)
+    }
+
+    fn sum(&self, index: u32) -> Result<u64, CaptureError> {
+        let values = self.map.get(&index, 0).map_err(|reason| error(reason.to_string()))?;
+        Ok(values.iter().sum())
+    }
+}
+
+fn error(reason: String) -> CaptureError {
+    CaptureError::Map { map: "COUNTERS", reason }
+}

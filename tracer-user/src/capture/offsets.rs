@@ -1,0 +1,102 @@
+//! Where the running kernel keeps the members that the kernel programs read, resolved from its BTF.
+
+use std::path::Path;
+
+use btfparse::{Offset, Readable, TypeInformation, TypeVariant};
+use tracer_common::Offsets;
+
+use super::CaptureError;
+
+/// The kernel's own description of its types.
+pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// Resolves every offset, or names the first member that is missing.
+pub fn resolve(path: &Path) -> Result<Offsets, CaptureError> {
+    let bytes =
+        std::fs::read(path).map_err(|source| CaptureError::NoBtf { path: path.to_owned(), reason: source.to_string() })?;
+    resolve_bytes(&bytes).map_err(|reason| CaptureError::NoBtf { path: path.to_owned(), reason })
+}
+
+fn resolve_bytes(bytes: &[u8]) -> Result<Offsets, String> {
+    let types = TypeInformation::new(&Bytes(bytes)).map_err(|error| error.message().to_owned())?;
+    let at = |name: &str, member: &str| offset(&types, name, member);
+    let offsets = Offsets {
+        skc_daddr: at("sock_common", "skc_daddr")?,
+        skc_rcv_saddr: at("sock_common", "skc_rcv_saddr")?,
+        skc_dport: at("sock_common", "skc_dport")?,
+        skc_num: at("sock_common", "skc_num")?,
+        skc_family: at("sock_common", "skc_family")?,
+        skc_state: at("sock_common", "skc_state")?,
+        skc_net: at("sock_common", "skc_net.net")?,
+        skc_v6_daddr: at("sock_common", "skc_v6_daddr")?,
+        skc_v6_rcv_saddr: at("sock_common", "skc_v6_rcv_saddr")?,
+        net_inum: at("net", "ns.inum")?,
+        sk_protocol: at("sock", "sk_protocol")?,
+        sk_shutdown: at("sock", "sk_shutdown")?,
+        sk_err: at("sock", "sk_err")?,
+        inet_sport: at("inet_sock", "inet_sport")?,
+        icsk_retransmits: at("inet_connection_sock", "icsk_retransmits")?,
+        tcp_bytes_sent: at("tcp_sock", "bytes_sent")?,
+        tcp_bytes_received: at("tcp_sock", "bytes_received")?,
+        tcp_srtt_us: at("tcp_sock", "srtt_us")?,
+        tcp_total_retrans: at("tcp_sock", "total_retrans")?,
+        task_group_leader: at("task_struct", "group_leader")?,
+        task_start_boottime: at("task_struct", "start_boottime")?,
+        task_signal: at("task_struct", "signal")?,
+        signal_live: at("signal_struct", "live.counter")?,
+        task_tgid: at("task_struct", "tgid")?,
+        task_flags: at("task_struct", "flags")?,
+        task_files: at("task_struct", "files")?,
+        files_fdt: at("files_struct", "fdt")?,
+        fdt_fd: at("fdtable", "fd")?,
+        fdt_max_fds: at("fdtable", "max_fds")?,
+        file_private_data: at("file", "private_data")?,
+        socket_sk: at("socket", "sk")?,
+        sk_socket: at("sock", "sk_socket")?,
+        socket_ino: at("socket_alloc", "vfs_inode.i_ino")?,
+    };
+    check_layout(&offsets)?;
+    Ok(offsets)
+}
+
+/// The kernel side reads ports and family in one go: see `sock::ports` in tracer-ebpf.
+fn check_layout(offsets: &Offsets) -> Result<(), String> {
+    let together = offsets.skc_num == offsets.skc_dport + 2
+        && offsets.skc_family == offsets.skc_dport + 4
+        && offsets.skc_state == offsets.skc_dport + 6;
+    if together { Ok(()) } else { Err("struct sock_common has its ports and family apart".to_owned()) }
+}
+
+/// Byte offset of `member` (a dotted path) in `struct name`. A name may also belong to a function or a variable, so the
+/// kind is checked.
+fn offset(types: &TypeInformation, name: &str, member: &str) -> Result<u32, String> {
+    let named = |id: u32| types.name_of(id).is_some_and(|text| text == name);
+    let first = types.id_of(name).filter(|id| matches!(types.from_id(*id), Some(TypeVariant::Struct(_))));
+    let id = first
+        .or_else(|| {
+            let structs = types.get().iter().filter(|(_, variant)| matches!(variant, TypeVariant::Struct(_)));
+            structs.map(|(id, _)| *id).find(|id| named(*id))
+        })
+        .ok_or_else(|| format!("it has no struct {name}"))?;
+    match types.offset_of(id, member) {
+        Ok((_, Offset::ByteOffset(offset))) => Ok(offset),
+        Ok(_) => Err(format!("struct {name}: {member} is a bit field")),
+        Err(_) => Err(format!("struct {name} has no member {member}")),
+    }
+}
+
+struct Bytes<'a>(&'a [u8]);
+
+impl Readable for Bytes<'_> {
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> btfparse::Result<()> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let part = start.checked_add(buffer.len()).and_then(|end| self.0.get(start..end));
+        match part {
+            Some(part) => {
+                buffer.copy_from_slice(part);
+                Ok(())
+            }
+            None => Err(btfparse::Error::new(btfparse::ErrorKind::InvalidOffset, "beyond the end of the file")),
+        }
+    }
+}

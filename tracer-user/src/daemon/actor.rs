@@ -1,0 +1,199 @@
+//! The one task that owns the tracker: no locks, no shared state. Events, looks and identities come in; snapshots and
+//! changes of findings go out.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tracer_core::detect::{DetectConfig, Store};
+use tracer_core::event::{Event, ProcessId};
+use tracer_core::snapshot::Snapshot;
+use tracer_core::time::BootNs;
+use tracer_core::tracker::{About, Tracker, event_line};
+
+use super::handle::{Handle, Request};
+use super::{Message, drain};
+use crate::clock;
+use crate::config::Config;
+
+/// How often detectors run.
+const DETECT_EVERY: Duration = Duration::from_secs(1);
+
+/// Those the actor asks for something.
+pub struct Peers {
+    /// Reads the ring and watches processes.
+    pub drain: mpsc::Sender<drain::Command>,
+    /// Asks /proc.
+    pub identities: SyncSender<ProcessId>,
+    /// Wakes the task that looks at the socket table.
+    pub wanted: Arc<Notify>,
+}
+
+/// The tracker's owner.
+pub struct Actor {
+    tracker: Tracker,
+    findings: Store,
+    detect: DetectConfig,
+    about: About,
+    handle: Handle,
+    peers: Peers,
+    /// Snapshots that wait for a look that began after they were asked for.
+    waiting: Vec<(BootNs, oneshot::Sender<Arc<Snapshot>>)>,
+    /// Processes to ask /proc about, once there is room in the queue.
+    unidentified: VecDeque<ProcessId>,
+    ready: Option<oneshot::Sender<()>>,
+}
+
+impl Actor {
+    /// `ready` is told when the first look is applied.
+    pub fn new(
+        tracker: Tracker,
+        config: Arc<Config>,
+        about: About,
+        handle: Handle,
+        peers: Peers,
+        ready: oneshot::Sender<()>,
+    ) -> Self {
+        Self {
+            tracker,
+            findings: Store::default(),
+            detect: config.detect.clone(),
+            about,
+            handle,
+            peers,
+            waiting: Vec::new(),
+            unidentified: VecDeque::new(),
+            ready: Some(ready),
+        }
+    }
+
+    /// Runs until told to stop.
+    pub async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Message>,
+        mut requests: mpsc::Receiver<Request>,
+        mut stopped: watch::Receiver<bool>,
+    ) {
+        let mut tick = tokio::time::interval(DETECT_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                message = inbox.recv() => match message {
+                    Some(message) => self.take(message),
+                    None => return,
+                },
+                request = requests.recv() => match request {
+                    Some(request) => self.answer(request),
+                    None => return,
+                },
+                _ = tick.tick() => self.detect(),
+                _ = stopped.changed() => return,
+            }
+            self.ask_proc();
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Events(events) => self.take_events(&events),
+            Message::Counters { kernel, queue_full, decode_errors } => {
+                let now = clock::boot_clock();
+                let ring_full = kernel.ring_full_total();
+                if self.tracker.note_loss(ring_full, kernel.map_full, queue_full, decode_errors, now) {
+                    tracing::warn!(loss = ?self.tracker.loss(), "events were lost; looking at the socket table");
+                    self.peers.wanted.notify_one();
+                }
+            }
+            Message::Inventory(inventory) => {
+                let started = inventory.started;
+                self.tracker.apply_inventory(*inventory);
+                self.look_done(started);
+            }
+            Message::InventoryFailed(reason) => {
+                tracing::error!(reason, "cannot look at the socket table");
+                // What is known is still worth an answer; before the first look nothing is.
+                if self.ready.is_none() {
+                    self.look_done(clock::boot_clock());
+                }
+            }
+            Message::Identity(identity) => self.tracker.apply_identity(*identity),
+            Message::Gone(id) => self.tracker.apply_gone(id, clock::boot_clock()),
+        }
+    }
+
+    fn take_events(&mut self, events: &[Event]) {
+        let listeners = self.handle.has_event_subscribers();
+        let anchor = clock::wall_anchor();
+        for event in events {
+            let effect = self.tracker.apply(event);
+            if listeners && let Some(line) = event_line(&self.tracker, event, effect, &anchor) {
+                self.handle.publish_event(line);
+            }
+        }
+    }
+
+    fn look_done(&mut self, started: BootNs) {
+        if let Some(ready) = self.ready.take() {
+            // Nobody waits any more when the daemon is already stopping.
+            let _ = ready.send(());
+        }
+        let (due, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|(asked, _)| *asked <= started);
+        self.waiting = later;
+        if !due.is_empty() {
+            let snapshot = Arc::new(self.snapshot());
+            for (_, reply) in due {
+                // The client has gone.
+                let _ = reply.send(Arc::clone(&snapshot));
+            }
+        }
+    }
+
+    fn answer(&mut self, request: Request) {
+        match request {
+            Request::Snapshot { fresh: true, reply } => {
+                self.waiting.push((clock::boot_clock(), reply));
+                self.peers.wanted.notify_one();
+            }
+            Request::Snapshot { fresh: false, reply } => {
+                // The client has gone.
+                let _ = reply.send(Arc::new(self.snapshot()));
+            }
+            Request::OpenFindings { reply } => {
+                let findings = self.findings.findings(&clock::wall_anchor());
+                let _ = reply.send(findings.into_iter().map(Arc::new).collect());
+            }
+        }
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
+        self.detect();
+        let anchor = clock::wall_anchor();
+        self.tracker.snapshot(&self.about, self.findings.findings(&anchor), anchor.boot, &anchor)
+    }
+
+    fn detect(&mut self) {
+        let anchor = clock::wall_anchor();
+        for line in self.findings.run(&self.tracker, &self.detect, anchor.boot, &anchor) {
+            self.handle.publish_finding(line);
+        }
+    }
+
+    /// Hands new processes to whoever finds out more about them.
+    fn ask_proc(&mut self) {
+        let new = self.tracker.take_unidentified();
+        if !new.is_empty() {
+            // A full queue costs the exit event only: the end then shows when /proc is asked.
+            let _ = self.peers.drain.try_send(drain::Command::Watch(new.clone()));
+            self.unidentified.extend(new);
+        }
+        while let Some(id) = self.unidentified.pop_front() {
+            if self.peers.identities.try_send(id).is_err() {
+                self.unidentified.push_front(id);
+                return;
+            }
+        }
+    }
+}

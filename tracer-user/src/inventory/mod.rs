@@ -1,0 +1,168 @@
+//! What the kernel says is true right now: the socket table (sock_diag) and who holds which descriptor (/proc), in
+//! the calling thread's own network namespace.
+//!
+//! Gathers, judges nothing: matching sockets to what events told is the tracker's work. The root of /proc is handed in.
+
+mod dirents;
+pub mod holders;
+mod inet_diag;
+mod netns;
+mod port_filter;
+mod sock_diag;
+
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use tracer_core::event::{Role, Tuple};
+use tracer_core::inventory::{Inventory, SocketRow};
+use tracer_core::ports::PortMap;
+use tracer_core::time::BootNs;
+
+use crate::process::files::read_bounded;
+
+pub use inet_diag::WireError;
+pub use netns::own_netns;
+pub use sock_diag::MAX_SOCKETS;
+
+/// The kernel's default `net.ipv4.ip_local_port_range`.
+const DEFAULT_LOCAL_PORTS: RangeInclusive<u16> = 32_768..=60_999;
+
+/// What to look for, and where.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Ports that make a socket interesting, on either end.
+    pub ports: &'a PortMap,
+    /// Where /proc is mounted.
+    pub proc_root: &'a Path,
+    /// Whether to look up who holds each socket.
+    pub with_holders: bool,
+}
+
+/// Why the kernel's view could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum InventoryError {
+    /// A call on the netlink socket failed.
+    #[error("cannot {step}: {source}")]
+    Netlink {
+        /// What was tried.
+        step: &'static str,
+        /// The kernel's reason.
+        source: std::io::Error,
+    },
+    /// The kernel's answer makes no sense, or is an error.
+    #[error("socket table: {0}")]
+    Wire(#[from] WireError),
+    /// The request left in part; sock_diag takes it whole or not at all.
+    #[error("sent {sent} of {of} bytes of the sock_diag request")]
+    ShortRequest {
+        /// Bytes sent.
+        sent: usize,
+        /// Bytes of the request.
+        of: usize,
+    },
+    /// The table changed under every attempt.
+    #[error("the socket table changed under each of {attempts} dumps")]
+    Interrupted {
+        /// How many dumps were tried.
+        attempts: u32,
+    },
+    /// More watched sockets than one look takes.
+    #[error("more than {most} sockets have a watched port")]
+    TooManySockets {
+        /// The bound.
+        most: usize,
+    },
+    /// A file below /proc that has to be there cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Proc {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file below /proc does not have the kernel's format.
+    #[error("{} is not what the kernel writes", path.display())]
+    ProcFormat {
+        /// Which.
+        path: PathBuf,
+    },
+}
+
+/// One look: the socket table between two readings of `now`, then the holders if asked for.
+pub fn collect(request: &Request<'_>, now: impl Fn() -> BootNs) -> Result<Inventory, InventoryError> {
+    let netns = own_netns(request.proc_root)?;
+    let local_ports = local_port_range(request.proc_root);
+    let filter = port_filter::PortFilter::new(request.ports);
+    let role = |local: u16, remote: u16| role(request.ports, &local_ports, local, remote);
+
+    let started = now();
+    let rows = sock_diag::dump(&filter, |row| role(row.local.port(), row.remote.port()).is_some())?;
+    let finished = now();
+
+    let sockets = rows.into_iter().filter_map(|row| {
+        Some(SocketRow {
+            role: role(row.local.port(), row.remote.port())?,
+            tuple: Tuple { netns, local: row.local, remote: row.remote },
+            state: row.state,
+            uid: row.uid,
+            inode: u64::from(row.inode),
+            cookie: row.cookie,
+            info: row.info,
+            holders: Vec::new(),
+        })
+    });
+    let mut inventory = Inventory { started, finished, netns, sockets: sockets.collect(), unreadable_processes: 0 };
+    if request.with_holders {
+        add_holders(&mut inventory, request.proc_root)?;
+    }
+    Ok(inventory)
+}
+
+/// Looks up who holds the sockets of `inventory`.
+fn add_holders(inventory: &mut Inventory, proc_root: &Path) -> Result<(), InventoryError> {
+    let rows: HashMap<u64, usize> = inventory
+        .sockets
+        .iter()
+        .enumerate()
+        .filter(|(_, socket)| socket.inode != 0)
+        .map(|(row, socket)| (socket.inode, row))
+        .collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let found = holders::find(proc_root, |inode| rows.contains_key(&inode))?;
+    inventory.unreadable_processes = found.unreadable_processes;
+    for (inode, holder) in found.holders {
+        if let Some(socket) = rows.get(&inode).and_then(|row| inventory.sockets.get_mut(*row)) {
+            socket.holders.push(holder);
+        }
+    }
+    Ok(())
+}
+
+/// Which side a socket is; `None` if neither port is watched. Where both are, a client's local port is one the kernel
+/// chose (within `ip_local_port_range`), and any other local port is the database's own: the table does not say who
+/// connected, and asking for listeners would miss those that have closed since.
+fn role(ports: &PortMap, local_ports: &RangeInclusive<u16>, local: u16, remote: u16) -> Option<Role> {
+    match (ports.contains(local), ports.contains(remote)) {
+        (false, false) => None,
+        (false, true) => Some(Role::Client),
+        (true, false) => Some(Role::Server),
+        (true, true) => Some(if local_ports.contains(&local) { Role::Client } else { Role::Server }),
+    }
+}
+
+/// `net.ipv4.ip_local_port_range` of this namespace; the kernel's default where it cannot be read.
+fn local_port_range(proc_root: &Path) -> RangeInclusive<u16> {
+    let parse = |bytes: Vec<u8>| {
+        let text = String::from_utf8(bytes).ok()?;
+        let mut ports = text.split_ascii_whitespace().map(str::parse);
+        Some(ports.next()?.ok()?..=ports.next()?.ok()?)
+    };
+    let file = read_bounded(&proc_root.join("sys/net/ipv4/ip_local_port_range"), 64).ok();
+    file.and_then(|file| parse(file.bytes)).unwrap_or(DEFAULT_LOCAL_PORTS)
+}
+
+#[cfg(test)]
+mod tests;

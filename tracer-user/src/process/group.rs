@@ -1,0 +1,260 @@
+//! Launcher groups: which processes were started the same way. Pure.
+//!
+//! Two processes share a group when program, script, user and arguments are the same, where numbers, dates and random
+//! ids count as the same. A wrong group makes a wrong verdict, so anything in doubt keeps processes apart: words with
+//! digits in them (`queue2`, `sha256`) stay as they are.
+
+use tracer_core::identity::LauncherGroup;
+
+/// Arguments that count; more are cut off.
+const ARGUMENTS_MAX: usize = 64;
+/// Bytes of one argument that count.
+const ARGUMENT_MAX: usize = 1_024;
+
+/// What the members of a group share.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Launch<'a> {
+    /// Program file, as `/proc/PID/exe` has it.
+    pub exe: Option<&'a str>,
+    /// The process' name, for when there is no program file.
+    pub comm: &'a str,
+    /// What an interpreter runs.
+    pub script: Option<&'a str>,
+    /// Where a script that is no path was started (a Python module is looked up there).
+    pub place: Option<&'a str>,
+    /// Effective user id.
+    pub uid: Option<u32>,
+    /// The arguments that follow the script, or the program where there is none; secrets already taken out, so that
+    /// the id gives no way to test guesses at one.
+    pub arguments: &'a [String],
+}
+
+/// The group of a launch. The id is FNV-1a (64 bits, offset basis 0xcbf29ce484222325, prime 0x100000001b3) over program,
+/// script, place, user id and normalised arguments, each preceded by its length as eight little-endian bytes and absent
+/// ones by `u64::MAX`; 16 hex digits. Part of what users store: never changed without a new schema version.
+#[must_use]
+pub fn launcher_group(launch: &Launch<'_>) -> LauncherGroup {
+    let exe = launch.exe.map(|exe| exe.strip_suffix(" (deleted)").unwrap_or(exe));
+    let mut hash = Fnv::new();
+    hash.field(Some(exe.unwrap_or(launch.comm)));
+    hash.field(launch.script);
+    hash.field(launch.place);
+    hash.field(launch.uid.map(|uid| uid.to_string()).as_deref());
+    for argument in launch.arguments.iter().take(ARGUMENTS_MAX) {
+        hash.field(Some(&normalise(argument)));
+    }
+    let label = launch.script.or(exe).map(file_name).filter(|name| !name.is_empty()).unwrap_or(launch.comm);
+    LauncherGroup { id: format!("{:016x}", hash.0), label: label.to_owned() }
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+struct Fnv(u64);
+
+impl Fnv {
+    fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    }
+
+    fn field(&mut self, text: Option<&str>) {
+        let len = text.map_or(u64::MAX, |text| u64::try_from(text.len()).unwrap_or(u64::MAX));
+        self.bytes(&len.to_le_bytes());
+        self.bytes(text.unwrap_or_default().as_bytes());
+    }
+}
+
+/// `argument` with what differs from one start to the next replaced by placeholders: `{uuid}`, `{date}`, `{hex}`, `{n}`.
+#[must_use]
+pub fn normalise(argument: &str) -> String {
+    let mut rest = argument;
+    if rest.len() > ARGUMENT_MAX {
+        rest = rest.get(..rest.floor_char_boundary(ARGUMENT_MAX)).unwrap_or_default();
+    }
+    let mut out = String::with_capacity(rest.len());
+    while !rest.is_empty() {
+        let (placeholder, used) = uuid(rest).or_else(|| date(rest)).unwrap_or_else(|| {
+            let used = rest.find(|letter: char| !letter.is_alphanumeric()).unwrap_or(rest.len());
+            (word(rest.get(..used).unwrap_or_default()), used)
+        });
+        match placeholder {
+            Some(name) => out.push_str(name),
+            None => out.push_str(rest.get(..used).unwrap_or_default()),
+        }
+        rest = rest.get(used..).unwrap_or_default();
+        // Up to the next word.
+        let next = rest.find(char::is_alphanumeric).unwrap_or(rest.len());
+        out.push_str(rest.get(..next).unwrap_or_default());
+        rest = rest.get(next..).unwrap_or_default();
+    }
+    out
+}
+
+type Placeholder = (Option<&'static str>, usize);
+
+/// The placeholder of a whole word.
+fn word(word: &str) -> Option<&'static str> {
+    let digits = word.bytes().filter(u8::is_ascii_digit).count();
+    let hex = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if digits > 0 && digits == word.len() {
+        Some("{n}")
+    } else if word.strip_prefix("0x").or_else(|| word.strip_prefix("0X")).is_some_and(hex)
+        || (word.len() >= 8 && digits > 0 && hex(word))
+    {
+        Some("{hex}")
+    } else {
+        None
+    }
+}
+
+/// A UUID at the start of `text`, which begins a word.
+fn uuid(text: &str) -> Option<Placeholder> {
+    const LEN: usize = 36;
+    let bytes = text.as_bytes().get(..LEN)?;
+    let fits = bytes.iter().enumerate().all(|(at, byte)| match at {
+        8 | 13 | 18 | 23 => *byte == b'-',
+        _ => byte.is_ascii_hexdigit(),
+    });
+    (fits && ends_word(text, LEN)).then_some((Some("{uuid}"), LEN))
+}
+
+/// An ISO 8601 date at the start of `text`, with its time if there is one.
+fn date(text: &str) -> Option<Placeholder> {
+    const DATE: &[u8] = b"dddd-dd-dd";
+    if !matches(text, 0, DATE) {
+        return None;
+    }
+    let mut end = DATE.len();
+    for time in [&b"Tdd:dd:dd"[..], b"tdd:dd:dd", b" dd:dd:dd", b"_dd:dd:dd", b"Tdddddd", b"Tdd:dd"] {
+        if matches(text, end, time) {
+            end += time.len();
+            end += fraction_and_zone(text.as_bytes().get(end..).unwrap_or_default());
+            break;
+        }
+    }
+    ends_word(text, end).then_some((Some("{date}"), end))
+}
+
+/// Length of `.123Z`, `Z`, `+01:00` or nothing.
+fn fraction_and_zone(bytes: &[u8]) -> usize {
+    let mut len = 0;
+    if let Some((b'.', digits)) = bytes.split_first() {
+        let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if count > 0 {
+            len = count + 1;
+        }
+    }
+    match bytes.get(len..).unwrap_or_default() {
+        [b'Z' | b'z', ..] => len + 1,
+        [b'+' | b'-', a, b, b':', c, d, ..] if [a, b, c, d].iter().all(|byte| byte.is_ascii_digit()) => len + 6,
+        _ => len,
+    }
+}
+
+/// Whether `text` at `at` has the shape `shape`, where `d` is a digit.
+fn matches(text: &str, at: usize, shape: &[u8]) -> bool {
+    let part = text.as_bytes().get(at..at + shape.len());
+    part.is_some_and(|part| {
+        part.iter().zip(shape).all(|(byte, want)| if *want == b'd' { byte.is_ascii_digit() } else { byte == want })
+    })
+}
+
+fn ends_word(text: &str, at: usize) -> bool {
+    text.get(at..).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_normalised() {
+        #[track_caller]
+        fn check(argument: &str, expected: &str) {
+            assert_eq!(normalise(argument), expected);
+        }
+        check("", "");
+        check("--port=8080", "--port={n}");
+        check("8080", "{n}");
+        check("-1", "-{n}");
+        check("10.0.0.5:5432", "{n}.{n}.{n}.{n}:{n}");
+        check("0x1F", "{hex}");
+        check("0x", "0x");
+        check("deadbeef", "deadbeef");
+        check("deadbee1", "{hex}");
+        check("a1b2c3", "a1b2c3");
+        check("--run-id=9f8e7d6c5b4a", "--run-id={hex}");
+        check("123e4567-e89b-12d3-a456-426614174000", "{uuid}");
+        check("job-123e4567-e89b-12d3-a456-426614174000.log", "job-{uuid}.log");
+        check("123e4567-e89b-12d3-a456-4266141740001", "{hex}-e89b-12d3-a456-{n}");
+        check("--since=2026-11-21", "--since={date}");
+        check("2026-11-21T03:33:35.250Z", "{date}");
+        check("2026-11-21T03:33:35+01:00,x", "{date},x");
+        check("2026-11-21 03:33:35", "{date}");
+        check("2026-11-210", "{n}-{n}-{n}");
+        check("log_2026-11-21_7.txt", "log_{date}_{n}.txt");
+        check("worker-17", "worker-{n}");
+        check("queue2", "queue2");
+        check("sha256", "sha256");
+        check("--level=utf8", "--level=utf8");
+        check("größe=12", "größe={n}");
+        check("٣", "٣");
+        check("/srv/app/v2/main.py", "/srv/app/v2/main.py");
+        check(&"7".repeat(5_000), "{n}");
+        check(&"é-".repeat(5_000), normalise(&"é-".repeat(9_000)).as_str());
+    }
+
+    fn group(exe: &str, script: Option<&str>, uid: u32, arguments: &[&str]) -> LauncherGroup {
+        let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
+        let launch = Launch { exe: Some(exe), comm: "c", script, place: None, uid: Some(uid), arguments: &arguments };
+        launcher_group(&launch)
+    }
+
+    #[test]
+    fn starts_that_differ_in_ids_only_share_a_group() {
+        let one = group("/usr/bin/python3.11", Some("/srv/route_builder_launcher.py"), 1000, &["--port", "8001"]);
+        assert_eq!(one.label, "route_builder_launcher.py");
+        assert_eq!(one.id.len(), 16);
+        #[track_caller]
+        fn same(one: &LauncherGroup, other: &LauncherGroup, expected: bool) {
+            assert_eq!(one == other, expected, "{one:?} {other:?}");
+        }
+        let script = Some("/srv/route_builder_launcher.py");
+        same(&one, &group("/usr/bin/python3.11", script, 1000, &["--port", "9999"]), true);
+        same(&one, &group("/usr/bin/python3.11 (deleted)", script, 1000, &["--port", "1"]), true);
+        same(&one, &group("/usr/bin/python3.12", script, 1000, &["--port", "8001"]), false);
+        same(&one, &group("/usr/bin/python3.11", script, 1001, &["--port", "8001"]), false);
+        same(&one, &group("/usr/bin/python3.11", script, 1000, &["--port"]), false);
+        same(&one, &group("/usr/bin/python3.11", script, 1000, &["--port", "8001", "-v"]), false);
+        same(&one, &group("/usr/bin/python3.11", Some("/srv/other.py"), 1000, &["--port", "8001"]), false);
+        same(&one, &group("/usr/bin/python3.11", None, 1000, &["--port", "8001"]), false);
+        // Fields do not run into each other.
+        same(&group("/a", Some("bc"), 1, &["d", "e"]), &group("/a", Some("b"), 1, &["cd", "e"]), false);
+        same(&group("/a", None, 1, &["d", "e"]), &group("/a", None, 1, &["de"]), false);
+        same(&group("/a", None, 1, &["q1"]), &group("/a", None, 1, &["q2"]), false);
+    }
+
+    #[test]
+    fn the_id_never_changes() {
+        let group = group("/usr/bin/python3.11", Some("/srv/job.py"), 1000, &["--shard", "7"]);
+        assert_eq!(group.id, "0cf39e2000731786");
+        let mut hash = Fnv::new();
+        hash.bytes(b"foobar");
+        assert_eq!(hash.0, 0x8594_4171_f739_67e8, "the published FNV-1a test vector");
+    }
+
+    #[test]
+    fn labels() {
+        assert_eq!(group("/usr/sbin/mysqld", None, 1, &[]).label, "mysqld");
+        assert_eq!(group("/opt/app (deleted)", None, 1, &[]).label, "app");
+        assert_eq!(group("/usr/bin/java", Some("com.example.Main"), 1, &[]).label, "com.example.Main");
+        assert_eq!(launcher_group(&Launch { comm: "kworker", ..Launch::default() }).label, "kworker");
+    }
+}
