@@ -27,7 +27,10 @@ fn opened_between(connection: &Value, snapshot: &Value, from: Timestamp, to: Tim
     let opened = time(&connection["opened_at"]).with_context(|| format!("opened_at of {connection}"))?;
     // Shown in milliseconds, and the kernel's clock is tied to the wall's by two readings one after the other.
     let slack = jiff::SignedDuration::from_millis(100);
-    ensure!(opened >= from - slack && opened <= to + slack, "opened {opened}, not within {from} and {to}: {connection}");
+    ensure!(
+        opened >= from - slack && opened <= to + slack,
+        "opened {opened}, not within {from} and {to}: {connection}"
+    );
     let age = time(&snapshot["captured_at"])?.duration_since(opened).as_secs();
     let shown = connection["age_s"].as_i64().context("no age_s")?;
     ensure!((age - shown).abs() <= 1, "age_s is {shown} and not {age}: {connection}");

@@ -45,12 +45,19 @@ fn pinned(dir: &Path) -> Result<BTreeSet<String>> {
     Ok(found)
 }
 
-/// Waits until nothing is loaded that was not before: the kernel frees programs after a grace period.
-fn wait_until_nothing_new(before: &[BTreeSet<u64>]) -> Result<()> {
-    until("nothing stays attached", || {
-        let now = footprint()?;
-        let left: Vec<Vec<&u64>> = now.iter().zip(before).map(|(now, before)| now.difference(before).collect()).collect();
-        let clean = left.iter().all(Vec::is_empty);
+/// What is loaded now and was not before, while the daemon runs: the daemon's.
+fn loaded_since(before: &[BTreeSet<u64>]) -> Result<Vec<BTreeSet<u64>>> {
+    let own: Vec<BTreeSet<u64>> = footprint()?.iter().zip(before).map(|(now, before)| now - before).collect();
+    ensure!(!own[0].is_empty() && !own[1].is_empty(), "bpftool shows no program or no map of the daemon's: {own:?}");
+    Ok(own)
+}
+
+/// Waits until none of these is loaded any more: the kernel frees programs after a grace period. Ids are never reused,
+/// and what another program on this host loads meanwhile does not count.
+fn wait_until_gone(own: &[BTreeSet<u64>]) -> Result<()> {
+    until("nothing stays loaded or attached", || {
+        let left: Vec<BTreeSet<u64>> = footprint()?.iter().zip(own).map(|(now, own)| now & own).collect();
+        let clean = left.iter().all(BTreeSet::is_empty);
         Ok(if clean { Ok(()) } else { Err(format!("ids still loaded (programs, maps, links): {left:?}")) })
     })
 }
@@ -62,14 +69,14 @@ fn a_killed_daemon_leaves_nothing_and_starts_again() -> Result<()> {
     let bpffs = Path::new("/sys/fs/bpf");
     let (before, pins) = (footprint()?, pinned(bpffs)?);
     let daemon = Daemon::start(&sandbox, &[])?;
-    ensure!(footprint()?[0].len() > before[0].len(), "the daemon has loaded no program that bpftool shows");
     let mut client = Client::start()?;
     client.open(8, "127.0.0.1")?;
     agree(&daemon, &postgres)?;
 
+    let own = loaded_since(&before)?;
     daemon.kill()?;
     ensure!(socket_path(&sandbox).exists(), "a killed daemon cannot have removed its socket: the test is wrong");
-    wait_until_nothing_new(&before)?;
+    wait_until_gone(&own)?;
     ensure!(pinned(bpffs)? == pins, "pinned: {:?}, before: {pins:?}", pinned(bpffs)?);
 
     client.run("close 3")?;
@@ -83,8 +90,9 @@ fn a_killed_daemon_leaves_nothing_and_starts_again() -> Result<()> {
     ensure!(counts(&snapshot, "127.0.0.1:5432", "client")? == (2, 8, 6), "{}", snapshot["endpoints"]);
     all_opened_by(&snapshot, "client", client.pid())?;
     nothing_lost(&snapshot)?;
+    let own = loaded_since(&before)?;
     daemon.stop(Signal::SIGTERM)?;
-    wait_until_nothing_new(&before)
+    wait_until_gone(&own)
 }
 
 #[test]

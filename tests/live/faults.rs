@@ -81,7 +81,8 @@ fn without_privilege_it_says_what_is_missing() -> Result<()> {
 fn without_btf_it_names_the_file() -> Result<()> {
     let sandbox = Sandbox::enter()?;
     let socket = socket_path(&sandbox);
-    let said = socklife(&["run", "--for", "20s", "--socket", &socket.to_string_lossy(), "--set", "capture.btf=/nonexistent"])?;
+    let said =
+        socklife(&["run", "--for", "20s", "--socket", &socket.to_string_lossy(), "--set", "capture.btf=/nonexistent"])?;
     fails(&said, 3, &["/nonexistent", "BTF"])?;
     ensure!(!socket.exists(), "it left its socket");
     Ok(())

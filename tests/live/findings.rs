@@ -71,7 +71,11 @@ fn limit_pressure_at_96_of_100() -> Result<()> {
 
     client.open(50, "127.0.0.1")?;
     let snapshot = agree(&daemon, &postgres)?;
-    ensure!(open_findings(&snapshot, "limit_pressure")?.is_empty(), "50 of 100 is no pressure: {}", snapshot["findings"]);
+    ensure!(
+        open_findings(&snapshot, "limit_pressure")?.is_empty(),
+        "50 of 100 is no pressure: {}",
+        snapshot["findings"]
+    );
 
     client.open(35, "127.0.0.1")?;
     let warning = tail.wait_for("a warning at 85 of 100", |line| {

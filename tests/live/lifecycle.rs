@@ -41,7 +41,8 @@ fn open_use_close_drop_abort_kill() -> Result<()> {
     // Each statement's answer is over 1,000 bytes.
     until("the bytes of the statements show", || {
         let snapshot = daemon.snapshot()?;
-        let used = |each: &&Value| each["bytes_received"].as_u64() > Some(1000) && each["bytes_sent"].as_u64() > Some(0);
+        let used =
+            |each: &&Value| each["bytes_received"].as_u64() > Some(1000) && each["bytes_sent"].as_u64() > Some(0);
         let clients = connections(&snapshot, "client")?;
         let fewest = clients.iter().copied().filter(used).count();
         Ok(if fewest == 6 { Ok(()) } else { Err(format!("{clients:#?}")) })

@@ -78,11 +78,13 @@ impl Postgres {
         rows.lines().map(activity_row).collect()
     }
 
-    /// Ends the sessions of these client ports from the server's side; returns when every one has been told.
+    /// Ends the sessions of these client ports from the server's side; returns when every one is gone.
     pub fn terminate(&self, ports: &[u16]) -> Result<()> {
         let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+        // Materialized, or the planner may end sessions first and look at their ports after.
         let told = self.psql(&format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE client_port IN ({}) AND pg_terminate_backend(pid, 20000)",
+            "WITH chosen AS MATERIALIZED (SELECT pid FROM pg_stat_activity WHERE client_port IN ({})) \
+             SELECT count(*) FILTER (WHERE pg_terminate_backend(pid, 20000)) FROM chosen",
             ports.join(", ")
         ))?;
         ensure!(told.trim() == ports.len().to_string(), "ended {} sessions of {}", told.trim(), ports.len());

@@ -100,7 +100,10 @@ pub fn of_snapshot(snapshot: &Value) -> Result<Table> {
     let mut table = Table::new();
     for connection in snapshot["connections"].as_array().context("no connections in the snapshot")? {
         let row = snapshot_row(connection).with_context(|| format!("connection {connection}"))?;
-        ensure!(table.insert(row.0, row.1).is_none(), "the snapshot has two connections of the same ends: {connection}");
+        ensure!(
+            table.insert(row.0, row.1).is_none(),
+            "the snapshot has two connections of the same ends: {connection}"
+        );
     }
     Ok(table)
 }
