@@ -126,8 +126,8 @@ fn close_wait_leak_names_the_process_that_never_closes() -> Result<()> {
     ensure!(ports_of(&tidy.answer()?)?.len() == 4, "the tidy client did not close its four");
     postgres.terminate(&leaked)?;
 
-    let finding =
-        tail.wait_for("the leak of three", |line| names(line, leaker.pid()) && evidence_has(line, leaked.len()))?;
+    let finding = tail
+        .wait_for("the leak of three", |line| names(line, leaker.pid()) && evidence(line, "close_wait") == Some(3))?;
     complete(&finding)?;
     ensure!(finding["kind"] == "close_wait_leak" && finding["status"] == "open", "{finding}");
     ensure!(finding["subject"]["pids"] == serde_json::json!([leaker.pid()]), "subject: {finding}");
@@ -142,10 +142,4 @@ fn close_wait_leak_names_the_process_that_never_closes() -> Result<()> {
     let resolved = tail.wait_for("its end", |line| line["change"] == "resolved")?;
     ensure!(resolved["id"] == finding["id"] && resolved["status"] == "resolved", "{resolved}");
     wait_until_clear(&daemon, "close_wait_leak")
-}
-
-/// Whether a number of the evidence is this count.
-fn evidence_has(line: &Value, count: usize) -> bool {
-    let facts = line["evidence"].as_array();
-    facts.is_some_and(|facts| facts.iter().any(|fact| fact["value"] == count))
 }
