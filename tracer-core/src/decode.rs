@@ -3,9 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use tracer_common::{
-    ABI_VERSION, ProcessRecord, RecordHeader, SocketRecord, TaskRecord, kind, role,
-};
+use tracer_common::{ABI_VERSION, ProcessRecord, RecordHeader, SocketRecord, TaskRecord, kind, role};
 
 use crate::event::{
     Comm, Event, ProcessEvent, ProcessEventKind, ProcessId, Role, SocketEvent, SocketEventKind, Task, Totals, Tuple,

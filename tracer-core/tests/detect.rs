@@ -295,7 +295,11 @@ fn limit_pressure_survives_a_short_dip_and_resolves_after_a_window_below() {
     let last = scene.lines.last().unwrap();
     assert_eq!(last.change, Change::Resolved);
     assert_eq!(last.finding.id, id);
-    assert!(last.finding.summary.starts_with("orders-db 10.0.0.5:5432: 0 of 100 open (was: "), "{}", last.finding.summary);
+    assert!(
+        last.finding.summary.starts_with("orders-db 10.0.0.5:5432: 0 of 100 open (was: "),
+        "{}",
+        last.finding.summary
+    );
 }
 
 #[test]

@@ -147,8 +147,7 @@ impl Kernel {
                 let Some(sk) = self.free.first().copied() else { return };
                 let birth = self.tick();
                 self.tick();
-                let truth =
-                    Truth { sk, birth, established: BootNs(0), process, state: TcpState::Close, cookie: 0 };
+                let truth = Truth { sk, birth, established: BootNs(0), process, state: TcpState::Close, cookie: 0 };
                 self.failed += 1;
                 let event = self.event(SocketEventKind::End, tuple, &truth, TcpState::Close, false);
                 self.send(event, fate);
@@ -252,9 +251,8 @@ impl Kernel {
 
     /// What must hold when nothing went wrong on the way.
     fn check_exact(&self) {
-        let sum = |of: fn(&tracer_core::endpoint::Endpoint) -> u64| -> u64 {
-            self.tracker.endpoints().iter().map(of).sum()
-        };
+        let sum =
+            |of: fn(&tracer_core::endpoint::Endpoint) -> u64| -> u64 { self.tracker.endpoints().iter().map(of).sum() };
         assert_eq!(sum(|endpoint| endpoint.opened_total), self.opened);
         assert_eq!(sum(|endpoint| endpoint.closed_total), self.closed);
         assert_eq!(sum(|endpoint| endpoint.failed_total), self.failed);

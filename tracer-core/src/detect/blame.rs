@@ -42,9 +42,8 @@ pub(super) fn culprits(tracker: &Tracker, endpoint: usize, role: Role) -> Vec<Cu
             }
             (None, Role::Client) => ("u".to_owned(), "an unknown process".to_owned(), None),
         };
-        let (culprit, members) = found
-            .entry(key)
-            .or_insert_with(|| (Culprit { label, group, pids: Vec::new(), open: 0 }, BTreeMap::new()));
+        let (culprit, members) =
+            found.entry(key).or_insert_with(|| (Culprit { label, group, pids: Vec::new(), open: 0 }, BTreeMap::new()));
         culprit.open += 1;
         if let Some(process) = process {
             *members.entry(process.id).or_default() += 1;

@@ -43,7 +43,9 @@ impl Detector for CloseWaitLeak {
                 left.entry((socket.responsible(), socket.endpoint)).or_default().push(socket);
             }
         }
-        left.into_iter().filter_map(|((process, endpoint), sockets)| judge(context, process, endpoint, &sockets)).collect()
+        left.into_iter()
+            .filter_map(|((process, endpoint), sockets)| judge(context, process, endpoint, &sockets))
+            .collect()
     }
 
     fn resolved_summary(&self, _: &Context<'_>, last: &Verdict) -> String {
@@ -72,7 +74,9 @@ fn judge(context: &Context<'_>, process: Option<ProcessId>, endpoint: usize, soc
         subject: Subject {
             endpoint: Some(endpoint.id()),
             pids: process.map(|id| id.pid).into_iter().collect(),
-            launcher_group: known.and_then(|process| process.identity.as_ref()).map(|identity| identity.group.id.clone()),
+            launcher_group: known
+                .and_then(|process| process.identity.as_ref())
+                .map(|identity| identity.group.id.clone()),
         },
         summary: format!(
             "{who} never closed {} that {} closed, the oldest {at_least}{} ago",
@@ -90,7 +94,9 @@ fn judge(context: &Context<'_>, process: Option<ProcessId>, endpoint: usize, soc
             "a close by the database that is still being handled: every one is older than {}",
             spoken(context.config.close_wait_leak.after)
         )],
-        remedy: format!("Close connections in {name} when a read returns end of file or an error, or let its pool test them"),
+        remedy: format!(
+            "Close connections in {name} when a read returns end of file or an error, or let its pool test them"
+        ),
         verify: format!("ss -tnp state close-wait dst {}", endpoint.id()),
     })
 }

@@ -112,8 +112,10 @@ fn judge(context: &Context<'_>, ceiling: &Ceiling<'_>) -> Option<Verdict> {
     let critical = reaches(u32::from(config.critical_percent)) || flat_top;
     let culprits = blame::culprits(context.tracker, ceiling.blamed.0, ceiling.blamed.1);
     let growth = growth_per_min(ceiling.counting, context.now);
-    let mut ruled_out =
-        vec![format!("a high but bounded pool far below the limit: it is at {} %", u64::from(open) * 100 / u64::from(ceiling.limit.value))];
+    let mut ruled_out = vec![format!(
+        "a high but bounded pool far below the limit: it is at {} %",
+        u64::from(open) * 100 / u64::from(ceiling.limit.value)
+    )];
     if critical && !flat_top {
         ruled_out.push("connects refused for another reason: the verdict does not rest on failed connects".to_owned());
     }
@@ -124,9 +126,10 @@ fn judge(context: &Context<'_>, ceiling: &Ceiling<'_>) -> Option<Verdict> {
         summary: summary(ceiling, open, growth, failed, &culprits),
         evidence: evidence(ceiling, open, growth, failed, &culprits),
         ruled_out,
-        remedy: "Stop or restart what holds the most connections, then cap its pool so that all instances together stay \
+        remedy:
+            "Stop or restart what holds the most connections, then cap its pool so that all instances together stay \
                  below the limit"
-            .to_owned(),
+                .to_owned(),
         verify: verify(ceiling),
         key,
     })
@@ -182,7 +185,8 @@ fn summary(ceiling: &Ceiling<'_>, open: u32, growth: f64, failed: usize, culprit
 }
 
 fn subject(endpoint: &str, culprits: &[Culprit]) -> Subject {
-    let mut pids: Vec<u32> = culprits.iter().flat_map(|culprit| culprit.pids.iter().copied()).take(PIDS_LISTED).collect();
+    let mut pids: Vec<u32> =
+        culprits.iter().flat_map(|culprit| culprit.pids.iter().copied()).take(PIDS_LISTED).collect();
     pids.sort_unstable();
     pids.dedup();
     let group = match culprits {
@@ -203,7 +207,10 @@ fn evidence(ceiling: &Ceiling<'_>, open: u32, growth: f64, failed: usize, culpri
         count("open", open, "connections"),
         count("limit", ceiling.limit.value, "connections"),
         text("limit_source", source),
-        text("counted_on", if ceiling.counting.role == Role::Server { "the database's side" } else { "the clients' side" }),
+        text(
+            "counted_on",
+            if ceiling.counting.role == Role::Server { "the database's side" } else { "the clients' side" },
+        ),
         #[expect(clippy::cast_possible_truncation, reason = "a rounded rate of connections fits")]
         count("growth", growth.round() as i64, "connections/min"),
         count("failed_connects", failed, "in the last window"),

@@ -38,7 +38,13 @@ impl Store {
     }
 
     /// Runs every detector and returns what changed, in a stable order.
-    pub fn run(&mut self, tracker: &Tracker, config: &DetectConfig, now: BootNs, anchor: &WallAnchor) -> Vec<Transition> {
+    pub fn run(
+        &mut self,
+        tracker: &Tracker,
+        config: &DetectConfig,
+        now: BootNs,
+        anchor: &WallAnchor,
+    ) -> Vec<Transition> {
         let mut lines = Vec::new();
         for detector in DETECTORS {
             let kind = detector.kind();

@@ -5,8 +5,8 @@
 //! the end alone is enough to count a life whose opening was lost.
 
 use super::{Slot, Tracker};
-use crate::event::{Event, ProcessEvent, ProcessEventKind, SocketEvent, SocketEventKind};
 use crate::event::Role;
+use crate::event::{Event, ProcessEvent, ProcessEventKind, SocketEvent, SocketEventKind};
 use crate::socket::{Began, Opener, Socket};
 use crate::tcp::TcpState;
 use crate::time::BootNs;

@@ -148,7 +148,14 @@ impl Tracker {
 
     /// Takes the absolute loss counts of the stages before the tracker. True if something was lost since the last call:
     /// a look at the socket table is due, and until then counts are lower bounds.
-    pub fn note_loss(&mut self, ring_full: u64, map_full: u64, queue_full: u64, decode_errors: u64, now: BootNs) -> bool {
+    pub fn note_loss(
+        &mut self,
+        ring_full: u64,
+        map_full: u64,
+        queue_full: u64,
+        decode_errors: u64,
+        now: BootNs,
+    ) -> bool {
         let before = self.loss;
         self.loss = Loss { ring_full, map_full, queue_full, decode_errors, ..before };
         let lost = self.loss != before;

@@ -9,8 +9,8 @@ use crate::finding::Finding;
 use crate::identity::stable_id;
 use crate::process::Process;
 use crate::snapshot::{
-    self, Age, Capture, Connection, EVENT_SCHEMA, EventLine, EventName, HolderFd, Host, Mode, Opener, Probe,
-    ProcessConnections, SNAPSHOT_SCHEMA, Snapshot,
+    self, Age, Capture, Completeness, Connection, EVENT_SCHEMA, EventLine, EventName, HolderFd, Host, Mode, Opener,
+    Probe, ProcessConnections, SNAPSHOT_SCHEMA, Snapshot,
 };
 use crate::socket::{Began, Socket};
 use crate::tcp::TcpState;
@@ -57,7 +57,11 @@ impl Tracker {
                 started_at: anchor.wall(about.started),
                 probes: about.probes.clone(),
                 loss: self.loss,
-                completeness: self.completeness(),
+                completeness: match (about.mode, self.completeness()) {
+                    // What opened and closed between two looks was never seen.
+                    (Mode::Poll, Completeness::Exact) => Completeness::LowerBound,
+                    (_, completeness) => completeness,
+                },
                 unreadable_processes: self.unreadable_processes,
             },
             endpoints: self.endpoint_views(by_state, now, anchor),

@@ -12,8 +12,8 @@ pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// Resolves every offset, or names the first member that is missing.
 pub fn resolve(path: &Path) -> Result<Offsets, CaptureError> {
-    let bytes =
-        std::fs::read(path).map_err(|source| CaptureError::NoBtf { path: path.to_owned(), reason: source.to_string() })?;
+    let bytes = std::fs::read(path)
+        .map_err(|source| CaptureError::NoBtf { path: path.to_owned(), reason: source.to_string() })?;
     resolve_bytes(&bytes).map_err(|reason| CaptureError::NoBtf { path: path.to_owned(), reason })
 }
 

@@ -22,8 +22,10 @@ pub(super) fn with<T: Send>(job: impl FnOnce() -> T + Send) -> Result<T, String>
 
 /// Only this thread sees the mount, and it ends with the thread.
 fn mount_privately() -> Result<(), String> {
-    let says = |step: &'static str| move |error: nix::Error| format!("tracefs is not mounted, and {step} failed: {error}");
+    let says =
+        |step: &'static str| move |error: nix::Error| format!("tracefs is not mounted, and {step} failed: {error}");
     unshare(CloneFlags::CLONE_NEWNS).map_err(says("unshare"))?;
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>).map_err(says("remount"))?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
+        .map_err(says("remount"))?;
     mount(Some("tracefs"), TRACEFS, Some("tracefs"), MsFlags::empty(), None::<&str>).map_err(says("mount"))
 }

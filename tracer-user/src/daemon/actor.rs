@@ -6,23 +6,27 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tracer_core::detect::{DetectConfig, Store};
 use tracer_core::event::{Event, ProcessId};
-use tracer_core::snapshot::Snapshot;
+use tracer_core::finding::FindingLine;
+use tracer_core::snapshot::{EventLine, Snapshot};
 use tracer_core::time::BootNs;
 use tracer_core::tracker::{About, Tracker, event_line};
 
-use super::handle::{Handle, Request};
+use super::handle::Request;
 use super::{Message, drain};
 use crate::clock;
-use crate::config::Config;
 
 /// How often detectors run.
 const DETECT_EVERY: Duration = Duration::from_secs(1);
 
-/// Those the actor asks for something.
+/// Those the actor tells or asks something.
 pub struct Peers {
+    /// Changes of findings go here.
+    pub findings: broadcast::Sender<Arc<FindingLine>>,
+    /// Socket events go here, if somebody listens.
+    pub events: broadcast::Sender<Arc<EventLine>>,
     /// Reads the ring and watches processes.
     pub drain: mpsc::Sender<drain::Command>,
     /// Asks /proc.
@@ -37,7 +41,6 @@ pub struct Actor {
     findings: Store,
     detect: DetectConfig,
     about: About,
-    handle: Handle,
     peers: Peers,
     /// Snapshots that wait for a look that began after they were asked for.
     waiting: Vec<(BootNs, oneshot::Sender<Arc<Snapshot>>)>,
@@ -50,18 +53,16 @@ impl Actor {
     /// `ready` is told when the first look is applied.
     pub fn new(
         tracker: Tracker,
-        config: Arc<Config>,
+        detect: DetectConfig,
         about: About,
-        handle: Handle,
-        peers: Peers,
+            peers: Peers,
         ready: oneshot::Sender<()>,
     ) -> Self {
         Self {
             tracker,
             findings: Store::default(),
-            detect: config.detect.clone(),
+            detect,
             about,
-            handle,
             peers,
             waiting: Vec::new(),
             unidentified: VecDeque::new(),
@@ -124,12 +125,13 @@ impl Actor {
     }
 
     fn take_events(&mut self, events: &[Event]) {
-        let listeners = self.handle.has_event_subscribers();
+        let listeners = self.peers.events.receiver_count() > 0;
         let anchor = clock::wall_anchor();
         for event in events {
             let effect = self.tracker.apply(event);
             if listeners && let Some(line) = event_line(&self.tracker, event, effect, &anchor) {
-                self.handle.publish_event(line);
+                // Fails when the last listener has just gone.
+                let _ = self.peers.events.send(Arc::new(line));
             }
         }
     }
@@ -177,7 +179,8 @@ impl Actor {
     fn detect(&mut self) {
         let anchor = clock::wall_anchor();
         for line in self.findings.run(&self.tracker, &self.detect, anchor.boot, &anchor) {
-            self.handle.publish_finding(line);
+            // Fails when nobody listens.
+            let _ = self.peers.findings.send(Arc::new(line));
         }
     }
 

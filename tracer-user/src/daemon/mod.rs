@@ -16,21 +16,26 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracer_core::event::{Event, ProcessId};
 use tracer_core::identity::Identity;
 use tracer_core::inventory::Inventory;
 use tracer_core::snapshot::{Limit, LimitSource, Mode};
+use tracer_core::time::BootNs;
 use tracer_core::tracker::{About, Bounds, EndpointRule, Tracker};
 
-use crate::api;
+use crate::api::server;
+use crate::api::socket::Socket;
 use crate::capture::{Capture, KernelCounters, Settings};
 use crate::clock;
 use crate::config::Config;
 use crate::inventory;
+
+const PROC: &str = "/proc";
 
 /// Messages that may wait for the actor; a message carries at most [`drain::BATCH`] events.
 const QUEUE: usize = 128;
@@ -54,81 +59,86 @@ enum Message {
 /// Runs until a signal, `--for`, or a failure.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut stop_signals = StopSignals::new()?;
-    let listener = api::server::bind(&config.api)?;
+    let socket = Socket::bind(&config.api)?;
     let started = clock::boot_clock();
+    let (mut capture, about) = start_capture(&config, started)?;
+
+    let config = Arc::new(config);
+    let (messages, inbox) = mpsc::channel(QUEUE);
+    let (drain_commands, drain_inbox) = mpsc::channel(16);
+    let wanted = Arc::new(Notify::new());
+    let (ready, is_ready) = oneshot::channel();
+    let (handle, served) = handle::channel();
+    let handle::Served { requests, findings, events, shutdown } = served;
+
+    let ring = capture.take_ring()?;
+    let mut drain = tokio::spawn(drain::run(capture, ring, messages.clone(), drain_inbox));
+    let identities = identify::spawn(&config, messages);
+    let looker = look(Arc::clone(&config), Arc::clone(&wanted), drain_commands.clone(), shutdown.subscribe());
+    let looker = tokio::spawn(looker);
+    let tracker = Tracker::new(Bounds::default(), config.capture.ports.clone(), rules(&config));
+    let peers = actor::Peers { findings, events, drain: drain_commands, identities, wanted };
+    let actor = actor::Actor::new(tracker, config.detect.clone(), about, peers, ready);
+    let actor = tokio::spawn(actor.run(inbox, requests, shutdown.subscribe()));
+
+    let serve = async {
+        is_ready.await.context("the first look at the socket table failed")?;
+        tracing::info!(socket = %config.api.socket.display(), "ready");
+        // Fails only where no service manager listens.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        server::serve(socket, handle).await;
+        anyhow::Ok(())
+    };
+    tokio::pin!(serve);
+    let mut served = false;
+    let outcome = tokio::select! {
+        end = &mut serve => {
+            served = true;
+            end
+        }
+        () = stop_signals.recv() => Ok(()),
+        () = pass(config.run_for) => Ok(()),
+        end = &mut drain => end.context("the event reader failed")?.and_then(|()| bail!("the event reader ended")),
+    };
+    tracing::info!("stopping");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    // Streams end and the socket file goes first; then the tasks; the drain's end detaches and unloads the programs.
+    let _ = shutdown.send(true);
+    if !served {
+        // Stopped before the first look, it has nothing to say; afterwards it ends by itself.
+        let _ = serve.await;
+    }
+    looker.await.context("the inventory task failed")?;
+    actor.await.context("the tracker task failed")?;
+    if !drain.is_finished() {
+        drain.await.context("the event reader failed")??;
+    }
+    outcome
+}
+
+fn start_capture(config: &Config, started: BootNs) -> anyhow::Result<(Capture, About)> {
+    let proc_root = Path::new(PROC);
     let settings = Settings {
         ring_bytes: config.capture.ring_bytes,
         map_entries: config.capture.map_entries,
-        netns: inventory::own_netns().context("cannot read the own network namespace")?,
+        netns: inventory::own_netns(proc_root)?,
         btf: config.capture.btf.clone(),
     };
     let mut capture = Capture::start(&settings, &config.capture.ports)?;
     capture.spawn_log_reader()?;
     release_start_memory();
-    let about = About {
-        host: inventory::host(),
-        mode: Mode::Ebpf,
-        started,
-        probes: capture.probes().to_vec(),
-    };
-    for probe in &about.probes {
+    let probes = capture.probes().to_vec();
+    for probe in &probes {
         tracing::info!(fact = probe.fact, via = probe.via, state = ?probe.state, reason = probe.reason, "probe");
     }
-
-    let config = Arc::new(config);
-    let (messages, inbox) = mpsc::channel(QUEUE);
-    let (drain_commands, drain_inbox) = mpsc::channel(16);
-    let (stop, stopped) = watch::channel(false);
-    let wanted = Arc::new(Notify::new());
-    let (ready, is_ready) = oneshot::channel();
-    let (handle, requests) = handle::Handle::new(stopped.clone());
-
-    let ring = capture.take_ring()?;
-    let drain = tokio::spawn(drain::run(capture, ring, messages.clone(), drain_inbox));
-    let identities = identify::spawn(&config, messages.clone());
-    let looker = tokio::spawn(look(Arc::clone(&config), Arc::clone(&wanted), drain_commands.clone(), stopped.clone()));
-    let tracker = Tracker::new(Bounds::default(), config.capture.ports.clone(), rules(&config));
-    let actor = actor::Actor::new(
-        tracker,
-        Arc::clone(&config),
-        about,
-        handle.clone(),
-        actor::Peers { drain: drain_commands, identities, wanted },
-        ready,
-    );
-    let actor = tokio::spawn(actor.run(inbox, requests, stopped.clone()));
-
-    // Every task but the server's ends only when it fails or is told to stop, so the first end decides.
-    let outcome = tokio::select! {
-        end = wait_ready_then_serve(is_ready, listener, handle, stopped, &config) => end,
-        () = stop_signals.recv() => Ok(()),
-        end = drain => end.context("the event reader ended")?,
-    };
-    tracing::info!("stopping");
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    // Streams end, the socket file goes, the last owner of the programs is dropped: nothing stays attached.
-    let _ = stop.send(true);
-    looker.await.context("the inventory task failed")?;
-    actor.await.context("the tracker task failed")?;
-    outcome
+    Ok((capture, About { host: inventory::host(proc_root), mode: Mode::Ebpf, started, probes }))
 }
 
-/// Serves once the first look is applied; ends after `--for`.
-async fn wait_ready_then_serve(
-    is_ready: oneshot::Receiver<()>,
-    listener: api::server::Bound,
-    handle: handle::Handle,
-    stopped: watch::Receiver<bool>,
-    config: &Config,
-) -> anyhow::Result<()> {
-    is_ready.await.context("the first look at the socket table failed")?;
-    tracing::info!(socket = %config.api.socket.display(), "ready");
-    // Fails only where no service manager listens.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    let serve = api::server::serve(listener, handle, stopped);
-    match config.run_for {
-        Some(duration) => tokio::time::timeout(duration, serve).await.unwrap_or(Ok(())),
-        None => serve.await,
+/// Returns after `--for`; never without it.
+async fn pass(run_for: Option<Duration>) {
+    match run_for {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -149,7 +159,7 @@ async fn look(
         }
         let ports = config.capture.ports.clone();
         let looked = tokio::task::spawn_blocking(move || {
-            let request = inventory::Request { ports: &ports, proc_root: Path::new("/proc"), with_holders: true };
+            let request = inventory::Request { ports: &ports, proc_root: Path::new(PROC), with_holders: true };
             inventory::collect(&request, clock::boot_clock).map_err(|error| error.to_string())
         });
         let result = looked.await.unwrap_or_else(|error| Err(error.to_string()));

@@ -5,6 +5,7 @@
 
 mod dirents;
 pub mod holders;
+mod host;
 mod inet_diag;
 mod netns;
 mod port_filter;
@@ -21,6 +22,7 @@ use tracer_core::time::BootNs;
 
 use crate::process::files::read_bounded;
 
+pub use host::host;
 pub use inet_diag::WireError;
 pub use netns::own_netns;
 pub use sock_diag::MAX_SOCKETS;
@@ -141,15 +143,17 @@ fn add_holders(inventory: &mut Inventory, proc_root: &Path) -> Result<(), Invent
     Ok(())
 }
 
-/// Which side a socket is; `None` if neither port is watched. Where both are, a client's local port is one the kernel
-/// chose (within `ip_local_port_range`), and any other local port is the database's own: the table does not say who
-/// connected, and asking for listeners would miss those that have closed since.
+/// Which side a socket is; `None` if it is no database connection. The table does not say who connected, and asking for
+/// listeners would miss those that have closed since; but a client's port is one the kernel chose, within
+/// `ip_local_port_range`. Some database ports (33060, 50000) lie in that range, so a watched port there counts only if
+/// the other end's port could be a client's.
 fn role(ports: &PortMap, local_ports: &RangeInclusive<u16>, local: u16, remote: u16) -> Option<Role> {
+    let chosen = |port: u16| local_ports.contains(&port);
     match (ports.contains(local), ports.contains(remote)) {
         (false, false) => None,
-        (false, true) => Some(Role::Client),
-        (true, false) => Some(Role::Server),
-        (true, true) => Some(if local_ports.contains(&local) { Role::Client } else { Role::Server }),
+        (false, true) => (!chosen(remote) || chosen(local)).then_some(Role::Client),
+        (true, false) => (!chosen(local) || chosen(remote)).then_some(Role::Server),
+        (true, true) => Some(if chosen(local) { Role::Client } else { Role::Server }),
     }
 }
 

@@ -190,6 +190,9 @@ fn which_side() {
     // A client whose local port happens to be a watched one, and the other end of it.
     check(40_000, 5432, Some(Role::Client));
     check(5432, 40_000, Some(Role::Server));
+    // Not databases at all: a web server and a client whose other end happens to have the watched port.
+    check(80, 40_000, None);
+    check(40_000, 443, None);
     // A database that talks to another from its own port.
     check(6379, 6379, Some(Role::Server));
 }

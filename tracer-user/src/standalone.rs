@@ -1,0 +1,62 @@
+//! One look at the kernel's socket table and /proc, without a daemon: the same snapshot, as far as one look can tell.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use tracer_core::detect::Store;
+use tracer_core::snapshot::{Mode, Probe, ProbeState, Snapshot};
+use tracer_core::tracker::{About, Bounds, Tracker};
+
+use crate::config::Config;
+use crate::process::IdentityReader;
+use crate::{clock, daemon, inventory};
+
+const PROC: &str = "/proc";
+
+/// Looks once. Ages are lower bounds, openers are unknown, totals count what is there now.
+pub fn snapshot(config: &Config) -> anyhow::Result<Snapshot> {
+    let proc_root = Path::new(PROC);
+    let started = clock::boot_clock();
+    let request = inventory::Request { ports: &config.capture.ports, proc_root, with_holders: true };
+    let looked = inventory::collect(&request, clock::boot_clock).context("cannot look at the socket table")?;
+    let mut tracker = Tracker::new(Bounds::default(), config.capture.ports.clone(), daemon::rules(config));
+    tracker.apply_inventory(looked);
+    let mut reader = IdentityReader::new(proc_root, config.privacy.cmdline);
+    for id in tracker.take_unidentified() {
+        match reader.read(id.pid) {
+            Ok(Some(identity)) if identity.id == id => tracker.apply_identity(identity),
+            Ok(_) => tracker.apply_gone(id, clock::boot_clock()),
+            Err(error) => tracing::warn!(pid = id.pid, %error, "cannot identify"),
+        }
+    }
+    let about = About { host: inventory::host(proc_root), mode: Mode::Poll, started, probes: probes() };
+    let anchor = clock::wall_anchor();
+    let mut findings = Store::default();
+    // One look finds what is true now; what needs time to show does not.
+    let _ = findings.run(&tracker, &config.detect, anchor.boot, &anchor);
+    Ok(tracker.snapshot(&about, findings.findings(&anchor), anchor.boot, &anchor))
+}
+
+/// What one look cannot see.
+fn probes() -> Vec<Probe> {
+    let missing = |fact: &str, reason: &str| Probe {
+        fact: fact.to_owned(),
+        via: String::new(),
+        state: ProbeState::Missing,
+        reason: reason.to_owned(),
+    };
+    let one_look = "one look at the socket table; start `socklife run` for events";
+    vec![
+        Probe {
+            fact: "state_change".to_owned(),
+            via: "sock_diag".to_owned(),
+            state: ProbeState::Degraded,
+            reason: one_look.to_owned(),
+        },
+        missing("close", one_look),
+        missing("end_of_life", one_look),
+        missing("accept", one_look),
+        missing("process_exec", one_look),
+        missing("process_exit", one_look),
+    ]
+}
