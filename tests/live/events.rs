@@ -67,5 +67,7 @@ fn events_say_who_opened_accepted_and_closed() -> Result<()> {
     ensure!(closed["bytes_received"].as_u64() > Some(1000), "bytes_received: {closed}");
     ensure!(one("closed", "server")?["opener"]["pid"] == postgres.pid(), "{}", one("closed", "server")?);
     tail.stop(Signal::SIGTERM)?;
-    daemon.tail(&["--events"])?.stop(Signal::SIGINT)
+    let mut tail = daemon.tail(&["--events"])?;
+    wait_until_streaming(&mut tail, &mut client)?;
+    tail.stop(Signal::SIGINT)
 }
