@@ -45,21 +45,22 @@ impl Sandbox {
     }
 }
 
-/// The build directory this suite was built into: `target/<profile>`.
-fn build_dir() -> Result<PathBuf> {
+/// The target directory this suite was built into: the binary is in `<profile>/deps` there.
+fn target_dir() -> Result<PathBuf> {
     let exe = std::env::current_exe()?;
-    exe.ancestors().nth(2).map(Path::to_owned).context("this test binary is not in a target directory")
+    exe.ancestors().nth(3).map(Path::to_owned).context("this test binary is not in a target directory")
 }
 
-/// The `socklife` under test: `SOCKLIFE_BIN`, else the one of this build profile.
+/// The `socklife` under test: `SOCKLIFE_BIN`, else the release build, which is what users run; an unoptimized one is too
+/// slow a reader for the suite's loads.
 pub fn socklife_binary() -> Result<PathBuf> {
     let path = match std::env::var_os("SOCKLIFE_BIN") {
         Some(path) => PathBuf::from(path),
-        None => build_dir()?.join("socklife"),
+        None => target_dir()?.join("release/socklife"),
     };
     ensure!(
         path.is_file(),
-        "{} is missing: `cargo build -p tracer-user` makes it, `cargo xtask test` does that by itself",
+        "{} is missing: `cargo build --release -p tracer-user` makes it, `cargo xtask test` does that by itself",
         path.display()
     );
     Ok(path)
