@@ -90,7 +90,7 @@ impl Daemon {
     pub fn expect_clean_end(&mut self) -> Result<()> {
         let status = self.program.wait(PATIENCE)?;
         ensure!(status.code() == Some(0), "socklife run ended with {status}, not 0; it said:\n{}", self.log());
-        ensure!(!self.socket.exists(), "{} is still there; it said:\n{}", self.socket.display(), self.log());
+        ensure!(!self.socket.try_exists()?, "{} is still there; it said:\n{}", self.socket.display(), self.log());
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,6 +20,9 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Lines of a program's output kept for failure messages.
 const KEPT_LINES: usize = 400;
+
+/// Lines of one stream that may wait to be read by the suite.
+const WAITING_LINES: usize = 65_536;
 
 /// A command whose process ends with the thread that starts it, whatever becomes of the suite.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
@@ -162,26 +165,26 @@ impl Drop for Program {
 }
 
 fn read_lines(stream: Option<impl Read + Send + 'static>, log: Log) -> Receiver<String> {
-    let (sender, receiver) = channel();
+    let (sender, receiver) = sync_channel(WAITING_LINES);
     if let Some(stream) = stream {
         thread::spawn(move || forward(stream, &log, &sender));
     }
     receiver
 }
 
-fn forward(stream: impl Read, log: &Log, sender: &Sender<String>) {
+fn forward(stream: impl Read, log: &Log, sender: &SyncSender<String>) {
     for line in BufReader::new(stream).split(b'\n') {
         let Ok(line) = line else { return };
         let line = String::from_utf8_lossy(&line).into_owned();
         log.push(&line);
-        // Nobody listens any more: keep reading all the same, so that the program never blocks on a full pipe.
-        let _ = sender.send(line);
+        // Nobody listens, or not any more: keep reading all the same, so that the program never blocks on a full pipe.
+        let _ = sender.try_send(line);
     }
 }
 
 /// Reports the end of a child without reaping it, so that its pid stays its own.
 fn watch_end(pid: u32) -> Receiver<()> {
-    let (sender, receiver) = channel();
+    let (sender, receiver) = sync_channel(1);
     thread::spawn(move || {
         let Ok(pid) = i32::try_from(pid) else { return };
         while waitid(Id::Pid(Pid::from_raw(pid)), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
@@ -222,7 +225,7 @@ pub fn finish(mut command: Command) -> Result<Finished> {
 }
 
 fn read_all(stream: Option<impl Read + Send + 'static>) -> Receiver<String> {
-    let (sender, receiver) = channel();
+    let (sender, receiver) = sync_channel(1);
     if let Some(mut stream) = stream {
         thread::spawn(move || {
             let mut bytes = Vec::new();
@@ -244,6 +247,10 @@ pub fn output(command: Command) -> Result<String> {
 }
 
 /// Asks again and again until the answer is there or patience ends; for what announces itself by no event.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the only sleep: it spares the CPU between two looks and decides nothing"
+)]
 pub fn until<T>(what: &str, mut ask: impl FnMut() -> Result<Result<T, String>>) -> Result<T> {
     let deadline = Instant::now() + PATIENCE;
     loop {

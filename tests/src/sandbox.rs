@@ -73,6 +73,6 @@ pub fn venv_python() -> Result<PathBuf> {
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/venv"),
     };
     let python = venv.join("bin/python3");
-    ensure!(python.exists(), "{} is missing: `cargo xtask setup` makes it", python.display());
+    ensure!(python.try_exists()?, "{} is missing: `cargo xtask setup` makes it", python.display());
     Ok(python)
 }

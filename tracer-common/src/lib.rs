@@ -16,7 +16,7 @@ pub mod kind {
     pub const STATE: u8 = 2;
     /// The kernel released the socket (or it left TCP for good). [`super::SocketRecord`].
     pub const END: u8 = 3;
-    /// A process took a connection off its listener's queue. [`super::SocketRecord`].
+    /// A process took a connection off its listener's queue. [`super::SocketRecord`] without birth and establishment.
     pub const ACCEPT: u8 = 4;
     /// The kernel sent a segment again; at most one a second a socket. [`super::SocketRecord`].
     pub const RETRANSMIT: u8 = 5;

@@ -74,6 +74,8 @@ pub struct Socket {
     pub retransmits: u32,
     /// Number of the last look that saw it.
     pub look: u64,
+    /// The last look did not see it.
+    pub absent: bool,
 }
 
 impl Socket {

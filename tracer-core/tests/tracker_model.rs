@@ -2,6 +2,8 @@
 //! and delayed; looks at the socket table come in between. Whatever happens, after a look the live set is the kernel's,
 //! counts are conserved and no process is blamed for another's socket.
 
+#![expect(clippy::unwrap_used, reason = "the model panics where it cannot count")]
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -206,7 +208,9 @@ impl Kernel {
         };
         let sockets = self.live.iter().map(row).collect();
         let inventory = Inventory { started, finished, netns: NETNS, sockets, unreadable_processes: 0 };
-        self.tracker.apply_inventory(inventory);
+        if self.tracker.apply_inventory(inventory) {
+            self.look();
+        }
     }
 
     fn deliver_late(&mut self) {

@@ -21,8 +21,7 @@ pub fn emit<T: Record>(kind: u8, at_ns: u64, fill: impl FnOnce(&mut T)) {
         core::ptr::write_bytes(at, 0, 1);
         &mut *at
     };
-    *record.header() =
-        RecordHeader { kind, version: abi_version(), len: size_of::<T>() as u16, netns: 0, at_ns };
+    *record.header() = RecordHeader { kind, version: abi_version(), len: size_of::<T>() as u16, netns: 0, at_ns };
     fill(record);
     slot.submit(wake(at_ns));
     count(counter::EMITTED + u32::from(kind));

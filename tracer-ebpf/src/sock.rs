@@ -49,8 +49,7 @@ pub fn ports(sk: Sock) -> Option<Ports> {
 /// MPTCP and DCCP run through the same tracepoints.
 #[inline(always)]
 pub fn is_tcp(sk: Sock, ports: Ports) -> bool {
-    (ports.family == AF_INET || ports.family == AF_INET6)
-        && read::<u16>(sk, offset!(sk_protocol)) == Some(IPPROTO_TCP)
+    (ports.family == AF_INET || ports.family == AF_INET6) && read::<u16>(sk, offset!(sk_protocol)) == Some(IPPROTO_TCP)
 }
 
 /// The local port survives here when `skc_num` is already cleared, except after a disconnect.

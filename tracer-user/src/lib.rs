@@ -1,5 +1,17 @@
-//! The library behind the binary `socklife`: everything that touches the system.
+//! Everything around the pure core: the kernel's events and tables come in here, users' commands are answered here.
+//!
+//! Only `capture` knows aya; only `inventory`, `process` and `doctor::host` read /proc; `cli` and `ui` reach the daemon
+//! through `api::client` alone.
+
+pub mod api;
 pub mod capture;
+// pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod daemon;
+// pub mod doctor;
 pub mod inventory;
 pub mod process;
+pub mod standalone;
+// pub mod telemetry;
+pub mod ui;

@@ -1,1 +1,51 @@
-fn main(){}
+//! `cargo xtask`: what a developer or a first-time user runs from the repository's root.
+//!
+//! Parse and dispatch only. Each command is a module of its own; `sh` is what they share. Nothing here is part of
+//! socklife itself, and nothing here knows the crates' types: it sees programs, files and exit codes.
+
+mod build_ebpf;
+mod lint;
+mod run;
+mod setup;
+mod sh;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Build, run and test socklife.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what `build-ebpf` and the tests need (Debian, Ubuntu), or list it (elsewhere)
+    Setup(setup::Options),
+    /// Compile the kernel programs into tracer-ebpf/object/
+    BuildEbpf(build_ebpf::Options),
+    /// Build socklife, start the daemon, and show live who leaks
+    Run(run::Options),
+    /// Formatting, clippy, the rules of the architecture, dependencies
+    Lint,
+    /// Everything that must hold before a change lands; needs root
+    Test(test::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Options::parse().command {
+        Command::Setup(options) => setup::setup(&options).map(|()| ExitCode::SUCCESS),
+        Command::BuildEbpf(options) => build_ebpf::build_ebpf(&options).map(|()| ExitCode::SUCCESS),
+        Command::Run(options) => run::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Lint => lint::lint().map(|()| ExitCode::SUCCESS),
+        Command::Test(options) => test::test(&options),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -81,13 +81,7 @@ impl Tracker {
     }
 
     fn apply_accept(&mut self, event: &SocketEvent) -> Effect {
-        let slot = match self.find(event) {
-            Some(slot) => slot,
-            None => match self.revive(event) {
-                Some(slot) => slot,
-                None => return Effect::Ignored,
-            },
-        };
+        let Some(slot) = self.find_accepted(event) else { return Effect::Ignored };
         self.link(slot, event);
         Effect::Accepted
     }
@@ -172,6 +166,19 @@ impl Tracker {
         (socket.sk.is_none() && same_life(socket, event) && !self.tombstones.holds(event)).then_some(slot)
     }
 
+    /// The socket that was accepted. The record does not say which life it is of, but the process had the descriptor, so
+    /// the address was not reused yet: the ring has the opening before it, and an end that was earlier is before it,
+    /// too.
+    fn find_accepted(&self, event: &SocketEvent) -> Option<Slot> {
+        let slot = self.by_sk.get(&event.sk).or_else(|| self.by_tuple.get(&event.tuple))?;
+        let socket = self.socket(*slot)?;
+        let same = socket.tuple == event.tuple
+            && socket.role == event.role
+            && socket.sk.is_none_or(|sk| sk == event.sk)
+            && (socket.inode.is_none() || socket.inode == event.inode);
+        same.then_some(*slot)
+    }
+
     /// Starts a life. Whatever occupies its address or tuple is over, and its end was lost; unless that is a later
     /// life, and then this event is late and tells of one that is over: its own end counts it.
     fn begin(&mut self, event: &SocketEvent, established: BootNs) -> Option<Slot> {
@@ -219,6 +226,7 @@ impl Tracker {
             info_at: BootNs(0),
             retransmits: 0,
             look: self.looks,
+            absent: false,
         })?;
         self.link(slot, event);
         Some(slot)

@@ -13,8 +13,9 @@ use crate::socket::{Began, Socket};
 use crate::time::BootNs;
 
 impl Tracker {
-    /// Takes one look at the socket table in.
-    pub fn apply_inventory(&mut self, inventory: Inventory) {
+    /// Takes one look at the socket table in. True if another should follow at once: the kernel's dump is not atomic and
+    /// can skip a live socket whose hash bucket changed, so a socket is ended only when two looks in a row miss it.
+    pub fn apply_inventory(&mut self, inventory: Inventory) -> bool {
         let first = self.looks == 0;
         self.looks += 1;
         let missed_before = self.loss.missed_opens + self.loss.missed_closes;
@@ -22,7 +23,7 @@ impl Tracker {
         for row in sockets {
             self.apply_row(row, started, finished, first);
         }
-        self.remove_unseen(netns, started);
+        let suspects = self.remove_absent(netns, started);
         self.count_in_use(finished);
         self.unreadable_processes = unreadable_processes;
         if !first && self.loss.missed_opens + self.loss.missed_closes > missed_before {
@@ -31,6 +32,7 @@ impl Tracker {
         if self.lost_at.is_some_and(|lost_at| lost_at < started) {
             self.lost_at = None;
         }
+        suspects
     }
 
     fn apply_row(&mut self, row: SocketRow, started: BootNs, finished: BootNs, first: bool) {
@@ -97,6 +99,7 @@ impl Tracker {
             info_at: BootNs(0),
             retransmits: 0,
             look: 0,
+            absent: false,
         })
     }
 
@@ -104,6 +107,7 @@ impl Tracker {
         let look = self.looks;
         let Some(socket) = self.socket_mut(slot) else { return };
         socket.look = look;
+        socket.absent = false;
         socket.cookie = Some(row.cookie);
         socket.inode = u32::try_from(row.inode).ok().filter(|inode| *inode != 0).or(socket.inode);
         if let Some(info) = row.info {
@@ -151,18 +155,25 @@ impl Tracker {
         }
     }
 
-    /// Ends what the table no longer has: its end was lost. What is younger than the look was not there to be seen.
-    fn remove_unseen(&mut self, netns: u32, started: BootNs) {
+    /// Ends what this look and the one before did not see: its end was lost. What is younger than the look was not there
+    /// to be seen. True if something is missing for the first time.
+    fn remove_absent(&mut self, netns: u32, started: BootNs) -> bool {
         let look = self.looks;
-        let gone: Vec<Slot> = (0..self.sockets.len())
-            .filter(|slot| {
-                self.socket(*slot).is_some_and(|socket| {
-                    socket.tuple.netns == netns
-                        && socket.look != look
-                        && socket.first_seen.max(socket.last_event) < started
-                })
-            })
-            .collect();
+        let mut suspects = false;
+        let mut gone: Vec<Slot> = Vec::new();
+        for (slot, socket) in self.sockets.iter_mut().enumerate() {
+            let Some(socket) = socket else { continue };
+            let young = socket.first_seen.max(socket.last_event) >= started;
+            if socket.tuple.netns != netns || socket.look == look || young {
+                continue;
+            }
+            if socket.absent {
+                gone.push(slot);
+            } else {
+                socket.absent = true;
+                suspects = true;
+            }
+        }
         for slot in gone {
             if let Some(socket) = self.remove(slot, started)
                 && socket.is_open()
@@ -170,6 +181,7 @@ impl Tracker {
                 self.loss.missed_closes += 1;
             }
         }
+        suspects
     }
 
     /// Peaks of what was in use at once, by endpoint and by process.

@@ -1,14 +1,19 @@
 //! Tracepoints `sys_exit_accept` and `sys_exit_accept4`: which process took a connection. The call returns a
 //! descriptor, which is followed to its socket.
+//!
+//! Unlike all other programs this one does not run under the socket's lock: the connection may end on another CPU
+//! meanwhile and its entry in `OWNERS` may already belong to another socket. So the map is not touched here. The socket
+//! itself stays, because the process has its descriptor.
 
 use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
-use tracer_common::{kind, role};
+use tracer_common::{SocketRecord, kind, role};
 
-use super::{emit_socket, now_ns, tcp};
-use crate::maps::{OWNERS, offset};
+use super::{now_ns, tcp};
+use crate::emit::emit;
+use crate::maps::offset;
 use crate::sock::read;
-use crate::{sock, task};
+use crate::{filter, sock, task};
 
 /// Offset of `ret` in every `sys_exit_*` record: 8 bytes of common fields, then `int nr` padded to 8.
 const RET_OFFSET: usize = 16;
@@ -33,21 +38,27 @@ fn accepted(ctx: &TracePointContext) {
         return;
     }
     let Some(sk) = socket_of(fd as u64) else { return };
-    // Only a socket whose handshake was seen: whatever else the descriptor may be is not in the map.
-    let Some(known) = OWNERS.get_ptr_mut(sk) else { return };
-    // SAFETY: the entry is live; its other writers are the socket's own transitions, which write other fields, or
-    // the whole entry with what they read, in which case the acceptor stays unknown and is never wrong.
-    let owner = unsafe { &mut *known };
-    if owner.role != role::SERVER || owner.opener.tgid != 0 {
+    let Some(ports) = sock::ports(sk) else { return };
+    if !filter::watched(ports.local) || !sock::is_tcp(sk, ports) || !filter::watched_netns(sock::netns(sk)) {
         return;
     }
-    owner.inode = sock::inode(sk);
-    task::fill_current(&mut owner.opener);
-    task::watch(&owner.opener);
-    if let Some(ports) = sock::ports(sk) {
-        let state: u8 = read(sk, offset!(skc_state)).unwrap_or(tcp::ESTABLISHED);
-        emit_socket(kind::ACCEPT, sk, now_ns(), owner, (state, state), ports, |_| {});
+    let state: u8 = read(sk, offset!(skc_state)).unwrap_or(0);
+    if state == tcp::CLOSE {
+        return;
     }
+    emit(kind::ACCEPT, now_ns(), |record: &mut SocketRecord| {
+        record.header.netns = sock::netns(sk);
+        record.sk = sk;
+        record.local_port = ports.local;
+        record.remote_port = ports.remote;
+        record.role = role::SERVER;
+        record.old_state = state;
+        record.new_state = state;
+        record.inode = sock::inode(sk);
+        sock::fill_addresses(record, sk, ports.family);
+        task::fill_current(&mut record.opener);
+        task::watch(&record.opener);
+    });
 }
 
 /// `current->files->fdt->fd[fd]->private_data->sk`.

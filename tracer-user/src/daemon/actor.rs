@@ -47,17 +47,13 @@ pub struct Actor {
     /// Processes to ask /proc about, once there is room in the queue.
     unidentified: VecDeque<ProcessId>,
     ready: Option<oneshot::Sender<()>>,
+    /// The last look missed something, and another one was asked for.
+    doubted: bool,
 }
 
 impl Actor {
     /// `ready` is told when the first look is applied.
-    pub fn new(
-        tracker: Tracker,
-        detect: DetectConfig,
-        about: About,
-            peers: Peers,
-        ready: oneshot::Sender<()>,
-    ) -> Self {
+    pub fn new(tracker: Tracker, detect: DetectConfig, about: About, peers: Peers, ready: oneshot::Sender<()>) -> Self {
         Self {
             tracker,
             findings: Store::default(),
@@ -67,6 +63,7 @@ impl Actor {
             waiting: Vec::new(),
             unidentified: VecDeque::new(),
             ready: Some(ready),
+            doubted: false,
         }
     }
 
@@ -109,7 +106,14 @@ impl Actor {
             }
             Message::Inventory(inventory) => {
                 let started = inventory.started;
-                self.tracker.apply_inventory(*inventory);
+                let again = self.tracker.apply_inventory(*inventory);
+                // Two looks in a row settle what is gone; new doubts after that wait for the next round.
+                if again && !self.doubted {
+                    self.doubted = true;
+                    self.peers.wanted.notify_one();
+                    return;
+                }
+                self.doubted = false;
                 self.look_done(started);
             }
             Message::InventoryFailed(reason) => {

@@ -113,8 +113,7 @@ impl Drain {
 
     async fn report(&mut self) -> anyhow::Result<()> {
         let kernel = self.capture.counters()?;
-        let message =
-            Message::Counters { kernel, queue_full: self.queue_full, decode_errors: self.decode_errors };
+        let message = Message::Counters { kernel, queue_full: self.queue_full, decode_errors: self.decode_errors };
         let _ = self.messages.send(message).await;
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recvmsg, sendto, setsockopt, socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recvmsg, send, setsockopt, socket,
     sockopt::ReceiveTimeout,
 };
 use nix::sys::time::TimeVal;
@@ -46,20 +46,26 @@ pub(super) fn dump(filter: &PortFilter, keep: impl Fn(&DiagRow) -> bool) -> Resu
     Ok(rows)
 }
 
-/// One family's dump, begun again while the kernel says that the table changed under it. Rows of a broken-off attempt
-/// are kept: they were true when they were read, and the next attempt brings those that were missed.
+/// One family's dump. Rows of a broken-off attempt are kept: they were true when they were read, and the next attempt
+/// brings those that were missed.
 fn family_rows(
     family: u8,
     filter: &PortFilter,
     buffer: &mut [u8],
     mut row: impl FnMut(DiagRow) -> bool,
 ) -> Result<(), InventoryError> {
-    for attempt in 1..=ATTEMPTS {
+    until_whole(|attempt| {
         // A fresh socket for each attempt: no leftovers of a dump that failed half way.
         let diag = open()?;
-        let request = inet_diag::request(family, attempt, filter);
-        send(&diag, &request)?;
-        if !receive(&diag, attempt, buffer, &mut row)? {
+        ask(&diag, &inet_diag::request(family, attempt, filter))?;
+        receive(&diag, attempt, buffer, &mut row)
+    })
+}
+
+/// Begins a dump again while the kernel says that the table changed under it.
+fn until_whole(mut dump: impl FnMut(u32) -> Result<bool, InventoryError>) -> Result<(), InventoryError> {
+    for attempt in 1..=ATTEMPTS {
+        if !dump(attempt)? {
             return Ok(());
         }
     }
@@ -89,43 +95,40 @@ fn receive(
     }
 }
 
+/// A socket that talks to the kernel and nobody else: once connected to port id 0, the kernel refuses datagrams of other
+/// processes to it (`netlink_getsockbyportid`).
 fn open() -> Result<OwnedFd, InventoryError> {
     let failed = |step| move |errno: Errno| InventoryError::Netlink { step, source: errno.into() };
     let diag = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)
         .map_err(failed("open the sock_diag socket"))?;
     setsockopt(&diag, ReceiveTimeout, &TimeVal::new(ANSWER_TIMEOUT_S, 0)).map_err(failed("set its time-out"))?;
+    connect(diag.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(failed("connect it to the kernel"))?;
     Ok(diag)
 }
 
-fn send(diag: &OwnedFd, request: &[u8]) -> Result<(), InventoryError> {
-    let sent = again(|| sendto(diag.as_raw_fd(), request, &NetlinkAddr::new(0, 0), MsgFlags::empty()))
+fn ask(diag: &OwnedFd, request: &[u8]) -> Result<(), InventoryError> {
+    let sent = again(|| send(diag.as_raw_fd(), request, MsgFlags::empty()))
         .map_err(|errno| InventoryError::Netlink { step: "ask for the socket table", source: errno.into() })?;
     if sent == request.len() { Ok(()) } else { Err(InventoryError::ShortRequest { sent, of: request.len() }) }
 }
 
-/// The length of the next datagram from the kernel.
+/// The length of the next datagram.
 fn datagram(diag: &OwnedFd, buffer: &mut [u8]) -> Result<usize, InventoryError> {
-    loop {
-        let mut parts = [IoSliceMut::new(buffer)];
-        let message = again(|| {
-            recvmsg::<NetlinkAddr>(diag.as_raw_fd(), &mut parts, None, MsgFlags::empty())
-                .map(|message| (message.bytes, message.flags, message.address.map_or(0, |address| address.pid())))
-        })
+    let have = buffer.len();
+    let mut parts = [IoSliceMut::new(buffer)];
+    let receive = || {
+        let message = recvmsg::<()>(diag.as_raw_fd(), &mut parts, None, MsgFlags::empty())?;
+        Ok((message.bytes, message.flags))
+    };
+    let (len, flags) = again(receive)
         .map_err(|errno| InventoryError::Netlink { step: "read the socket table", source: errno.into() })?;
-        let (len, flags, sender) = message;
-        if sender != 0 {
-            // Any process may send to a netlink socket; only the kernel has port id 0.
-            continue;
-        }
-        if flags.contains(MsgFlags::MSG_TRUNC) {
-            let have = buffer.len();
-            return Err(WireError::Truncated { what: "a datagram", need: have + 1, have }.into());
-        }
-        if len == 0 {
-            return Err(WireError::Truncated { what: "the dump", need: 1, have: 0 }.into());
-        }
-        return Ok(len);
+    if flags.contains(MsgFlags::MSG_TRUNC) {
+        return Err(WireError::Truncated { what: "a datagram", need: have + 1, have }.into());
     }
+    if len == 0 {
+        return Err(WireError::Truncated { what: "the dump", need: 1, have: 0 }.into());
+    }
+    Ok(len)
 }
 
 /// Repeats a call that a signal interrupted.
@@ -135,5 +138,66 @@ fn again<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
             Err(Errno::EINTR) => {}
             done => return done,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::socketpair;
+
+    use super::*;
+
+    /// What `receive` makes of these datagrams, the last one followed by the end of the stream.
+    fn received(datagrams: &[&[u8]]) -> Result<bool, InventoryError> {
+        let (kernel, reader) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        for datagram in datagrams {
+            assert_eq!(send(kernel.as_raw_fd(), datagram, MsgFlags::empty()).unwrap(), datagram.len());
+        }
+        drop(kernel);
+        receive(&reader, 1, &mut [0; 64], &mut |_| true)
+    }
+
+    /// A netlink message without a body.
+    fn message(kind: i32, flags: i32) -> Vec<u8> {
+        let word = |value: i32| u16::try_from(value).unwrap().to_ne_bytes();
+        [&16u32.to_ne_bytes()[..], &word(kind), &word(flags), &1u32.to_ne_bytes(), &[0; 4]].concat()
+    }
+
+    #[test]
+    fn a_dump_ends_with_its_last_message_and_remembers_an_interruption() {
+        let (done, noop) = (message(libc::NLMSG_DONE, 0), message(libc::NLMSG_NOOP, 0));
+        let interrupted = message(libc::NLMSG_NOOP, libc::NLM_F_DUMP_INTR);
+        assert!(!received(&[&noop, &done]).unwrap());
+        assert!(received(&[&noop, &interrupted, &noop, &done]).unwrap());
+    }
+
+    #[test]
+    fn a_dump_without_an_end_is_an_error() {
+        let truncated = |outcome: Result<bool, InventoryError>, of: &str| match outcome {
+            Err(InventoryError::Wire(WireError::Truncated { what, .. })) => assert_eq!(what, of),
+            other => panic!("{other:?}"),
+        };
+        truncated(received(&[]), "the dump");
+        truncated(received(&[&message(libc::NLMSG_NOOP, 0)]), "the dump");
+        // Longer than the buffer.
+        truncated(received(&[&message(libc::NLMSG_NOOP, 0).repeat(5)]), "a datagram");
+        truncated(received(&[&message(libc::NLMSG_DONE, 0)[..15]]), "a netlink header");
+    }
+
+    #[test]
+    fn an_interrupted_dump_is_begun_again_three_times() {
+        let run = |interruptions: u32| {
+            let mut attempts = 0;
+            let outcome = until_whole(|attempt| {
+                attempts += 1;
+                assert_eq!(attempt, attempts);
+                Ok(attempt <= interruptions)
+            });
+            (attempts, outcome.is_ok())
+        };
+        assert_eq!((run(0), run(3), run(4), run(9)), ((1, true), (4, true), (4, false), (4, false)));
+        let refused = until_whole(|_| Err(WireError::Overrun.into()));
+        assert!(matches!(refused, Err(InventoryError::Wire(WireError::Overrun))));
     }
 }

@@ -1,0 +1,298 @@
+//! `socklife tail`: findings, or socket events, as they happen.
+
+use std::collections::HashSet;
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use jiff::tz::TimeZone;
+use tracer_core::finding::{Change, FINDING_SCHEMA, FindingLine, Kind, Severity};
+use tracer_core::snapshot::{EVENT_SCHEMA, EventLine};
+
+use super::exit::Failure;
+use super::output::Output;
+use super::{Verdict, ask, say};
+use crate::api::client::{Client, Lines};
+use crate::api::{LOST_SCHEMA, LostLine};
+use crate::ui::escape::escape_json;
+use crate::ui::{line, style};
+
+/// Most findings remembered as shown: the daemon keeps at most 10,000 open.
+const SHOWN_MAX: usize = 16_384;
+
+/// Who leaks now: one line per change of a finding, live
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Connections as they open and close, instead of findings
+    #[arg(long, conflicts_with_all = ["kind", "min_severity"])]
+    events: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+    /// Only what concerns this process (repeatable)
+    #[arg(long, value_name = "PID")]
+    pid: Vec<u32>,
+    /// Only what concerns this endpoint (repeatable)
+    #[arg(long, value_name = "IP:PORT", value_parser = endpoint)]
+    endpoint: Vec<String>,
+    /// Only findings of this kind (repeatable)
+    #[arg(long, value_name = "KIND", value_parser = kinds())]
+    kind: Vec<Kind>,
+    /// Only findings at least this bad
+    #[arg(long, value_name = "SEVERITY", value_parser = severities())]
+    min_severity: Option<Severity>,
+}
+
+fn kinds() -> impl clap::builder::TypedValueParser<Value = Kind> {
+    PossibleValuesParser::new(Kind::ALL.map(Kind::name))
+        .try_map(|name| Kind::from_name(&name).ok_or_else(|| format!("no such kind: {name}")))
+}
+
+/// Shared with `snapshot --fail-on`.
+pub(super) fn severities() -> impl clap::builder::TypedValueParser<Value = Severity> {
+    PossibleValuesParser::new(["info", "warning", "critical"]).map(|name| match name.as_str() {
+        "critical" => Severity::Critical,
+        "warning" => Severity::Warning,
+        _ => Severity::Info,
+    })
+}
+
+/// An endpoint's id, in the spelling the daemon uses.
+fn endpoint(text: &str) -> Result<String, String> {
+    if text == "other" {
+        return Ok(text.to_owned());
+    }
+    let addr: SocketAddr = text.parse().map_err(|_| "write IP:PORT or [IPv6]:PORT".to_owned())?;
+    Ok(SocketAddr::new(addr.ip().to_canonical(), addr.port()).to_string())
+}
+
+pub(super) fn main(args: Args, client: Client) -> anyhow::Result<Verdict> {
+    ask(follow(args, client), || Ok(Verdict::Fine))
+}
+
+async fn follow(args: Args, client: Client) -> anyhow::Result<Verdict> {
+    let mut lines = client.stream_lines(if args.events { "/v1/events" } else { "/v1/tail" }).await?;
+    if lines.open_findings == Some(0) && !args.json && std::io::stderr().is_terminal() {
+        say("watching, no findings yet");
+    }
+    let mut printer = Printer::new(args);
+    let mut output = Output::new();
+    while let Some(line) = next(&mut lines, &mut output).await? {
+        if let Some(text) =
+            printer.text(&line).with_context(|| format!("{} sent a strange line", client.path().display()))?
+        {
+            output.line(&text).await?;
+        }
+    }
+    let path = client.path().display();
+    Err(Failure::Unable(format!("the daemon on {path} has stopped: start it again, then follow it again")).into())
+}
+
+/// The next line; what is pending is written before waiting for it.
+async fn next(lines: &mut Lines, output: &mut Output) -> anyhow::Result<Option<Bytes>> {
+    match lines.take() {
+        Ok(Some(line)) => Ok(Some(line)),
+        here => {
+            output.flush().await?;
+            here?;
+            Ok(lines.next().await?)
+        }
+    }
+}
+
+/// Chooses lines and writes them the way that was asked for.
+struct Printer {
+    args: Args,
+    look: line::Look,
+    terminal: bool,
+    /// Findings the user has seen: how they go on is news even when they no longer pass the filter.
+    shown: HashSet<String>,
+}
+
+#[derive(serde::Deserialize)]
+struct Head {
+    schema: String,
+}
+
+impl Printer {
+    fn new(args: Args) -> Self {
+        let look = line::Look { zone: TimeZone::system(), colour: style::wanted(&std::io::stdout()) };
+        Self { args, look, terminal: Output::is_terminal(), shown: HashSet::new() }
+    }
+
+    /// What to write for a line of the daemon's, if anything.
+    fn text(&mut self, line: &[u8]) -> anyhow::Result<Option<Vec<u8>>> {
+        let head: Head = serde_json::from_slice(line)?;
+        let text = match head.schema.as_str() {
+            FINDING_SCHEMA => {
+                let found: FindingLine = serde_json::from_slice(line)?;
+                self.wants_finding(&found).then(|| line::finding(&found, &self.look))
+            }
+            EVENT_SCHEMA => {
+                let event: EventLine = serde_json::from_slice(line)?;
+                self.wants_event(&event).then(|| line::event(&event, &self.look))
+            }
+            LOST_SCHEMA if !self.args.json => {
+                let LostLine { lost, .. } = serde_json::from_slice(line)?;
+                say(&format!("{lost} lines are missing here: they came faster than they were read"));
+                None
+            }
+            // Told apart by its schema, it belongs where the lines it stands for would be.
+            LOST_SCHEMA => Some(String::new()),
+            other => {
+                tracing::debug!("a line of another schema is left out: {other}");
+                None
+            }
+        };
+        Ok(text.map(|text| match (self.args.json, self.terminal) {
+            (false, _) => text.into_bytes(),
+            (true, false) => line.to_vec(),
+            (true, true) => escape_json(&String::from_utf8_lossy(line)).into_owned().into_bytes(),
+        }))
+    }
+
+    fn wants_finding(&mut self, line: &FindingLine) -> bool {
+        let (args, found) = (&self.args, &line.finding);
+        let passes = (args.pid.is_empty() || found.subject.pids.iter().any(|pid| args.pid.contains(pid)))
+            && (args.endpoint.is_empty()
+                || found.subject.endpoint.as_ref().is_some_and(|id| args.endpoint.contains(id)))
+            && (args.kind.is_empty() || args.kind.contains(&found.kind))
+            && args.min_severity.is_none_or(|least| found.severity >= least);
+        let known = self.shown.contains(&found.id);
+        if line.change == Change::Resolved || !passes {
+            self.shown.remove(&found.id);
+        } else if self.shown.len() < SHOWN_MAX {
+            self.shown.insert(found.id.clone());
+        }
+        passes || known
+    }
+
+    fn wants_event(&self, line: &EventLine) -> bool {
+        let args = &self.args;
+        let concerns =
+            |pid: &u32| line.opener.as_ref().is_some_and(|opener| opener.pid == *pid) || line.closer_pid == Some(*pid);
+        (args.pid.is_empty() || args.pid.iter().any(concerns))
+            && (args.endpoint.is_empty() || args.endpoint.contains(&line.endpoint))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Just {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn printer(flags: &[&str]) -> Printer {
+        let args = Just::try_parse_from([&["tail"], flags].concat()).unwrap_or_else(|error| panic!("{error}")).args;
+        let look = line::Look { zone: TimeZone::UTC, colour: false };
+        Printer { args, look, terminal: false, shown: HashSet::new() }
+    }
+
+    fn finding(change: &str, severity: &str) -> Vec<u8> {
+        let status = if change == "resolved" { "resolved" } else { "open" };
+        let line = serde_json::json!({
+            "schema": FINDING_SCHEMA, "change": change, "id": "f1", "kind": "limit_pressure", "severity": severity,
+            "confidence": 1.0, "status": status, "first_seen": "2026-11-21T20:41:07.000Z",
+            "last_seen": "2026-11-21T20:41:07.000Z",
+            "subject": { "endpoint": "10.0.0.5:5432", "pids": [412, 433], "launcher_group": null },
+            "summary": "96 of 100\u{202e} open", "evidence": [], "ruled_out": [], "remedy": "", "verify": "",
+        });
+        line.to_string().into_bytes()
+    }
+
+    fn event(opener: Option<u32>, closer: Option<u32>) -> Vec<u8> {
+        let opener = opener.map(|pid| serde_json::json!({ "pid": pid, "comm": "python3" }));
+        let line = serde_json::json!({
+            "schema": EVENT_SCHEMA, "event": "opened", "at": "2026-11-21T20:41:07.123Z", "endpoint": "10.0.0.5:5432",
+            "database": "postgres", "role": "client", "local": "10.0.0.1:40222", "remote": "10.0.0.5:5432",
+            "state": "ESTABLISHED", "opener": opener, "closer_pid": closer, "age_ms": null, "bytes_sent": 0,
+            "bytes_received": 0, "error": null,
+        });
+        line.to_string().into_bytes()
+    }
+
+    #[test]
+    fn findings_are_chosen() {
+        for (flags, shown) in [
+            (&[][..], true),
+            (&["--pid", "412"], true),
+            (&["--pid", "1", "--pid", "433"], true),
+            (&["--pid", "1"], false),
+            (&["--endpoint", "10.0.0.5:5432"], true),
+            (&["--endpoint", "[::ffff:10.0.0.5]:5432"], true),
+            (&["--endpoint", "10.0.0.6:5432"], false),
+            (&["--endpoint", "other"], false),
+            (&["--kind", "limit_pressure"], true),
+            (&["--kind", "close_wait_leak"], false),
+            (&["--kind", "close_wait_leak", "--kind", "limit_pressure"], true),
+            (&["--min-severity", "warning"], true),
+            (&["--min-severity", "critical"], false),
+            (&["--min-severity", "info", "--pid", "1"], false),
+        ] {
+            let text = printer(flags).text(&finding("opened", "warning")).unwrap();
+            assert_eq!(text.is_some(), shown, "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_shown_is_shown_to_its_end() {
+        let mut printer = printer(&["--min-severity", "critical"]);
+        let mut shown = |change, severity| printer.text(&finding(change, severity)).unwrap().is_some();
+        assert!(!shown("opened", "warning"));
+        assert!(shown("updated", "critical"));
+        assert!(shown("updated", "warning"), "that it got better is news");
+        assert!(!shown("updated", "warning"));
+        assert!(!shown("resolved", "warning"));
+        assert!(shown("opened", "critical"));
+        assert!(shown("resolved", "critical"));
+    }
+
+    #[test]
+    fn events_are_chosen() {
+        for (flags, opener, closer, shown) in [
+            (&[][..], None, None, true),
+            (&["--pid", "412"], Some(412), None, true),
+            (&["--pid", "412"], Some(1), Some(412), true),
+            (&["--pid", "412"], None, None, false),
+            (&["--endpoint", "10.0.0.5:5432", "--pid", "412"], Some(412), None, true),
+            (&["--endpoint", "10.0.0.6:5432", "--pid", "412"], Some(412), None, false),
+        ] {
+            let flags = [&["--events"], flags].concat();
+            let text = printer(&flags).text(&event(opener, closer)).unwrap();
+            assert_eq!(text.is_some(), shown, "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn text_is_escaped_and_json_is_the_daemons_own() {
+        let line = finding("opened", "critical");
+        let text = printer(&[]).text(&line).unwrap().unwrap();
+        let wanted = r"20:41:07 CRITICAL  limit_pressure       96 of 100\u{202e} open";
+        assert_eq!(String::from_utf8(text).unwrap(), wanted);
+        assert_eq!(printer(&["--json"]).text(&line).unwrap().unwrap(), line);
+        let mut terminal = Printer { terminal: true, ..printer(&["--json"]) };
+        let shown = terminal.text(&line).unwrap().unwrap();
+        assert!(!String::from_utf8(shown.clone()).unwrap().contains('\u{202e}'));
+        assert_eq!(
+            serde_json::from_slice::<FindingLine>(&shown).unwrap(),
+            serde_json::from_slice::<FindingLine>(&line).unwrap()
+        );
+    }
+
+    #[test]
+    fn losses_stay_in_json_and_leave_text_alone() {
+        let lost = br#"{"schema":"socklife.lost/v1","lost":7}"#;
+        assert_eq!(printer(&["--json", "--pid", "1"]).text(lost).unwrap().unwrap(), lost);
+        assert_eq!(printer(&[]).text(lost).unwrap(), None);
+        assert_eq!(printer(&[]).text(br#"{"schema":"socklife.other/v9"}"#).unwrap(), None);
+        assert!(printer(&[]).text(b"no json").is_err());
+    }
+}

@@ -1,0 +1,174 @@
+//! The interface between the daemon and whoever serves it to others: requests go to the one task that owns the
+//! tracker, changes come back on broadcast channels that shed slow readers. Knows neither HTTP nor the tracker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tracer_core::finding::{Finding, FindingLine};
+use tracer_core::snapshot::{EventLine, Snapshot};
+
+/// Requests waiting for the tracker's task.
+const REQUESTS_MAX: usize = 64;
+/// Finding lines a reader may be behind before it loses the oldest.
+const FINDINGS_BEHIND_MAX: usize = 1_024;
+/// Event lines a reader may be behind before it loses the oldest.
+const EVENTS_BEHIND_MAX: usize = 4_096;
+/// How long an answer may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// What the tracker's task may be asked.
+#[derive(Debug)]
+pub enum Request {
+    /// The state as a snapshot: as of now if `fresh`, else the last one made will do.
+    Snapshot {
+        /// As of now.
+        fresh: bool,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Arc<Snapshot>>,
+    },
+    /// The findings that are open.
+    OpenFindings {
+        /// Where the answer goes.
+        reply: oneshot::Sender<Vec<Arc<Finding>>>,
+    },
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HandleError {
+    /// The daemon is on its way out.
+    #[error("the daemon is stopping")]
+    Stopping,
+    /// The tracker's task has more to do than it can.
+    #[error("the daemon is overloaded and did not answer within {} s: try again", ANSWER_WITHIN.as_secs())]
+    Overloaded,
+}
+
+/// A reader's end. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    requests: mpsc::Sender<Request>,
+    findings: broadcast::Sender<Arc<FindingLine>>,
+    events: broadcast::Sender<Arc<EventLine>>,
+    shutdown: watch::Receiver<bool>,
+}
+
+/// The daemon's end.
+#[derive(Debug)]
+pub struct Served {
+    /// What readers ask.
+    pub requests: mpsc::Receiver<Request>,
+    /// Changes of findings. Sending fails when nobody listens, which is no error.
+    pub findings: broadcast::Sender<Arc<FindingLine>>,
+    /// Socket events. Build a line only when [`Served::has_event_subscribers`].
+    pub events: broadcast::Sender<Arc<EventLine>>,
+    /// Set to true to end every stream and the server; dropping it does the same.
+    pub shutdown: watch::Sender<bool>,
+}
+
+impl Served {
+    /// Whether an event line would reach anyone.
+    #[must_use]
+    pub fn has_event_subscribers(&self) -> bool {
+        self.events.receiver_count() > 0
+    }
+}
+
+/// Both ends.
+#[must_use]
+pub fn channel() -> (Handle, Served) {
+    let (request_sender, requests) = mpsc::channel(REQUESTS_MAX);
+    let findings = broadcast::Sender::new(FINDINGS_BEHIND_MAX);
+    let events = broadcast::Sender::new(EVENTS_BEHIND_MAX);
+    let (shutdown_sender, shutdown) = watch::channel(false);
+    let handle = Handle { requests: request_sender, findings: findings.clone(), events: events.clone(), shutdown };
+    (handle, Served { requests, findings, events, shutdown: shutdown_sender })
+}
+
+impl Handle {
+    /// The state as of now.
+    pub async fn snapshot(&self) -> Result<Arc<Snapshot>, HandleError> {
+        self.ask(|reply| Request::Snapshot { fresh: true, reply }).await
+    }
+
+    /// The last snapshot made, which may be some seconds old.
+    pub async fn last_snapshot(&self) -> Result<Arc<Snapshot>, HandleError> {
+        self.ask(|reply| Request::Snapshot { fresh: false, reply }).await
+    }
+
+    /// The findings that are open. Subscribe first, then ask: so no change is lost in between.
+    pub async fn open_findings(&self) -> Result<Vec<Arc<Finding>>, HandleError> {
+        self.ask(|reply| Request::OpenFindings { reply }).await
+    }
+
+    /// Changes of findings from now on.
+    #[must_use]
+    pub fn subscribe_findings(&self) -> broadcast::Receiver<Arc<FindingLine>> {
+        self.findings.subscribe()
+    }
+
+    /// Socket events from now on.
+    #[must_use]
+    pub fn subscribe_events(&self) -> broadcast::Receiver<Arc<EventLine>> {
+        self.events.subscribe()
+    }
+
+    /// Whether an event line would reach anyone.
+    #[must_use]
+    pub fn has_event_subscribers(&self) -> bool {
+        self.events.receiver_count() > 0
+    }
+
+    /// Returns once the daemon is on its way out.
+    pub async fn stopping(&self) {
+        let mut shutdown = self.shutdown.clone();
+        // An error means the daemon's end is gone: that is the end as well.
+        let _ended = shutdown.wait_for(|stop| *stop).await;
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, HandleError> {
+        let (reply, answer) = oneshot::channel();
+        let exchange = async {
+            self.requests.send(request(reply)).await.map_err(|_| HandleError::Stopping)?;
+            answer.await.map_err(|_| HandleError::Stopping)
+        };
+        tokio::select! {
+            biased;
+            answer = exchange => answer,
+            () = self.stopping() => Err(HandleError::Stopping),
+            () = tokio::time::sleep(ANSWER_WITHIN) => Err(HandleError::Overloaded),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_daemon_that_is_gone_or_stopping_is_said_so() {
+        let (handle, served) = channel();
+        served.shutdown.send(true).unwrap();
+        assert_eq!(handle.snapshot().await.unwrap_err(), HandleError::Stopping);
+        drop(served);
+        assert_eq!(handle.open_findings().await.unwrap_err(), HandleError::Stopping);
+        handle.stopping().await;
+    }
+
+    #[tokio::test]
+    async fn event_subscribers_are_counted() {
+        let (handle, served) = channel();
+        assert!(!served.has_event_subscribers() && !handle.has_event_subscribers());
+        let subscribed = handle.subscribe_events();
+        assert!(served.has_event_subscribers() && handle.has_event_subscribers());
+        drop(subscribed);
+        assert!(!served.has_event_subscribers());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_daemon_that_does_not_answer_is_not_waited_for() {
+        let (handle, _served) = channel();
+        assert_eq!(handle.last_snapshot().await.unwrap_err(), HandleError::Overloaded);
+    }
+}

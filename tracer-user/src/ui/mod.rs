@@ -1,0 +1,8 @@
+//! Text for people: escaping, colours, the lines of `tail`. Knows the domain's shapes; knows no socket, no file and
+//! no clock.
+
+pub mod escape;
+pub mod line;
+pub mod style;
+
+pub use escape::escape;

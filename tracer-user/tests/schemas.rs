@@ -1,0 +1,49 @@
+//! The published JSON Schemas are what the types say. `SOCKLIFE_BLESS=1 cargo test -p tracer-user --test schemas`
+//! rewrites them after a wanted change.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed test says so")]
+
+use std::path::PathBuf;
+
+use schemars::{JsonSchema, schema_for};
+use serde_json::Value;
+use tracer_core::finding::{FINDING_SCHEMA, FindingLine};
+use tracer_core::snapshot::{EVENT_SCHEMA, EventLine, SNAPSHOT_SCHEMA, Snapshot};
+use tracer_user::api::{LOST_SCHEMA, LostLine};
+
+fn check<T: JsonSchema>(file: &str, schema: &str) {
+    let mut made = serde_json::to_value(schema_for!(T)).unwrap();
+    // The type says "a text"; this version says which.
+    let named = made.pointer_mut("/properties/schema").and_then(Value::as_object_mut).unwrap();
+    named.insert("const".to_owned(), schema.into());
+    let mut text = serde_json::to_string_pretty(&made).unwrap();
+    text.push('\n');
+
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/schema").join(file);
+    if std::env::var_os("SOCKLIFE_BLESS").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &text).unwrap();
+    }
+    let published = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert!(published == text, "{file} is not what the types say: see the head of this test");
+}
+
+#[test]
+fn snapshot() {
+    check::<Snapshot>("snapshot.v1.json", SNAPSHOT_SCHEMA);
+}
+
+#[test]
+fn finding() {
+    check::<FindingLine>("finding.v1.json", FINDING_SCHEMA);
+}
+
+#[test]
+fn event() {
+    check::<EventLine>("event.v1.json", EVENT_SCHEMA);
+}
+
+#[test]
+fn lost() {
+    check::<LostLine>("lost.v1.json", LOST_SCHEMA);
+}

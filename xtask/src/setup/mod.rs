@@ -1,0 +1,219 @@
+//! `cargo xtask setup`: everything that build-ebpf and the tests need, on Debian and Ubuntu.
+//!
+//! Looks before it installs, so that a second run changes nothing, and says each thing it does. On another
+//! distribution it installs nothing and lists what is needed. `packages` is the only place that calls apt.
+
+mod packages;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::build_ebpf::{BPF_LINKER, LLVM_MAJOR, bpf_linker_version, debian_rust_missing, nightly_missing};
+use crate::sh;
+
+/// A compiler with a ready `core` for BPF.
+const COMPILER_PACKAGES: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
+/// What bpf-linker is built with. llvm-22-dev brings llvm-22, where llvm-objcopy is.
+const LINKER_PACKAGES: &[&str] = &["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev", "g++"];
+/// What the live tests trace and compare with.
+const TEST_PACKAGES: &[&str] = &["postgresql", "iproute2", "nftables", "python3", "python3-venv"];
+/// Pinned Python packages of the tests.
+const REQUIREMENTS: &str = "tests/requirements.txt";
+
+/// Flags of the command.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Only one half
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// What `build-ebpf` needs
+    Build,
+    /// What the tests need
+    Test,
+}
+
+/// Installs what is missing.
+pub fn setup(options: &Options) -> Result<()> {
+    let build = options.only != Some(Part::Test);
+    let test = options.only != Some(Part::Build);
+    if !is_debian_like(&std::fs::read_to_string("/etc/os-release").unwrap_or_default()) {
+        print!("{}", what_to_install(build, test));
+        bail!("this is neither Debian nor Ubuntu: nothing was installed, the list above says what is needed");
+    }
+    if build {
+        setup_build()?;
+    }
+    if test {
+        setup_test()?;
+    }
+    println!("setup: done");
+    Ok(())
+}
+
+fn setup_build() -> Result<()> {
+    packages::install(LINKER_PACKAGES)?;
+    install_compiler()?;
+    install_bpf_linker()
+}
+
+fn setup_test() -> Result<()> {
+    packages::without_database_cluster(|| packages::install(TEST_PACKAGES))?;
+    install_components()?;
+    install_python()
+}
+
+/// Debian's compiler where the distribution has it; else whatever nightly is there; else how to get one.
+fn install_compiler() -> Result<()> {
+    match (debian_rust_missing(), nightly_missing()) {
+        (None, _) => {
+            already_there("compiler for BPF: rustc-web");
+            return Ok(());
+        }
+        (_, None) => {
+            already_there("compiler for BPF: rustup's nightly with rust-src");
+            return Ok(());
+        }
+        (Some(_), Some(_)) => {}
+    }
+    packages::update_lists()?;
+    let absent = packages::unavailable(COMPILER_PACKAGES)?;
+    if absent.is_empty() {
+        return packages::install(COMPILER_PACKAGES);
+    }
+    bail!(
+        "this distribution has no {}: there is no packaged compiler for BPF. With rustup, `rustup toolchain install \
+         nightly --profile minimal --component rust-src --component llvm-tools` gives one; then run this again. \
+         (`cargo build` and `cargo xtask run` need none of this: the compiled object is in the repository)",
+        absent.join(", ")
+    );
+}
+
+fn install_bpf_linker() -> Result<()> {
+    if bpf_linker_version().is_some_and(|version| version.ends_with(&format!(" {BPF_LINKER}"))) {
+        already_there(&format!("bpf-linker {BPF_LINKER}"));
+        return Ok(());
+    }
+    let feature = format!("llvm-{LLVM_MAJOR}");
+    doing(&format!("building bpf-linker {BPF_LINKER} with LLVM {LLVM_MAJOR} (about a minute)"));
+    let mut command = sh::cargo();
+    command.args(["install", "bpf-linker", "--version", BPF_LINKER, "--locked", "--no-default-features"]);
+    command.args(["--features", &feature]).env("LLVM_PREFIX", format!("/usr/lib/llvm-{LLVM_MAJOR}"));
+    // Cargo builds what it installs in its own target directory, not in one that a caller has set for the workspace.
+    command.env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
+    sh::run(&mut command).context("bpf-linker did not build")
+}
+
+/// rustfmt and clippy, which a minimal rustup leaves out.
+fn install_components() -> Result<()> {
+    for (subcommand, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        if sh::output(sh::cargo().args([subcommand, "--version"])).is_ok() {
+            already_there(component);
+            continue;
+        }
+        if sh::find_program("rustup").is_none() {
+            bail!("`cargo {subcommand}` is missing and so is rustup: install {component} the way Rust was installed");
+        }
+        doing(&format!("adding rustup's component {component}"));
+        sh::run(Command::new("rustup").current_dir(sh::root()).args(["component", "add", component]))?;
+    }
+    Ok(())
+}
+
+/// The tests' Python packages in target/venv. The installed list is kept beside them: a changed one installs again.
+fn install_python() -> Result<()> {
+    let requirements = sh::root().join(REQUIREMENTS);
+    let wanted = std::fs::read(&requirements).with_context(|| format!("cannot read {REQUIREMENTS}"))?;
+    let venv = sh::root().join("target/venv");
+    let installed = venv.join("installed-requirements.txt");
+    let python = venv.join("bin/python");
+    if std::fs::read(&installed).ok().as_ref() == Some(&wanted) && sh::output(Command::new(&python).arg("-V")).is_ok() {
+        already_there(&format!("Python packages of {REQUIREMENTS} in target/venv"));
+        return Ok(());
+    }
+    doing(&format!("installing {REQUIREMENTS} into target/venv"));
+    // Not whatever `python3` is first on PATH: the package python3-venv belongs to this one.
+    sh::run(
+        Command::new(system_python()).args([OsStr::new("-m"), OsStr::new("venv"), OsStr::new("--clear")]).arg(&venv),
+    )?;
+    let mut pip = Command::new(&python);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--requirement"]);
+    sh::run(pip.arg(&requirements))?;
+    std::fs::write(&installed, wanted).with_context(|| format!("cannot write {}", installed.display()))
+}
+
+fn system_python() -> PathBuf {
+    let system = Path::new("/usr/bin/python3");
+    if system.is_file() { system.to_path_buf() } else { PathBuf::from("python3") }
+}
+
+/// By os-release: the distribution itself or one that says it derives from it.
+fn is_debian_like(os_release: &str) -> bool {
+    os_release
+        .lines()
+        .filter_map(|line| line.strip_prefix("ID=").or_else(|| line.strip_prefix("ID_LIKE=")))
+        .flat_map(|value| value.trim_matches('"').split_whitespace())
+        .any(|id| id == "debian" || id == "ubuntu")
+}
+
+fn what_to_install(build: bool, test: bool) -> String {
+    let mut text = String::new();
+    if build {
+        text.push_str(&format!(
+            "To rebuild the kernel programs (`cargo xtask build-ebpf`):\n\
+             - rustup's nightly: `rustup toolchain install nightly --profile minimal --component rust-src \
+             --component llvm-tools`\n\
+             - LLVM {LLVM_MAJOR} with development files, zlib, zstd, a C++ compiler\n\
+             - bpf-linker: `LLVM_PREFIX=<prefix of that LLVM> cargo install bpf-linker --version {BPF_LINKER} \
+             --locked --no-default-features --features llvm-{LLVM_MAJOR}`\n"
+        ));
+    }
+    if test {
+        text.push_str(&format!(
+            "To run the tests (`cargo xtask test`):\n\
+             - PostgreSQL's server programs and psql, iproute2 (ss, ip), nftables (nft)\n\
+             - Python 3, and in target/venv the packages of {REQUIREMENTS}: `python3 -m venv target/venv && \
+             target/venv/bin/pip install -r {REQUIREMENTS}`\n\
+             - rustfmt and clippy: `rustup component add rustfmt clippy`\n"
+        ));
+    }
+    text
+}
+
+fn already_there(what: &str) {
+    println!("setup: already there: {what}");
+}
+
+fn doing(what: &str) {
+    println!("setup: {what}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debian_and_what_derives_from_it() {
+        assert!(is_debian_like("PRETTY_NAME=\"Debian GNU/Linux 12\"\nID=debian\n"));
+        assert!(is_debian_like("ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n"));
+        assert!(!is_debian_like("ID=fedora\nVERSION_ID=42\n"));
+        assert!(!is_debian_like("ID=arch\nHOME_URL=debian\n"));
+        assert!(!is_debian_like(""));
+    }
+
+    #[test]
+    fn the_list_names_what_each_half_needs() {
+        let both = what_to_install(true, true);
+        for word in ["rust-src", "bpf-linker", BPF_LINKER, "PostgreSQL", REQUIREMENTS] {
+            assert!(both.contains(word), "{word} is missing in: {both}");
+        }
+        assert!(!what_to_install(true, false).contains("PostgreSQL"));
+        assert!(!what_to_install(false, true).contains("bpf-linker"));
+    }
+}
