@@ -1,5 +1,17 @@
 //! What the suites and the demo's programs share.
+//!
+//! The live suites' harness is a network namespace, a real PostgreSQL, clients, the real `socklife`, and what `ss` and
+//! PostgreSQL say for comparison. It knows socklife only as a user does, by its command line and its JSON, and links
+//! none of its code.
 
+pub mod client;
+pub mod daemon;
 pub mod ending;
+pub mod flood;
+pub mod look;
+pub mod postgres;
+pub mod program;
+pub mod sandbox;
 pub mod session;
+pub mod truth;
 pub mod wire;

@@ -1,0 +1,161 @@
+"""A database client that does what it is told, one command a line, one JSON answer a line.
+
+The live suite drives it over stdin and stdout; every answer comes after the deed, so the suite never guesses when
+something has happened. Connections are numbered by age: commands that take a count act on the oldest ones.
+
+  open N [HOST]   open N connections          -> ports
+  query N         run a statement on N        -> done
+  close N         close N the polite way      -> ports
+  drop N          forget N without closing    -> ports
+  abort N         close N with a reset        -> ports
+  reap N          wait until the database has hung up on N, closing each at once -> ports
+  fork            a child that holds what it inherited and does nothing else     -> pid
+  exec            become another program, descriptors closed by close-on-exec    -> pid
+  exec-inherit    become another program that inherits the connections           -> pid
+  ports           what is open now            -> ports
+  exit            end without closing anything
+
+A process that only holds ends when the suite's end of its stdin is gone, so nothing outlives the suite.
+"""
+
+import gc
+import json
+import os
+import select
+import socket
+import struct
+import sys
+
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+def answer(**fields):
+    sys.stdout.write(json.dumps(fields) + "\n")
+    sys.stdout.flush()
+
+
+def hold():
+    """Wait for the other end of stdin to go, without reading: a parent may still be reading it."""
+    poll = select.poll()
+    poll.register(0, 0)
+    poll.poll()
+    os._exit(0)
+
+
+def local_port(connection):
+    with socket.socket(fileno=os.dup(connection.fileno())) as peer:
+        return peer.getsockname()[1]
+
+
+class Client:
+    def __init__(self, port):
+        import psycopg
+
+        self.connect = psycopg.connect
+        self.port = port
+        self.open = []
+
+    def take(self, count):
+        taken, self.open = self.open[: int(count)], self.open[int(count):]
+        if len(taken) != int(count):
+            raise RuntimeError(f"asked for {count} connections, had {len(taken)}")
+        return taken
+
+    def do_open(self, count, host="127.0.0.1"):
+        new = [
+            self.connect(
+                hostaddr=host, port=self.port, user="postgres", dbname="postgres", sslmode="disable",
+                gssencmode="disable", connect_timeout=20, autocommit=True,
+            )
+            for _ in range(int(count))
+        ]
+        self.open += new
+        return {"ports": [local_port(each) for each in new]}
+
+    def do_query(self, count):
+        for connection in self.open[: int(count)]:
+            connection.execute("SELECT repeat('x', 1000)").fetchall()
+        return {}
+
+    def do_close(self, count):
+        taken = self.take(count)
+        ports = [local_port(each) for each in taken]
+        for connection in taken:
+            connection.close()
+        return {"ports": ports}
+
+    def do_drop(self, count):
+        taken = self.take(count)
+        ports = [local_port(each) for each in taken]
+        del taken
+        gc.collect()
+        return {"ports": ports}
+
+    def do_abort(self, count):
+        ports = []
+        null = os.open("/dev/null", os.O_RDWR)
+        for connection in self.take(count):
+            ports.append(local_port(connection))
+            with socket.socket(fileno=os.dup(connection.fileno())) as same:
+                same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            # The driver would say goodbye first; taking the descriptor from under it closes the socket mid-life.
+            os.dup2(null, connection.fileno())
+            connection.close()
+        os.close(null)
+        return {"ports": ports}
+
+    def do_reap(self, count):
+        waiting = {each.fileno(): each for each in self.take(count)}
+        poll = select.poll()
+        for fd in waiting:
+            poll.register(fd, select.POLLRDHUP)
+        ports = []
+        while waiting:
+            for fd, _ in poll.poll():
+                poll.unregister(fd)
+                connection = waiting.pop(fd)
+                ports.append(local_port(connection))
+                connection.close()
+        return {"ports": ports}
+
+    def do_ports(self):
+        return {"ports": [local_port(each) for each in self.open]}
+
+    def do_fork(self):
+        pid = os.fork()
+        if pid == 0:
+            hold()
+        return {"pid": pid}
+
+    def do_exec(self):
+        os.execv(sys.executable, [sys.executable, __file__, "hold"])
+
+    def do_exec_inherit(self):
+        for connection in self.open:
+            os.set_inheritable(connection.fileno(), True)
+        self.do_exec()
+
+    def do_exit(self):
+        answer(ok=True)
+        os._exit(0)
+
+
+def main():
+    if sys.argv[1] == "hold":
+        answer(ok=True, pid=os.getpid())
+        hold()
+    client = Client(int(sys.argv[1]))
+    answer(ok=True, pid=os.getpid())
+    for line in sys.stdin:
+        verb, *arguments = line.split()
+        try:
+            result = getattr(client, "do_" + verb.replace("-", "_"))(*arguments)
+        except Exception as error:  # the suite shows it and fails
+            answer(ok=False, error=f"{type(error).__name__}: {error}")
+        else:
+            answer(ok=True, **result)
+    # The suite is gone or done: leave the connections to the kernel, as a crash would.
+    os._exit(0)
+
+
+main()

@@ -1,0 +1,73 @@
+//! `tail --events --json`: every socket event once, with who did it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use socklife_tests::client::Client;
+use socklife_tests::daemon::{Daemon, Tail};
+use socklife_tests::postgres::Postgres;
+use socklife_tests::program::PATIENCE;
+use socklife_tests::sandbox::Sandbox;
+
+/// A stream shows what happens while it is open and says nothing when it opens: opens and closes connections until one
+/// of them shows.
+fn wait_until_streaming(tail: &mut Tail, client: &mut Client) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        client.open(1, "127.0.0.1")?;
+        client.run("close 1")?;
+        if tail.next(Instant::now() + Duration::from_millis(200)).is_ok() {
+            return Ok(());
+        }
+    }
+    bail!("no event within {PATIENCE:?}")
+}
+
+fn about(line: &Value, event: &str, role: &str, port: u16) -> bool {
+    let end = if role == "client" { "local" } else { "remote" };
+    line["event"] == event && line["role"] == role && line[end] == format!("127.0.0.1:{port}")
+}
+
+#[test]
+fn events_say_who_opened_accepted_and_closed() -> Result<()> {
+    let sandbox = Sandbox::enter()?;
+    let postgres = Postgres::start(&sandbox, 100)?;
+    let daemon = Daemon::start(&sandbox, &[])?;
+    let mut tail = daemon.tail(&["--events"])?;
+    let mut client = Client::start()?;
+    wait_until_streaming(&mut tail, &mut client)?;
+
+    let port = client.open(1, "127.0.0.1")?[0];
+    client.run("query 1")?;
+    client.run("close 1")?;
+    // Each side's end is its last event; they come in either order.
+    let mut left = vec!["client", "server"];
+    let deadline = Instant::now() + PATIENCE;
+    while !left.is_empty() {
+        let line = tail.next(deadline).with_context(|| format!("waiting for `closed` of {left:?}, port {port}"))?;
+        left.retain(|role| !about(&line, "closed", role, port));
+    }
+
+    let one = |event: &str, role: &str| -> Result<&Value> {
+        let lines: Vec<&Value> = tail.seen().iter().filter(|line| about(line, event, role, port)).collect();
+        let [line] = lines[..] else { bail!("{} {event} events of {role}, not one: {:#?}", lines.len(), tail.seen()) };
+        ensure!(line["schema"] == "socklife.event/v1", "schema: {line}");
+        ensure!(line["endpoint"] == "127.0.0.1:5432" && line["database"] == "postgres", "endpoint: {line}");
+        Ok(line)
+    };
+    ensure!(one("opened", "client")?["opener"]["pid"] == client.pid(), "opener: {}", one("opened", "client")?);
+    one("opened", "server")?;
+    let accepted = one("accepted", "server")?;
+    ensure!(accepted["opener"]["pid"] == postgres.pid(), "accepted by {}: {accepted}", postgres.pid());
+    let closed = one("closed", "client")?;
+    ensure!(closed["closer_pid"] == client.pid(), "closer: {closed}");
+    ensure!(closed["age_ms"].is_u64(), "age_ms: {closed}");
+    ensure!(closed["bytes_received"].as_u64() > Some(1000), "bytes_received: {closed}");
+    ensure!(one("closed", "server")?["opener"]["pid"] == postgres.pid(), "{}", one("closed", "server")?);
+    tail.stop(Signal::SIGTERM)?;
+    let mut tail = daemon.tail(&["--events"])?;
+    wait_until_streaming(&mut tail, &mut client)?;
+    tail.stop(Signal::SIGINT)
+}
