@@ -143,6 +143,8 @@ pub struct FindingLine {
     pub schema: String,
     /// What happened to it.
     pub change: Change,
+    /// When.
+    pub at: WallTime,
     /// The finding as it is now.
     #[serde(flatten)]
     pub finding: Finding,

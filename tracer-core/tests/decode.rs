@@ -1,8 +1,6 @@
 //! Records as the kernel side wrote them, through decode: recorded ones give the story they were recorded from,
 //! truncated and corrupt ones give errors.
 
-use std::fmt::Write as _;
-
 use proptest::prelude::*;
 use tracer_core::decode::{DecodeError, decode};
 use tracer_core::event::{Event, SocketEvent};
@@ -51,10 +49,10 @@ fn socket_line(event: &SocketEvent, names: &mut Vec<u64>) -> String {
         text.push_str(", closed by a process");
     }
     if event.error != 0 {
-        write!(text, ", errno {}", event.error).unwrap();
+        text.push_str(&format!(", errno {}", event.error));
     }
     if event.totals.bytes_sent + event.totals.bytes_received > 0 {
-        write!(text, ", {} out {} in", event.totals.bytes_sent, event.totals.bytes_received).unwrap();
+        text.push_str(&format!(", {} out {} in", event.totals.bytes_sent, event.totals.bytes_received));
     }
     text
 }

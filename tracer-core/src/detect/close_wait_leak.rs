@@ -50,7 +50,8 @@ impl Detector for CloseWaitLeak {
 
     fn resolved_summary(&self, _: &Context<'_>, last: &Verdict) -> String {
         let endpoint = last.subject.endpoint.as_deref().unwrap_or("");
-        format!("{endpoint}: all closed")
+        let (who, was) = (last.text("process"), last.number("close_wait"));
+        format!("{who} has no connection to {endpoint} left in CLOSE_WAIT (was {was})")
     }
 }
 
@@ -68,7 +69,10 @@ fn judge(context: &Context<'_>, process: Option<ProcessId>, endpoint: usize, soc
     let at_least = if seen { "" } else { "at least " };
     let known_factor = if process.is_some() { 1.0 } else { 0.7 };
     Some(Verdict {
-        key: format!("{process:?} {}", endpoint.id()),
+        key: match process {
+            Some(id) => format!("{}@{} {}", id.pid, id.start_ticks, endpoint.id()),
+            None => format!("unknown {}", endpoint.id()),
+        },
         severity: Severity::Warning,
         confidence: if seen { 1.0 } else { 0.9 } * known_factor * context.completeness_factor(),
         subject: Subject {
@@ -87,6 +91,7 @@ fn judge(context: &Context<'_>, process: Option<ProcessId>, endpoint: usize, soc
         evidence: vec![
             count("close_wait", stuck, "connections"),
             count("oldest", age.as_secs(), "s"),
+            text("process", who),
             text("age", if seen { "exact" } else { "at_least" }),
             list("local_ports", ports.iter().take(PORTS_LISTED).map(u16::to_string).collect()),
         ],

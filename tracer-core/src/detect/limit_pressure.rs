@@ -63,13 +63,14 @@ impl Detector for LimitPressure {
 
     fn resolved_summary(&self, context: &Context<'_>, last: &Verdict) -> String {
         let ceiling = ceilings(context).into_iter().find(|ceiling| ceiling.addr.to_string() == last.key);
-        ceiling.map_or_else(
-            || format!("{}: no connections seen", last.key),
-            |ceiling| {
-                let name = label(ceiling.counting);
-                format!("{name}: {} of {} open", ceiling.counting.open, ceiling.limit.value)
-            },
-        )
+        let was = last.number("open");
+        match ceiling {
+            Some(ceiling) => {
+                let (name, open) = (label(ceiling.counting), ceiling.counting.open);
+                format!("{name} {open} of {} open (was {was})", ceiling.limit.value)
+            }
+            None => format!("{} is gone (was {was} open)", last.key),
+        }
     }
 }
 

@@ -129,7 +129,7 @@ pub trait Detector: Send + Sync {
     /// All that is true now.
     fn detect(&self, context: &Context<'_>) -> Vec<Verdict>;
 
-    /// The last words of a finding: what is true of its subject now that it is resolved.
+    /// The last words of a finding: what is true of its subject now that it is resolved, and what was true last.
     fn resolved_summary(&self, context: &Context<'_>, last: &Verdict) -> String;
 }
 
@@ -141,6 +141,26 @@ pub const DETECTORS: [&dyn Detector; Kind::ALL.len()] =
 fn count(fact: &str, value: impl TryInto<i64>, unit: &str) -> Evidence {
     let value = EvidenceValue::Integer(value.try_into().unwrap_or(i64::MAX));
     Evidence { fact: fact.to_owned(), value, unit: unit.to_owned() }
+}
+
+impl Verdict {
+    /// The whole number behind a fact; 0 if there is none.
+    fn number(&self, fact: &str) -> i64 {
+        let found = self.evidence.iter().find(|evidence| evidence.fact == fact);
+        match found.map(|evidence| &evidence.value) {
+            Some(EvidenceValue::Integer(value)) => *value,
+            _ => 0,
+        }
+    }
+
+    /// The text behind a fact; empty if there is none.
+    fn text(&self, fact: &str) -> &str {
+        let found = self.evidence.iter().find(|evidence| evidence.fact == fact);
+        match found.map(|evidence| &evidence.value) {
+            Some(EvidenceValue::Text(value)) => value,
+            _ => "",
+        }
+    }
 }
 
 /// A text as evidence.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::{Context, DETECTORS, DetectConfig, Verdict};
 use crate::finding::{Change, FINDING_SCHEMA, Finding, FindingLine, Kind, Status};
 use crate::identity::stable_id;
-use crate::time::{BootNs, WallAnchor};
+use crate::time::{BootNs, WallAnchor, WallTime};
 use crate::tracker::Tracker;
 
 /// Open findings kept; more are counted.
@@ -87,7 +87,7 @@ impl Store {
                 return None;
             }
             let entry = Entry { first_seen: now, last_seen: now, last_told: now, verdict };
-            let line = line(Change::Opened, finding(kind, &entry, Status::Open, anchor));
+            let line = line(Change::Opened, finding(kind, &entry, Status::Open, anchor), anchor.wall(now));
             self.open.insert(key, entry);
             return Some(line);
         };
@@ -99,7 +99,7 @@ impl Store {
             return None;
         }
         entry.last_told = now;
-        Some(line(Change::Updated, finding(kind, entry, Status::Open, anchor)))
+        Some(line(Change::Updated, finding(kind, entry, Status::Open, anchor), anchor.wall(now)))
     }
 
     fn resolve(
@@ -112,8 +112,8 @@ impl Store {
     ) -> Option<Transition> {
         let mut entry = self.open.remove(&(kind, key))?;
         let open_for = super::spoken(now.since(entry.first_seen));
-        entry.verdict.summary = format!("{summary} (was: {}), open for {open_for}", entry.verdict.summary);
-        Some(line(Change::Resolved, finding(kind, &entry, Status::Resolved, anchor)))
+        entry.verdict.summary = format!("{summary}, open for {open_for}");
+        Some(line(Change::Resolved, finding(kind, &entry, Status::Resolved, anchor), anchor.wall(now)))
     }
 
     /// The open findings, worst first.
@@ -126,8 +126,8 @@ impl Store {
     }
 }
 
-fn line(change: Change, finding: Finding) -> FindingLine {
-    FindingLine { schema: FINDING_SCHEMA.to_owned(), change, finding }
+fn line(change: Change, finding: Finding, at: WallTime) -> FindingLine {
+    FindingLine { schema: FINDING_SCHEMA.to_owned(), change, at, finding }
 }
 
 fn finding(kind: Kind, entry: &Entry, status: Status, anchor: &WallAnchor) -> Finding {

@@ -22,8 +22,13 @@ pub enum Effect {
     PeerClosed,
     /// A process closed or shut down this side.
     Closing,
-    /// A connection is gone; when it began, if that was seen.
-    Closed(Option<BootNs>),
+    /// A connection is gone.
+    Closed {
+        /// When it began, if that was seen.
+        began: Option<BootNs>,
+        /// Who opened or accepted it, if that was seen.
+        opener: Option<Opener>,
+    },
     /// An attempt ended without ever being established.
     Failed,
     /// A segment was sent again.
@@ -119,11 +124,11 @@ impl Tracker {
         if let Some(slot) = self.find(event) {
             self.link(slot, event);
             let Some(socket) = self.remove(slot, event.at) else { return Effect::Ignored };
-            return match (socket.is_open(), socket.began) {
-                (true, Began::At(began)) => Effect::Closed(Some(began)),
-                (true, Began::Before(_)) => Effect::Closed(None),
-                (false, _) => Effect::Failed,
+            let began = match socket.began {
+                Began::At(began) => Some(began),
+                Began::Before(_) => None,
             };
+            return if socket.is_open() { Effect::Closed { began, opener: socket.opener } } else { Effect::Failed };
         }
         if self.tombstones.holds(event) {
             return Effect::Ignored;
@@ -149,7 +154,8 @@ impl Tracker {
             }
         }
         self.book_end(endpoint, account, event.role, open, event.at);
-        if open { Effect::Closed(event.established) } else { Effect::Failed }
+        let opener = event.opener.map(|task| Opener { id: task.id, comm: task.comm });
+        if open { Effect::Closed { began: event.established, opener } } else { Effect::Failed }
     }
 
     /// The live socket this event is about: by kernel address if the life matches, else by tuple if no event has

@@ -20,7 +20,7 @@ use crate::identity::Identity;
 use crate::ports::PortMap;
 use crate::process::{Account, Process};
 use crate::snapshot::{Completeness, Limit, Loss};
-use crate::socket::Socket;
+use crate::socket::{Opener, Socket};
 use crate::time::BootNs;
 use tombstones::Tombstones;
 
@@ -252,6 +252,11 @@ impl Tracker {
         let index = self.endpoints.len() - 1;
         self.endpoint_index.insert((addr, role), index);
         index
+    }
+
+    /// Who opened or accepted the live socket at that kernel address, if that was seen.
+    fn opener_of(&self, sk: u64) -> Option<Opener> {
+        self.by_sk.get(&sk).and_then(|slot| self.socket(*slot)).and_then(|socket| socket.opener)
     }
 
     fn socket(&self, slot: Slot) -> Option<&Socket> {

@@ -12,7 +12,7 @@ use crate::snapshot::{
     self, Age, Capture, Completeness, Connection, EVENT_SCHEMA, EventLine, EventName, HolderFd, Host, Mode, Opener,
     Probe, ProcessConnections, SNAPSHOT_SCHEMA, Snapshot,
 };
-use crate::socket::{Began, Socket};
+use crate::socket::{self, Began, Socket};
 use crate::tcp::TcpState;
 use crate::time::{BootNs, WallAnchor};
 
@@ -248,15 +248,17 @@ pub fn event_line(tracker: &Tracker, event: &Event, effect: Effect, anchor: &Wal
         Effect::Accepted => EventName::Accepted,
         Effect::PeerClosed => EventName::PeerClosed,
         Effect::Closing => EventName::Closing,
-        Effect::Closed(_) => EventName::Closed,
+        Effect::Closed { .. } => EventName::Closed,
         Effect::Failed => EventName::Failed,
         Effect::Retransmit => EventName::Retransmit,
         Effect::Process | Effect::Ignored => return None,
     };
-    let age = match effect {
-        Effect::Closed(Some(began)) => Some(event.at.since(began)),
-        _ => None,
+    let (age, opener) = match effect {
+        Effect::Closed { began, opener } => (began.map(|began| event.at.since(began)), opener),
+        _ => (None, tracker.opener_of(event.sk)),
     };
+    // A failed attempt was never in the tracker: only the event knows.
+    let opener = opener.or(event.opener.map(|task| socket::Opener { id: task.id, comm: task.comm }));
     let addr = event.tuple.database(event.role);
     let database = match tracker.endpoint(addr, event.role) {
         Some((_, endpoint)) => endpoint.database.clone(),
@@ -272,7 +274,7 @@ pub fn event_line(tracker: &Tracker, event: &Event, effect: Effect, anchor: &Wal
         local: event.tuple.local.to_string(),
         remote: event.tuple.remote.to_string(),
         state: event.new_state,
-        opener: event.opener.map(|task| Opener { pid: task.id.pid, comm: task.comm.to_text() }),
+        opener: opener.map(|opener| Opener { pid: opener.id.pid, comm: opener.comm.to_text() }),
         closer_pid: event.closer.map(|closer| closer.pid),
         age_ms: age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         bytes_sent: event.totals.bytes_sent,

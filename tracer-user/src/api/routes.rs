@@ -236,8 +236,12 @@ async fn tail(State(app): State<App>, asked: Asked) -> Result<Response, Failure>
     let count = open.len().to_string();
     let mut first = Vec::new();
     for finding in &open {
-        let line =
-            FindingLine { schema: FINDING_SCHEMA.to_owned(), change: Change::Opened, finding: Finding::clone(finding) };
+        let line = FindingLine {
+            schema: FINDING_SCHEMA.to_owned(),
+            change: Change::Opened,
+            at: finding.last_seen,
+            finding: Finding::clone(finding),
+        };
         stream::push_line(&line, &mut first);
     }
     let mut told: HashMap<String, WallTime> =

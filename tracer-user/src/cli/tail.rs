@@ -10,7 +10,6 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use jiff::tz::TimeZone;
 use tracer_core::finding::{Change, FINDING_SCHEMA, FindingLine, Kind, Severity};
 use tracer_core::snapshot::{EVENT_SCHEMA, EventLine};
-use tracer_core::time::WallTime;
 
 use super::exit::Failure;
 use super::output::Output;
@@ -103,10 +102,6 @@ async fn next(lines: &mut Lines, output: &mut Output) -> anyhow::Result<Option<B
     }
 }
 
-fn now() -> WallTime {
-    WallTime { unix_ms: jiff::Timestamp::now().as_millisecond() }
-}
-
 /// Chooses lines and writes them the way that was asked for.
 struct Printer {
     args: Args,
@@ -133,7 +128,7 @@ impl Printer {
         let text = match head.schema.as_str() {
             FINDING_SCHEMA => {
                 let found: FindingLine = serde_json::from_slice(line)?;
-                self.wants_finding(&found).then(|| line::finding(&found, now(), &self.look))
+                self.wants_finding(&found).then(|| line::finding(&found, &self.look))
             }
             EVENT_SCHEMA => {
                 let event: EventLine = serde_json::from_slice(line)?;

@@ -21,10 +21,8 @@ pub struct Look {
 /// `22:41:07 CRITICAL  limit_pressure       orders-db 10.0.0.5:5432 96 of 100 open, ...`: the summary says what it is
 /// about.
 #[must_use]
-pub fn finding(line: &FindingLine, received: WallTime, look: &Look) -> String {
+pub fn finding(line: &FindingLine, look: &Look) -> String {
     let found = &line.finding;
-    // A finding says when it was last true. That it is so no more is news of this moment.
-    let at = if line.change == Change::Resolved { received } else { found.last_seen };
     let (word, colour) = match (line.change, found.severity) {
         (Change::Resolved, _) => ("resolved", Colour::Green),
         (_, Severity::Critical) => ("CRITICAL", Colour::Red),
@@ -33,7 +31,7 @@ pub fn finding(line: &FindingLine, received: WallTime, look: &Look) -> String {
     };
     format!(
         "{} {}  {:<19}  {}",
-        local(at, look, "%H:%M:%S"),
+        local(line.at, look, "%H:%M:%S"),
         paint(&format!("{word:<8}"), colour, look.colour),
         found.kind.name(),
         escape(&found.summary)
@@ -121,6 +119,7 @@ mod tests {
         FindingLine {
             schema: FINDING_SCHEMA.to_owned(),
             change,
+            at: if change == Change::Resolved { WallTime { unix_ms: at.unix_ms + 1_020_000 } } else { at },
             finding: Finding {
                 id: "f1".to_owned(),
                 kind: Kind::LimitPressure,
@@ -151,8 +150,7 @@ mod tests {
             pressure(Change::Opened, Severity::Info, "evil\u{1b}[2J\nname"),
             pressure(Change::Resolved, Severity::Critical, "4 of 100 open, open for 17 min"),
         ];
-        let received = WallTime { unix_ms: 1_795_294_687_000 };
-        let text: Vec<String> = lines.iter().map(|line| finding(line, received, &look(false))).collect();
+        let text: Vec<String> = lines.iter().map(|line| finding(line, &look(false))).collect();
         insta::assert_snapshot!(text.join("\n"), @r"
         22:41:07 CRITICAL  limit_pressure       orders-db 10.0.0.5:5432 96 of 100 open, +4/min, full in about 1 min
         22:41:07 WARNING   limit_pressure       82 of 100 open
@@ -163,7 +161,7 @@ mod tests {
 
     #[test]
     fn colour_wraps_the_severity_alone() {
-        let text = finding(&pressure(Change::Opened, Severity::Critical, "full"), WallTime::default(), &look(true));
+        let text = finding(&pressure(Change::Opened, Severity::Critical, "full"), &look(true));
         assert_eq!(text.matches('\u{1b}').count(), 2);
         assert!(text.contains("\u{1b}[1;31mCRITICAL\u{1b}[0m"), "{text:?}");
     }

@@ -37,7 +37,8 @@ pub fn finding(id: &str, severity: Severity, last_seen_s: i64) -> Finding {
 
 pub fn line(change: Change, finding: Finding) -> Arc<FindingLine> {
     let status = if change == Change::Resolved { Status::Resolved } else { Status::Open };
-    Arc::new(FindingLine { schema: FINDING_SCHEMA.to_owned(), change, finding: Finding { status, ..finding } })
+    let at = finding.last_seen;
+    Arc::new(FindingLine { schema: FINDING_SCHEMA.to_owned(), change, at, finding: Finding { status, ..finding } })
 }
 
 pub fn event(pid: u32) -> Arc<EventLine> {

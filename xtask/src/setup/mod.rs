@@ -19,7 +19,7 @@ const COMPILER_PACKAGES: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-
 /// What bpf-linker is built with. llvm-22-dev brings llvm-22, where llvm-objcopy is.
 const LINKER_PACKAGES: &[&str] = &["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev", "g++"];
 /// What the live tests trace and compare with.
-const TEST_PACKAGES: &[&str] = &["postgresql", "iproute2", "nftables", "python3", "python3-venv"];
+const TEST_PACKAGES: &[&str] = &["postgresql", "iproute2", "nftables", "bpftool", "python3", "python3-venv"];
 /// Pinned Python packages of the tests.
 const REQUIREMENTS: &str = "tests/requirements.txt";
 
@@ -177,7 +177,7 @@ fn what_to_install(build: bool, test: bool) -> String {
     if test {
         text.push_str(&format!(
             "To run the tests (`cargo xtask test`):\n\
-             - PostgreSQL's server programs and psql, iproute2 (ss, ip), nftables (nft)\n\
+             - PostgreSQL's server programs and psql, iproute2 (ss, ip), nftables (nft), bpftool\n\
              - Python 3, and in target/venv the packages of {REQUIREMENTS}: `python3 -m venv target/venv && \
              target/venv/bin/pip install -r {REQUIREMENTS}`\n\
              - rustfmt and clippy: `rustup component add rustfmt clippy`\n"
