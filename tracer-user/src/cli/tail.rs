@@ -199,8 +199,8 @@ mod tests {
     fn finding(change: &str, severity: &str) -> Vec<u8> {
         let status = if change == "resolved" { "resolved" } else { "open" };
         let line = serde_json::json!({
-            "schema": FINDING_SCHEMA, "change": change, "id": "f1", "kind": "limit_pressure", "severity": severity,
-            "confidence": 1.0, "status": status, "first_seen": "2026-11-21T20:41:07.000Z",
+            "schema": FINDING_SCHEMA, "change": change, "at": "2026-11-21T20:41:07.000Z", "id": "f1",
+            "kind": "limit_pressure", "severity": severity, "confidence": 1.0, "status": status, "first_seen": "2026-11-21T20:41:07.000Z",
             "last_seen": "2026-11-21T20:41:07.000Z",
             "subject": { "endpoint": "10.0.0.5:5432", "pids": [412, 433], "launcher_group": null },
             "summary": "96 of 100\u{202e} open", "evidence": [], "ruled_out": [], "remedy": "", "verify": "",

@@ -73,10 +73,12 @@ impl Demo {
 
     /// What the daemon is told of the demo.
     pub fn daemon_arguments(&self) -> Vec<OsString> {
-        let mut arguments = vec![OsString::from("--state-dir"), self.directory.join("state").into_os_string()];
-        arguments.extend(["--port".into(), format!("{}=postgres", self.port).into()]);
-        arguments.extend(["--limit".into(), format!("{}={LIMIT}", self.address).into()]);
-        arguments
+        vec![
+            "--port".into(),
+            format!("{}=postgres", self.port).into(),
+            "--limit".into(),
+            format!("{}={LIMIT}", self.address).into(),
+        ]
     }
 }
 

@@ -39,11 +39,25 @@ enum Part {
     Test,
 }
 
+/// What the tests begin with: on Debian and Ubuntu everything is installed; elsewhere it has to be there already, and
+/// what is not will say so.
+pub fn before_tests() -> Result<()> {
+    if on_debian_like() {
+        return setup(&Options { only: None });
+    }
+    println!("setup: neither Debian nor Ubuntu: nothing is installed, see `cargo xtask setup` for what is needed");
+    Ok(())
+}
+
+fn on_debian_like() -> bool {
+    is_debian_like(&std::fs::read_to_string("/etc/os-release").unwrap_or_default())
+}
+
 /// Installs what is missing.
 pub fn setup(options: &Options) -> Result<()> {
     let build = options.only != Some(Part::Test);
     let test = options.only != Some(Part::Build);
-    if !is_debian_like(&std::fs::read_to_string("/etc/os-release").unwrap_or_default()) {
+    if !on_debian_like() {
         print!("{}", what_to_install(build, test));
         bail!("this is neither Debian nor Ubuntu: nothing was installed, the list above says what is needed");
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::{build_ebpf, lint, run, sh};
+use crate::{build_ebpf, lint, run, setup, sh};
 use counts::Counts;
 
 /// Exit code of a wrong call, as of every socklife command.
@@ -28,6 +28,8 @@ pub struct Options {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Step {
+    /// `cargo xtask setup`: installs what is missing
+    Setup,
     /// `cargo xtask lint`
     Lint,
     /// `cargo xtask build-ebpf --check`
@@ -42,7 +44,7 @@ enum Step {
     Demo,
 }
 
-const STEPS: [Step; 6] = [Step::Lint, Step::BuildEbpf, Step::Build, Step::Unit, Step::Live, Step::Demo];
+const STEPS: [Step; 7] = [Step::Setup, Step::Lint, Step::BuildEbpf, Step::Build, Step::Unit, Step::Live, Step::Demo];
 
 struct Done {
     step: Step,
@@ -74,6 +76,7 @@ fn perform(step: Step) -> Done {
     let start = Instant::now();
     let mut counts = Counts::default();
     let result = match step {
+        Step::Setup => setup::before_tests(),
         Step::Lint => lint::lint(),
         Step::BuildEbpf => build_ebpf::build_ebpf(&build_ebpf::Options { check: true }),
         Step::Build => run::build(true),
@@ -140,6 +143,7 @@ fn counted(mut command: Command, counts: &mut Counts) -> Result<()> {
 impl Step {
     fn name(self) -> &'static str {
         match self {
+            Self::Setup => "setup",
             Self::Lint => "lint",
             Self::BuildEbpf => "build-ebpf --check",
             Self::Build => "release build",
