@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::time::{ClockId, clock_gettime};
+use procfs::FromRead as _;
+use procfs::process::Status;
 use tracer_core::time::WallTime;
 
 use super::{Clock, Host, Kernel, Privileges};
@@ -90,10 +92,7 @@ fn chosen(modes: &str) -> Option<String> {
 }
 
 fn capabilities(status: Option<&str>) -> std::collections::BTreeMap<String, Option<bool>> {
-    let mask = status.and_then(|status| {
-        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
-        u64::from_str_radix(line.trim(), 16).ok()
-    });
+    let mask = status.and_then(|status| Status::from_read(status.as_bytes()).ok()).map(|status| status.capeff);
     CAPABILITIES.iter().map(|(bit, name)| ((*name).to_owned(), mask.map(|mask| mask >> bit & 1 == 1))).collect()
 }
 
@@ -127,7 +126,13 @@ mod tests {
         };
         put("proc/sys/kernel/osrelease", "5.10.0-test\n");
         put("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999\n");
-        put("proc/self/status", "Name:\tx\nCapInh:\t0000000000000000\nCapEff:\t0000008000001004\nCapBnd:\t0\n");
+        // A whole file of this kernel's with another mask: the reader wants all that the kernel writes.
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let with_mask = |line: &str| match line.starts_with("CapEff:") {
+            true => "CapEff:\t0000008000001004\n".to_owned(),
+            false => format!("{line}\n"),
+        };
+        put("proc/self/status", &status.lines().map(with_mask).collect::<String>());
         put("sys/kernel/security/lockdown", "none [integrity] confidentiality\n");
         std::fs::create_dir_all(dir.path().join("proc/self/ns")).unwrap();
         std::os::unix::fs::symlink("net:[4026531840]", dir.path().join("proc/self/ns/net")).unwrap();
