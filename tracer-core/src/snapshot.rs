@@ -139,6 +139,8 @@ pub struct Capture {
     pub completeness: Completeness,
     /// Processes whose descriptors could not be read at the last look.
     pub unreadable_processes: u32,
+    /// Verdicts that hold now but found no room among the open findings.
+    pub findings_without_room: u64,
 }
 
 /// Where a limit comes from.

@@ -462,3 +462,16 @@ fn disabled_detectors_resolve_what_they_had_open() {
     scene.pass(11);
     assert!(scene.findings().is_empty());
 }
+
+#[test]
+fn findings_are_bounded_and_the_rest_is_counted() {
+    let mut scene = Scene::new(None);
+    let ports: Vec<u16> = (0..10_050).flat_map(|pid| scene.open(Role::Client, 100_000 + pid, 1)).collect();
+    scene.peer_closes(&ports);
+    scene.pass(62);
+    assert_eq!(scene.findings().len(), 10_000);
+    assert_eq!(scene.store.without_room(), 50);
+    scene.close(&ports[..100]);
+    scene.pass(2);
+    assert_eq!((scene.findings().len(), scene.store.without_room()), (9_950, 0));
+}

@@ -34,7 +34,7 @@ pub fn snapshot(config: &Config) -> anyhow::Result<Snapshot> {
     let mut findings = Store::default();
     // One look finds what is true now; what needs time to show does not.
     let _ = findings.run(&tracker, &config.detect, anchor.boot, &anchor);
-    Ok(tracker.snapshot(&about, findings.findings(&anchor), anchor.boot, &anchor))
+    Ok(tracker.snapshot(&about, &findings, anchor.boot, &anchor))
 }
 
 /// What one look cannot see.

@@ -223,6 +223,6 @@ fn verify(ceiling: &Ceiling<'_>) -> String {
     let port = ceiling.addr.port();
     match ceiling.counting.role {
         Role::Client => format!("ss -tnp state connected dst {}", ceiling.addr),
-        Role::Server => format!("ss -tn state connected sport = :{port} | wc -l"),
+        Role::Server => format!("ss -Htn state connected sport = :{port} | wc -l"),
     }
 }

@@ -1,7 +1,7 @@
 //! Findings over time: opened when a verdict first holds, updated when its numbers move, resolved when it has not held
 //! for long enough.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Context, DETECTORS, DetectConfig, Verdict};
 use crate::finding::{Change, FINDING_SCHEMA, Finding, FindingLine, Kind, Status};
@@ -24,17 +24,17 @@ struct Entry {
 #[derive(Debug, Default)]
 pub struct Store {
     open: BTreeMap<(Kind, String), Entry>,
-    overflow: u64,
+    without_room: u64,
 }
 
 /// A finding that changed, and how.
 pub type Transition = FindingLine;
 
 impl Store {
-    /// Findings that found no room.
+    /// Verdicts of the last run that found no room among the open findings.
     #[must_use]
-    pub fn overflow(&self) -> u64 {
-        self.overflow
+    pub fn without_room(&self) -> u64 {
+        self.without_room
     }
 
     /// Runs every detector and returns what changed, in a stable order.
@@ -46,6 +46,7 @@ impl Store {
         anchor: &WallAnchor,
     ) -> Vec<Transition> {
         let mut lines = Vec::new();
+        self.without_room = 0;
         for detector in DETECTORS {
             let kind = detector.kind();
             let open = &self.open;
@@ -53,11 +54,12 @@ impl Store {
             let context = Context { tracker, now, config, is_open: &is_open };
             let verdicts = if detector.enabled(config) { detector.detect(&context) } else { Vec::new() };
             let clear_after = detector.clear_after(config);
+            let holding: BTreeSet<&str> = verdicts.iter().map(|verdict| verdict.key.as_str()).collect();
             let cleared: Vec<(String, String)> = open
                 .range((kind, String::new())..)
                 .take_while(|((of, _), _)| *of == kind)
                 .filter(|((_, key), entry)| {
-                    !verdicts.iter().any(|verdict| verdict.key == *key) && now.since(entry.last_seen) >= clear_after
+                    !holding.contains(key.as_str()) && now.since(entry.last_seen) >= clear_after
                 })
                 .map(|((_, key), entry)| (key.clone(), detector.resolved_summary(&context, &entry.verdict)))
                 .collect();
@@ -83,7 +85,7 @@ impl Store {
         let full = self.open.len() >= MOST_OPEN;
         let Some(entry) = self.open.get_mut(&key) else {
             if full {
-                self.overflow += 1;
+                self.without_room += 1;
                 return None;
             }
             let entry = Entry { first_seen: now, last_seen: now, last_told: now, verdict };

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Effect, Tracker};
+use crate::detect::Store;
 use crate::endpoint::Endpoint;
 use crate::event::{Event, ProcessId};
-use crate::finding::Finding;
 use crate::identity::stable_id;
 use crate::process::Process;
 use crate::snapshot::{
@@ -35,7 +35,7 @@ type OpenBy = BTreeMap<(ProcessId, usize), u32>;
 impl Tracker {
     /// Everything known at `now`.
     #[must_use]
-    pub fn snapshot(&self, about: &About, findings: Vec<Finding>, now: BootNs, anchor: &WallAnchor) -> Snapshot {
+    pub fn snapshot(&self, about: &About, store: &Store, now: BootNs, anchor: &WallAnchor) -> Snapshot {
         let mut by_state = vec![BTreeMap::<TcpState, u32>::new(); self.endpoints.len()];
         let mut open_by = OpenBy::new();
         for socket in self.sockets() {
@@ -63,12 +63,13 @@ impl Tracker {
                     (_, completeness) => completeness,
                 },
                 unreadable_processes: self.unreadable_processes,
+                findings_without_room: store.without_room(),
             },
             endpoints: self.endpoint_views(by_state, now, anchor),
             processes: self.process_views(&open_by, anchor),
             launcher_groups: self.group_views(&open_by),
             connections: sockets.into_iter().map(|socket| self.connection_view(socket, now, anchor)).collect(),
-            findings,
+            findings: store.findings(anchor),
         }
     }
 

@@ -21,6 +21,9 @@ use crate::clock;
 /// How often detectors run.
 const DETECT_EVERY: Duration = Duration::from_secs(1);
 
+/// Processes that may wait for room in the queue to the one who asks /proc; beyond it they stay without identity.
+const IDENTIFY_QUEUE: usize = 65_536;
+
 /// Those the actor tells or asks something.
 pub struct Peers {
     /// Changes of findings go here.
@@ -177,7 +180,7 @@ impl Actor {
     fn snapshot(&mut self) -> Snapshot {
         self.detect();
         let anchor = clock::wall_anchor();
-        self.tracker.snapshot(&self.about, self.findings.findings(&anchor), anchor.boot, &anchor)
+        self.tracker.snapshot(&self.about, &self.findings, anchor.boot, &anchor)
     }
 
     fn detect(&mut self) {
@@ -194,7 +197,8 @@ impl Actor {
         if !new.is_empty() {
             // A full queue costs the exit event only: the end then shows when /proc is asked.
             let _ = self.peers.drain.try_send(drain::Command::Watch(new.clone()));
-            self.unidentified.extend(new);
+            let room = IDENTIFY_QUEUE.saturating_sub(self.unidentified.len());
+            self.unidentified.extend(new.into_iter().take(room));
         }
         while let Some(id) = self.unidentified.pop_front() {
             if self.peers.identities.try_send(id).is_err() {

@@ -125,6 +125,7 @@ pub fn snapshot(findings: Vec<Finding>) -> Snapshot {
             loss: Loss::default(),
             completeness: Completeness::Exact,
             unreadable_processes: 0,
+            findings_without_room: 0,
         },
         endpoints: vec![endpoint("10.0.0.5:5432", "orders-db"), endpoint("10.0.0.6:5432", "10.0.0.6:5432")],
         processes: Vec::new(),
