@@ -5,7 +5,7 @@
 //! starts in `tracer-core`'s decode.
 #![no_std]
 
-/// Bumped whenever a record's layout or a map's meaning changes; the loader refuses an object of another version.
+/// Bumped whenever a record's layout or a map's meaning changes; decode refuses a record of another version.
 pub const ABI_VERSION: u32 = 1;
 
 /// `RecordHeader::kind` values. Never renumbered.

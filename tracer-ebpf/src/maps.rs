@@ -42,7 +42,7 @@ static NETNS: u32 = 0;
 #[unsafe(no_mangle)]
 static WAKE_BYTES: u32 = 1 << 18;
 
-/// The loader refuses an object whose version is not its own.
+/// Goes into every record; decode refuses a record of another version.
 #[unsafe(no_mangle)]
 static ABI: u32 = ABI_VERSION;
 
