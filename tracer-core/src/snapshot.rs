@@ -98,6 +98,8 @@ pub struct Loss {
     pub ring_full: u64,
     /// Sockets or processes that found a kernel map full.
     pub map_full: u64,
+    /// Times the kernel skipped a program because an interrupt came while it ran.
+    pub program_skipped: u64,
     /// Events that found the queue to the tracker full.
     pub queue_full: u64,
     /// Records that could not be read.

@@ -16,7 +16,7 @@ use tracer_core::ports::PortMap;
 use tracer_core::snapshot::{Limit, LimitSource};
 use tracer_core::tcp::TcpState;
 use tracer_core::time::{BootNs, WallAnchor};
-use tracer_core::tracker::{Bounds, EndpointRule, Tracker};
+use tracer_core::tracker::{Bounds, EndpointRule, LossBefore, Tracker};
 
 const NETNS: u32 = 7;
 
@@ -348,7 +348,7 @@ fn limit_pressure_forecasts_from_growth() {
 fn confidence_falls_while_counts_are_lower_bounds() {
     let mut scene = Scene::new(Some(100));
     scene.open(Role::Client, 412, 90);
-    scene.tracker.note_loss(5, 0, 0, 0, scene.now);
+    scene.tracker.note_loss(LossBefore { ring_full: 5, ..LossBefore::default() }, scene.now);
     scene.pass(1);
     assert!((scene.only().confidence - 0.9).abs() < f64::EPSILON);
     scene.pass(1);

@@ -14,7 +14,7 @@ use tracer_core::ports::PortMap;
 use tracer_core::socket::Began;
 use tracer_core::tcp::TcpState;
 use tracer_core::time::BootNs;
-use tracer_core::tracker::{Bounds, Tracker};
+use tracer_core::tracker::{Bounds, LossBefore, Tracker};
 
 const NETNS: u32 = 7;
 const TUPLES: usize = 6;
@@ -133,7 +133,8 @@ impl Kernel {
             }
             Fate::Lost => {
                 self.lost += 1;
-                self.tracker.note_loss(self.lost, 0, 0, 0, BootNs(self.now));
+                let loss = LossBefore { ring_full: self.lost, ..LossBefore::default() };
+                self.tracker.note_loss(loss, BootNs(self.now));
             }
             Fate::Late => self.late.push(event),
         }

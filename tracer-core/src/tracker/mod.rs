@@ -45,6 +45,17 @@ impl Default for Bounds {
     }
 }
 
+/// What was lost before the tracker, since the start. See [`Loss`] for what each stage means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are `Loss`'s")]
+pub struct LossBefore {
+    pub ring_full: u64,
+    pub map_full: u64,
+    pub program_skipped: u64,
+    pub queue_full: u64,
+    pub decode_errors: u64,
+}
+
 /// What the user configured for an endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointRule {
@@ -148,17 +159,11 @@ impl Tracker {
 
     /// Takes the absolute loss counts of the stages before the tracker. True if something was lost since the last call:
     /// a look at the socket table is due, and until then counts are lower bounds.
-    pub fn note_loss(
-        &mut self,
-        ring_full: u64,
-        map_full: u64,
-        queue_full: u64,
-        decode_errors: u64,
-        now: BootNs,
-    ) -> bool {
-        let before = self.loss;
-        self.loss = Loss { ring_full, map_full, queue_full, decode_errors, ..before };
-        let lost = self.loss != before;
+    pub fn note_loss(&mut self, before: LossBefore, now: BootNs) -> bool {
+        let LossBefore { ring_full, map_full, program_skipped, queue_full, decode_errors } = before;
+        let known = self.loss;
+        self.loss = Loss { ring_full, map_full, program_skipped, queue_full, decode_errors, ..known };
+        let lost = self.loss != known;
         if lost {
             self.lost_at = Some(now);
         }

@@ -17,6 +17,8 @@ pub struct KernelCounters {
     pub map_full: u64,
     /// Reads of kernel memory that failed.
     pub read_failed: u64,
+    /// Runs of a program that the kernel skipped because an interrupt came while it ran on the same CPU.
+    pub program_skipped: u64,
 }
 
 impl KernelCounters {

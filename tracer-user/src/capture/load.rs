@@ -12,6 +12,7 @@ use tracer_core::snapshot::{Probe, ProbeState};
 
 use super::counters::Counters;
 use super::ring::Ring;
+use super::skipped::Skipped;
 use super::{CaptureError, KernelCounters, log, offsets, tracefs};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../tracer-ebpf/object/tracer-ebpf.bpf.o");
@@ -67,6 +68,7 @@ pub struct Capture {
     probes: Vec<Probe>,
     processes: Option<HashMap<MapData, u32, u64>>,
     counters: Counters,
+    skipped: Skipped,
 }
 
 impl Capture {
@@ -91,7 +93,8 @@ impl Capture {
         let probes = attach_all(&mut ebpf)?;
         let counters = Counters::new(&mut ebpf)?;
         let processes = ebpf.take_map("PROCESSES").and_then(|map| HashMap::try_from(map).ok());
-        Ok(Self { ebpf, probes, processes, counters })
+        let skipped = Skipped::new(&ebpf).map_err(|error| CaptureError::Load(error.to_string()))?;
+        Ok(Self { ebpf, probes, processes, counters, skipped })
     }
 
     /// Which hook delivers which fact.
@@ -112,7 +115,10 @@ impl Capture {
 
     /// What the kernel side counted since the start.
     pub fn counters(&self) -> Result<KernelCounters, CaptureError> {
-        self.counters.read()
+        let mut counters = self.counters.read()?;
+        let skipped = self.skipped.total();
+        counters.program_skipped = skipped.map_err(|error| CaptureError::Load(error.to_string()))?;
+        Ok(counters)
     }
 
     /// From now on report this process' exec and exit. A full map is not an error: the exit then shows at the next

@@ -7,6 +7,7 @@ mod load;
 mod log;
 mod offsets;
 mod ring;
+mod skipped;
 mod tracefs;
 
 pub use counters::KernelCounters;

@@ -12,7 +12,7 @@ use tracer_core::event::{Event, ProcessId};
 use tracer_core::finding::FindingLine;
 use tracer_core::snapshot::{EventLine, Snapshot};
 use tracer_core::time::BootNs;
-use tracer_core::tracker::{About, Tracker, event_line};
+use tracer_core::tracker::{About, LossBefore, Tracker, event_line};
 
 use super::handle::Request;
 use super::{Message, drain};
@@ -101,8 +101,14 @@ impl Actor {
             Message::Events(events) => self.take_events(&events),
             Message::Counters { kernel, queue_full, decode_errors } => {
                 let now = clock::boot_clock();
-                let ring_full = kernel.ring_full_total();
-                if self.tracker.note_loss(ring_full, kernel.map_full, queue_full, decode_errors, now) {
+                let loss = LossBefore {
+                    ring_full: kernel.ring_full_total(),
+                    map_full: kernel.map_full,
+                    program_skipped: kernel.program_skipped,
+                    queue_full,
+                    decode_errors,
+                };
+                if self.tracker.note_loss(loss, now) {
                     tracing::warn!(loss = ?self.tracker.loss(), "events were lost; looking at the socket table");
                     self.peers.wanted.notify_one();
                 }

@@ -53,6 +53,7 @@ const PURE: &str = "the core does no IO and reads no clock: all is handed in, so
 pub const RULES: &[Rule] = &[
     Rule { word: Word::Identifier("aya"), within: USER, except: CAPTURE, reason: ONE_AYA },
     Rule { word: Word::Identifier("aya_log"), within: USER, except: CAPTURE, reason: ONE_AYA },
+    Rule { word: Word::Identifier("aya_obj"), within: USER, except: CAPTURE, reason: ONE_AYA },
     Rule { word: Word::Identifier("procfs"), within: USER, except: PROC_READERS, reason: ONE_PROC },
     // The bare root, "/proc", is what the daemon hands in.
     Rule { word: Word::Literal("/proc/"), within: USER, except: PROC_READERS, reason: ONE_PROC },
