@@ -130,7 +130,7 @@ pub struct SocketRecord {
     pub closer_start_ns: u64,
     /// `tcp_sock.bytes_sent`.
     pub bytes_sent: u64,
-    /// `tcp_sock.bytes_received`.
+    /// `tcp_sock.bytes_received` less the one that the kernel counts for the peer's FIN.
     pub bytes_received: u64,
     /// Smoothed round-trip time in microseconds; 0 none yet.
     pub srtt_us: u32,
@@ -203,6 +203,8 @@ pub struct Offsets {
     pub skc_v6_daddr: u32,
     /// `sock_common.skc_v6_rcv_saddr`.
     pub skc_v6_rcv_saddr: u32,
+    /// `sock_common.skc_flags`.
+    pub skc_flags: u32,
     /// `net.ns.inum`.
     pub net_inum: u32,
     /// `sock.sk_protocol`, 16 bits since Linux 5.6.
@@ -259,6 +261,6 @@ const _: () = {
     assert!(size_of::<SocketRecord>() == 160);
     assert!(size_of::<ProcessRecord>() == 48);
     assert!(size_of::<Owner>() == 80);
-    assert!(size_of::<Offsets>() == 33 * 4);
+    assert!(size_of::<Offsets>() == 34 * 4);
     assert!(ABI_VERSION <= u8::MAX as u32);
 };

@@ -116,7 +116,7 @@ pub enum SocketEventKind {
 pub struct Totals {
     /// Bytes sent, retransmissions included.
     pub bytes_sent: u64,
-    /// Bytes received; the peer's FIN counts as one (`tcp_sock.bytes_received`).
+    /// Bytes received and acknowledged.
     pub bytes_received: u64,
     /// Smoothed round-trip time in microseconds.
     pub srtt_us: Option<u32>,

@@ -47,7 +47,7 @@ pub struct SocketRow {
 pub struct SocketInfo {
     /// `tcpi_bytes_sent`, or `tcpi_bytes_acked` where that is missing.
     pub bytes_sent: u64,
-    /// `tcpi_bytes_received`.
+    /// `tcpi_bytes_received` less the one that the kernel counts for the peer's FIN.
     pub bytes_received: u64,
     /// `tcpi_rtt`; `None` before the first measurement.
     pub srtt_us: Option<u32>,

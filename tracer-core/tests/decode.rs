@@ -6,9 +6,9 @@ use tracer_core::decode::{DecodeError, decode};
 use tracer_core::event::{Event, SocketEvent};
 use tracer_core::time::BootNs;
 
-/// Recorded on Linux 6.18, x86-64, with tracer-user's example `record_raw`, from one Python process that was both
-/// ends: closes by the client, by the server, by reset; a v4-mapped, an IPv6 and a refused connect; and a child that
-/// connects, starts another program and ends.
+/// Recorded on Linux 6.18, x86-64, while `fixtures/events.py` ran, in a network namespace of its own: one process that
+/// is both ends; closes by the client, by the server, by reset; a v4-mapped, an IPv6 and a refused connect; and a child
+/// that connects, starts another program and ends.
 const RECORDED: &[u8] = include_bytes!("fixtures/events-6.18-x86_64.bin");
 
 fn records() -> Vec<&'static [u8]> {

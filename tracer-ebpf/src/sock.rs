@@ -124,11 +124,20 @@ pub fn fill_addresses(record: &mut SocketRecord, sk: Sock, family: u16) {
     record.local[3] = local[3];
 }
 
+/// `SOCK_DONE`, bit 1 of `enum sock_flags`, is set by `tcp_fin`, and the FIN has moved `rcv_nxt` and so
+/// `bytes_received` by one (net/ipv4/tcp_input.c).
+#[inline(always)]
+fn fin_received(sk: Sock) -> bool {
+    const SOCK_DONE: u64 = 1 << 1;
+    read::<u64>(sk, offset!(skc_flags)).is_some_and(|flags| flags & SOCK_DONE != 0)
+}
+
 /// Fills what the kernel counted over the socket's life.
 #[inline(always)]
 pub fn fill_totals(record: &mut SocketRecord, sk: Sock) {
     record.bytes_sent = read(sk, offset!(tcp_bytes_sent)).unwrap_or(0);
-    record.bytes_received = read(sk, offset!(tcp_bytes_received)).unwrap_or(0);
+    let received: u64 = read(sk, offset!(tcp_bytes_received)).unwrap_or(0);
+    record.bytes_received = received.saturating_sub(u64::from(fin_received(sk)));
     // The kernel keeps eight times the smoothed round-trip time.
     record.srtt_us = read::<u32>(sk, offset!(tcp_srtt_us)).unwrap_or(0) >> 3;
     record.retransmits = read(sk, offset!(tcp_total_retrans)).unwrap_or(0);

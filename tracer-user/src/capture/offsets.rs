@@ -30,6 +30,7 @@ fn resolve_bytes(bytes: &[u8]) -> Result<Offsets, String> {
         skc_net: at("sock_common", "skc_net.net")?,
         skc_v6_daddr: at("sock_common", "skc_v6_daddr")?,
         skc_v6_rcv_saddr: at("sock_common", "skc_v6_rcv_saddr")?,
+        skc_flags: at("sock_common", "skc_flags")?,
         net_inum: at("net", "ns.inum")?,
         sk_protocol: at("sock", "sk_protocol")?,
         sk_shutdown: at("sock", "sk_shutdown")?,

@@ -196,8 +196,17 @@ fn socket(body: &[u8]) -> Result<Option<DiagRow>, WireError> {
     let remote = address(family, head, 24, 6)?;
     let cookie = u64::from(u32_at(head, 44)?) | u64::from(u32_at(head, 48)?) << 32;
     let info = attribute(body.get(MESSAGE_LEN..).unwrap_or_default(), ATTR_INFO)?
-        .map(|bytes| SocketInfo { keepalive: keepalive(timer, state), ..tcp_info(bytes) });
+        .map(|bytes| SocketInfo { keepalive: keepalive(timer, state), ..tcp_info(bytes) })
+        .map(|info| SocketInfo { bytes_received: without_fin(info.bytes_received, state), ..info });
     Ok(Some(DiagRow { state, local, remote, uid: u32_at(head, 64)?, inode: u32_at(head, 68)?, cookie, info }))
+}
+
+/// The kernel counts the peer's FIN as one byte received; in these states it has come.
+fn without_fin(bytes_received: u64, state: TcpState) -> u64 {
+    match state {
+        TcpState::CloseWait | TcpState::LastAck | TcpState::Closing => bytes_received.saturating_sub(1),
+        _ => bytes_received,
+    }
 }
 
 /// Whether keepalive is on, as far as the armed timer tells. A retransmission or probe timer hides it, and in

@@ -162,8 +162,14 @@ fn half_closed_connections_keep_their_states() {
     let (listener, mut client, mut server) = connected("127.0.0.1:0");
     half_close(&mut client, &mut server);
     let inventory = look(listener.local_addr().unwrap().port(), false);
-    assert_eq!(row_of(&inventory, &client).unwrap().state, TcpState::FinWait2);
-    assert_eq!(row_of(&inventory, &server).unwrap().state, TcpState::CloseWait);
+    let check = |stream: &TcpStream, state: TcpState, sent: u64, received: u64| {
+        let row = row_of(&inventory, stream).unwrap();
+        let info = row.info.unwrap();
+        assert_eq!((row.state, info.bytes_sent, info.bytes_received), (state, sent, received));
+    };
+    check(&client, TcpState::FinWait2, 0, 1);
+    // The client's FIN is no byte of data.
+    check(&server, TcpState::CloseWait, 1, 0);
 }
 
 #[test]

@@ -50,7 +50,7 @@ pub fn event(line: &EventLine, look: &Look) -> String {
         EventName::Failed => ("failed", Some(Colour::Red)),
         EventName::Retransmit => ("retransmit", Some(Colour::Yellow)),
     };
-    let word = format!("{word:<6}");
+    let word = format!("{word:<11}");
     let word = colour.map_or_else(|| word.clone(), |colour| paint(&word, colour, look.colour));
     // The arrow points from the one who connected to the database.
     let (arrow, role) = match line.role {
@@ -60,7 +60,7 @@ pub fn event(line: &EventLine, look: &Look) -> String {
     let opener = line
         .opener
         .as_ref()
-        .map_or_else(|| "opener unknown".to_owned(), |opener| format!("{}[{}]", escape(&opener.comm), opener.pid));
+        .map_or_else(|| unknown(line).to_owned(), |opener| format!("{}[{}]", escape(&opener.comm), opener.pid));
     let mut text = format!(
         "{} {word}  {} {arrow} {} {} {role}  {opener}",
         local(line.at, look, "%H:%M:%S%.3f"),
@@ -77,6 +77,15 @@ pub fn event(line: &EventLine, look: &Look) -> String {
         text.push_str(&escape(error));
     }
     text
+}
+
+/// A server's side is established before any process has taken it.
+fn unknown(line: &EventLine) -> &'static str {
+    match (line.role, line.event) {
+        (Role::Server, EventName::Opened) => "not accepted yet",
+        (Role::Server, _) => "acceptor unknown",
+        (Role::Client, _) => "opener unknown",
+    }
 }
 
 fn ending(line: &EventLine) -> String {
@@ -211,11 +220,11 @@ mod tests {
         let text: Vec<String> =
             [opened, closed, accepted, failed, unseen].iter().map(|line| event(line, &look(false))).collect();
         insta::assert_snapshot!(text.join("\n"), @r"
-        22:41:07.123 opened  127.0.0.1:40222 -> 127.0.0.1:5432 postgres client  python3[412]
-        22:41:07.123 closed  127.0.0.1:40222 -> 127.0.0.1:5432 postgres client  python3[412]  after 1 min 3 s, 512 B sent, 2048 B received, closed by 412
-        22:41:07.123 accepted  [::1]:5432 <- [::1]:40222 postgres server  post\u{202e}gres[9]
-        22:41:07.123 failed  127.0.0.1:40222 -> 127.0.0.1:5432 postgres client  opener unknown  ECONNREFUSED
-        22:41:07.123 closed  127.0.0.1:40222 -> 127.0.0.1:5432 postgres client  opener unknown  age unknown, 0 B sent, 0 B received, closer unknown
+        22:41:07.123 opened       127.0.0.1:40222 -> 127.0.0.1:5432 postgres client  python3[412]
+        22:41:07.123 closed       127.0.0.1:40222 -> 127.0.0.1:5432 postgres client  python3[412]  after 1 min 3 s, 512 B sent, 2048 B received, closed by 412
+        22:41:07.123 accepted     [::1]:5432 <- [::1]:40222 postgres server  post\u{202e}gres[9]
+        22:41:07.123 failed       127.0.0.1:40222 -> 127.0.0.1:5432 postgres client  opener unknown  ECONNREFUSED
+        22:41:07.123 closed       127.0.0.1:40222 -> 127.0.0.1:5432 postgres client  opener unknown  age unknown, 0 B sent, 0 B received, closer unknown
         ");
     }
 
