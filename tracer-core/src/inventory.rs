@@ -28,6 +28,8 @@ pub struct SocketRow {
     pub tuple: Tuple,
     /// Which side.
     pub role: Role,
+    /// Whether it is a database connection at all, and that side of it, as far as the table tells.
+    pub certainty: Certainty,
     /// Its state; never LISTEN, TIME_WAIT or CLOSE.
     pub state: TcpState,
     /// Owner's user id.
@@ -40,6 +42,15 @@ pub struct SocketRow {
     pub info: Option<SocketInfo>,
     /// Who has it open now.
     pub holders: Vec<Holder>,
+}
+
+/// What a row's role is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Certainty {
+    /// The ports and listeners leave no other reading.
+    Sure,
+    /// The watched port may be a client's own. True only of a socket that events have told of.
+    Doubtful,
 }
 
 /// `struct tcp_info` and its neighbours, as far as the kernel has them.

@@ -11,7 +11,7 @@ use tracer_core::detect::{DetectConfig, Store};
 use tracer_core::event::{Comm, Event, ProcessId, Role, SocketEvent, SocketEventKind, Task, Totals, Tuple};
 use tracer_core::finding::{Change, EvidenceValue, Finding, FindingLine, Kind, Severity};
 use tracer_core::identity::{Identity, LauncherGroup};
-use tracer_core::inventory::{Holder, Inventory, SocketRow};
+use tracer_core::inventory::{Certainty, Holder, Inventory, SocketRow};
 use tracer_core::ports::PortMap;
 use tracer_core::snapshot::{Limit, LimitSource};
 use tracer_core::tcp::TcpState;
@@ -119,6 +119,7 @@ impl Scene {
         let mut event = self.event(SocketEventKind::End, Role::Client, port, pid, TcpState::Close);
         event.established = None;
         event.inode = None;
+        event.old_state = TcpState::SynSent;
         self.tracker.apply(&Event::Socket(event));
     }
 
@@ -150,6 +151,7 @@ impl Scene {
             SocketRow {
                 tuple: event.tuple,
                 role: *role,
+                certainty: Certainty::Sure,
                 state: state.unwrap_or(TcpState::Established),
                 uid: 0,
                 inode: u64::from(*port),
@@ -434,6 +436,7 @@ fn close_wait_leak_found_by_a_look_gives_a_lower_bound() {
         .map(|socket| SocketRow {
             tuple: socket.tuple,
             role: socket.role,
+            certainty: Certainty::Sure,
             state: socket.state,
             uid: 0,
             inode: 1,

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use proptest::prelude::*;
 use tracer_core::event::{Comm, Event, ProcessId, Role, SocketEvent, SocketEventKind, Task, Totals, Tuple};
-use tracer_core::inventory::{Holder, Inventory, SocketRow};
+use tracer_core::inventory::{Certainty, Holder, Inventory, SocketRow};
 use tracer_core::ports::PortMap;
 use tracer_core::socket::Began;
 use tracer_core::tcp::TcpState;
@@ -111,7 +111,7 @@ impl Kernel {
             established: open.then_some(truth.established),
             tuple: tuple(index),
             role: Role::Client,
-            old_state: TcpState::Established,
+            old_state: if open { TcpState::Established } else { TcpState::SynSent },
             new_state: state,
             opener: Some(task),
             closer: None,
@@ -200,6 +200,7 @@ impl Kernel {
         let row = |(index, truth): (&usize, &Truth)| SocketRow {
             tuple: tuple(*index),
             role: Role::Client,
+            certainty: Certainty::Sure,
             state: truth.state,
             uid: 0,
             inode: truth.cookie,

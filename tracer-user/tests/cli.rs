@@ -273,7 +273,7 @@ async fn events_are_live_and_filtered() {
     daemon.fake.events.send(event(412)).unwrap();
     assert_eq!(
         lines.next().unwrap(),
-        "20:41:07.000 opened  10.0.0.1:40222 -> 10.0.0.5:5432 postgres client  python3[412]"
+        "20:41:07.000 opened       10.0.0.1:40222 -> 10.0.0.5:5432 postgres client  python3[412]"
     );
 }
 

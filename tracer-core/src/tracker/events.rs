@@ -99,7 +99,7 @@ impl Tracker {
                 None => return Effect::Ignored,
             },
         };
-        self.link(slot, event);
+        self.settle(slot, event);
         if let Some(socket) = self.socket_mut(slot)
             && event.at >= socket.last_event
         {
@@ -113,7 +113,7 @@ impl Tracker {
 
     fn apply_retransmit(&mut self, event: &SocketEvent) -> Effect {
         let Some(slot) = self.find(event) else { return Effect::Ignored };
-        self.link(slot, event);
+        self.settle(slot, event);
         if let Some(socket) = self.socket_mut(slot) {
             socket.retransmits = socket.retransmits.max(event.totals.retransmits);
         }
@@ -122,7 +122,8 @@ impl Tracker {
 
     fn apply_end(&mut self, event: &SocketEvent) -> Effect {
         if let Some(slot) = self.find(event) {
-            self.link(slot, event);
+            self.settle(slot, event);
+            self.tombstones.bury_event(event);
             let Some(socket) = self.remove(slot, event.at) else { return Effect::Ignored };
             let began = match socket.began {
                 Began::At(began) => Some(began),
@@ -138,7 +139,7 @@ impl Tracker {
             return Effect::Ignored;
         }
         // The opening was lost, or there never was one: the record tells the whole life.
-        let open = event.established.is_some();
+        let open = was_open(event);
         if !open && event.role == Role::Server {
             return Effect::Ignored;
         }
@@ -169,7 +170,8 @@ impl Tracker {
         }
         let slot = *self.by_tuple.get(&event.tuple)?;
         let socket = self.socket(slot)?;
-        (socket.sk.is_none() && same_life(socket, event) && !self.tombstones.holds(event)).then_some(slot)
+        let unclaimed = socket.sk.is_none_or(|sk| sk == event.sk);
+        (unclaimed && same_life(socket, event) && !self.tombstones.holds(event)).then_some(slot)
     }
 
     /// The socket that was accepted. The record does not say which life it is of, but the process had the descriptor, so
@@ -238,6 +240,22 @@ impl Tracker {
         Some(slot)
     }
 
+    /// Learns from an event after the opening; if the opening itself was lost, this is when the socket counts as open.
+    fn settle(&mut self, slot: Slot, event: &SocketEvent) {
+        let connecting = self.socket(slot).is_some_and(|socket| !socket.is_open());
+        match event.established {
+            Some(established) if connecting => self.upgrade(slot, event, established),
+            None if connecting && event.old_state.is_open() => {
+                self.upgrade(slot, event, event.at);
+                // It was established some time before this.
+                if let Some(socket) = self.socket_mut(slot) {
+                    socket.began = Began::Before(event.at);
+                }
+            }
+            _ => self.link(slot, event),
+        }
+    }
+
     /// A socket that a look at the table told first, now told by the event of its opening.
     fn upgrade(&mut self, slot: Slot, event: &SocketEvent, established: BootNs) {
         let Some(socket) = self.socket_mut(slot) else { return };
@@ -263,8 +281,12 @@ impl Tracker {
         socket.last_event = socket.last_event.max(event.at);
         socket.closer = socket.closer.or(event.closer);
         socket.inode = socket.inode.or(event.inode);
+        if let (Began::Before(_), Some(established), true) = (socket.began, event.established, socket.is_open()) {
+            socket.began = Began::At(established);
+        }
         if socket.sk.is_none() {
             socket.sk = Some(event.sk);
+            // Whatever had the address before is over; the next looks end it.
             self.by_sk.insert(event.sk, slot);
         }
         let Some(task) = event.opener else { return };
@@ -298,6 +320,14 @@ fn same_life(socket: &Socket, event: &SocketEvent) -> bool {
         (Some(established), Began::Before(seen)) => established <= seen || !socket.is_open(),
         // The kernel side saw no establishment: older than the tracing, or still connecting.
         (None, Began::Before(seen)) => event.birth.is_none_or(|birth| birth <= seen),
-        (None, Began::At(_)) => false,
+        // The kernel side had no room to remember it: the address and the tuple are the life's, if it began before.
+        (None, Began::At(began)) => {
+            event.birth.is_none() && event.at > began && socket.sk == Some(event.sk) && socket.tuple == event.tuple
+        }
     }
+}
+
+/// Whether the life that this end closes ever was established: the kernel side may have missed the moment.
+fn was_open(event: &SocketEvent) -> bool {
+    event.established.is_some() || event.old_state.is_open()
 }

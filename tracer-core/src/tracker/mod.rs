@@ -320,10 +320,11 @@ impl Tracker {
     fn remove(&mut self, slot: Slot, at: BootNs) -> Option<Socket> {
         let socket = self.sockets.get_mut(slot).and_then(Option::take)?;
         self.free.push(slot);
-        self.by_tuple.remove(&socket.tuple);
-        if let Some(sk) = socket.sk {
-            self.by_sk.remove(&sk);
+        // A later life may have taken over either.
+        if self.by_tuple.get(&socket.tuple) == Some(&slot) {
+            self.by_tuple.remove(&socket.tuple);
         }
+        self.unlink_sk(slot, socket.sk);
         self.tombstones.bury(&socket, at);
         self.book_end(socket.endpoint, socket.account, socket.role, socket.is_open(), at);
         if let (Some(id), Some(active)) = (socket.account, socket.last_active())
@@ -332,6 +333,15 @@ impl Tracker {
             account.last_active = account.last_active.max(Some(active));
         }
         Some(socket)
+    }
+
+    /// Forgets which kernel address a slot has, if the address is still its own.
+    fn unlink_sk(&mut self, slot: Slot, sk: Option<u64>) {
+        if let Some(sk) = sk
+            && self.by_sk.get(&sk) == Some(&slot)
+        {
+            self.by_sk.remove(&sk);
+        }
     }
 
     fn book_end(&mut self, endpoint: usize, account: Option<ProcessId>, role: Role, open: bool, at: BootNs) {

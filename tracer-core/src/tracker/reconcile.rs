@@ -8,9 +8,16 @@ use std::time::Duration;
 
 use super::{Slot, Tracker};
 use crate::event::ProcessId;
-use crate::inventory::{Inventory, SocketRow};
+use crate::inventory::{Certainty, Inventory, SocketRow};
 use crate::socket::{Began, Socket};
 use crate::time::BootNs;
+
+/// Whether a row of the table is of the life that the tracker knows by that tuple.
+enum SameLife {
+    Yes,
+    No,
+    Unknown,
+}
 
 impl Tracker {
     /// Takes one look at the socket table in. True if another should follow at once: the kernel's dump is not atomic and
@@ -37,15 +44,20 @@ impl Tracker {
 
     fn apply_row(&mut self, row: SocketRow, started: BootNs, finished: BootNs, first: bool) {
         let known = self.by_tuple.get(&row.tuple).copied();
-        let slot = match known {
-            Some(slot) if self.is_other_life(slot, &row) => {
+        let slot = match known.map(|slot| (slot, self.compare(slot, &row))) {
+            Some((slot, SameLife::No)) => {
                 // The old life ended and the new one began before this look, and both events were lost.
                 if self.remove(slot, started.minus(Duration::from_nanos(1))).is_some() {
                     self.loss.missed_closes += 1;
                 }
                 None
             }
-            other => other,
+            Some((slot, SameLife::Unknown)) => {
+                self.forget_beginning(slot, finished);
+                Some(slot)
+            }
+            Some((slot, SameLife::Yes)) => Some(slot),
+            None => None,
         };
         let slot = match slot {
             Some(slot) => Some(slot),
@@ -56,22 +68,39 @@ impl Tracker {
         }
     }
 
-    /// Cookies and inode numbers tell lives of one tuple apart. Without either, and with events lost, the row may be of
-    /// a later life: better to forget what the old one was than to blame its process for the new one.
-    fn is_other_life(&self, slot: Slot, row: &SocketRow) -> bool {
-        let Some(socket) = self.socket(slot) else { return false };
-        if let Some(cookie) = socket.cookie {
-            return cookie != row.cookie;
+    /// Whether the row is of the life in the slot. Cookies and inode numbers tell lives of one tuple apart; without
+    /// either, and with events lost, nothing does.
+    fn compare(&self, slot: Slot, row: &SocketRow) -> SameLife {
+        let Some(socket) = self.socket(slot) else { return SameLife::No };
+        let same = match (socket.cookie, socket.inode) {
+            (Some(cookie), _) => Some(cookie == row.cookie),
+            (None, Some(inode)) if row.inode != 0 => Some(u64::from(inode) == row.inode),
+            // An open connection does not go back to connecting.
+            _ if socket.is_open() && !row.state.is_open() => Some(false),
+            _ => None,
+        };
+        match same {
+            Some(true) => SameLife::Yes,
+            Some(false) => SameLife::No,
+            None if self.lost_at.is_some_and(|lost_at| lost_at >= socket.first_seen) => SameLife::Unknown,
+            None => SameLife::Yes,
         }
-        match socket.inode {
-            Some(inode) if row.inode != 0 => u64::from(inode) != row.inode,
-            _ => self.lost_at.is_some_and(|lost_at| lost_at >= socket.first_seen),
-        }
+    }
+
+    /// Forgets who opened a socket and when, without booking anything: it may be a later life than the one that was
+    /// told of, and a wrong process is worse than none.
+    fn forget_beginning(&mut self, slot: Slot, finished: BootNs) {
+        let Some(socket) = self.socket_mut(slot) else { return };
+        socket.opener = None;
+        socket.began = Began::Before(finished);
+        let sk = socket.sk.take();
+        self.unlink_sk(slot, sk);
     }
 
     /// A socket that no event announced.
     fn discover(&mut self, row: &SocketRow, started: BootNs, finished: BootNs, first: bool) -> Option<Slot> {
-        if self.tombstones.ended_at(&row.tuple).is_some_and(|ended| ended >= started) {
+        let ended = self.tombstones.ended_at(&row.tuple).is_some_and(|ended| ended >= started);
+        if ended || row.certainty == Certainty::Doubtful {
             return None;
         }
         // Connects in progress are not announced by events.

@@ -11,8 +11,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use tracer_core::inventory::SocketInfo;
 use tracer_core::tcp::TcpState;
 
-use super::port_filter;
-
 /// `SOCK_DIAG_BY_FAMILY`.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// `struct nlmsghdr`.
@@ -43,6 +41,9 @@ pub(super) const STATES: u32 = 1 << TcpState::Established as u32
     | 1 << TcpState::CloseWait as u32
     | 1 << TcpState::LastAck as u32
     | 1 << TcpState::Closing as u32;
+
+/// The state of listeners, asked for on its own.
+pub(super) const LISTENING: u32 = 1 << TcpState::Listen as u32;
 
 /// Why the kernel's answer cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -102,9 +103,8 @@ pub(super) struct Progress {
     pub interrupted: bool,
 }
 
-/// A dump request for one address family, with the port filter unless there are too many ports for one.
-pub(super) fn request(family: u8, sequence: u32, filter: &port_filter::PortFilter) -> Vec<u8> {
-    let bytecode = filter.bytecode();
+/// A dump request for one address family and these states, with a port filter unless `bytecode` is empty.
+pub(super) fn request(family: u8, sequence: u32, bytecode: &[u8], states: u32) -> Vec<u8> {
     let attribute = if bytecode.is_empty() { 0 } else { ATTRIBUTE_LEN + bytecode.len() };
     let len = HEADER_LEN + REQUEST_LEN + attribute;
     let mut out = Vec::with_capacity(len);
@@ -118,7 +118,7 @@ pub(super) fn request(family: u8, sequence: u32, filter: &port_filter::PortFilte
     // struct inet_diag_req_v2: family, protocol, extensions, padding, states, an empty socket id.
     let extensions = 1u8 << (ATTR_INFO - 1);
     out.extend_from_slice(&[family, u8::try_from(libc::IPPROTO_TCP).unwrap_or(6), extensions, 0]);
-    out.extend_from_slice(&STATES.to_ne_bytes());
+    out.extend_from_slice(&states.to_ne_bytes());
     out.resize(HEADER_LEN + REQUEST_LEN, 0);
     if attribute > 0 {
         out.extend_from_slice(&u16::try_from(attribute).unwrap_or(u16::MAX).to_ne_bytes());
@@ -129,7 +129,12 @@ pub(super) fn request(family: u8, sequence: u32, filter: &port_filter::PortFilte
 }
 
 /// Walks the messages of one datagram. Messages of another `sequence` are leftovers of an earlier request and skipped.
-pub(super) fn parse(datagram: &[u8], sequence: u32, mut row: impl FnMut(DiagRow)) -> Result<Progress, WireError> {
+pub(super) fn parse(
+    datagram: &[u8],
+    sequence: u32,
+    states: u32,
+    mut row: impl FnMut(DiagRow),
+) -> Result<Progress, WireError> {
     let mut progress = Progress::default();
     let mut rest = datagram;
     while !rest.is_empty() {
@@ -146,7 +151,7 @@ pub(super) fn parse(datagram: &[u8], sequence: u32, mut row: impl FnMut(DiagRow)
         let flags = i32::from(u16_at(header, 6)?);
         if u32_at(header, 8)? == sequence {
             progress.interrupted |= flags & libc::NLM_F_DUMP_INTR != 0;
-            progress.done = message(kind, body, &mut row)?;
+            progress.done = message(kind, body, states, &mut row)?;
         }
         // The last message need not be padded.
         rest = rest.get(align(len)..).unwrap_or_default();
@@ -155,7 +160,7 @@ pub(super) fn parse(datagram: &[u8], sequence: u32, mut row: impl FnMut(DiagRow)
 }
 
 /// One message; whether it ends the dump.
-fn message(kind: u16, body: &[u8], row: &mut impl FnMut(DiagRow)) -> Result<bool, WireError> {
+fn message(kind: u16, body: &[u8], states: u32, row: &mut impl FnMut(DiagRow)) -> Result<bool, WireError> {
     match i32::from(kind) {
         libc::NLMSG_NOOP => Ok(false),
         libc::NLMSG_OVERRUN => Err(WireError::Overrun),
@@ -168,7 +173,7 @@ fn message(kind: u16, body: &[u8], row: &mut impl FnMut(DiagRow)) -> Result<bool
             }
         }
         _ if kind == SOCK_DIAG_BY_FAMILY => {
-            if let Some(found) = socket(body)? {
+            if let Some(found) = socket(body, states)? {
                 row(found);
             }
             Ok(false)
@@ -185,11 +190,11 @@ fn errno(body: &[u8]) -> Result<i32, WireError> {
 
 /// One `inet_diag_msg`. `None` for what is no full socket: TIME_WAIT mini-sockets are reported under their substate,
 /// FIN_WAIT2, too, and only the timer tells them apart.
-fn socket(body: &[u8]) -> Result<Option<DiagRow>, WireError> {
+fn socket(body: &[u8], states: u32) -> Result<Option<DiagRow>, WireError> {
     let head = fixed::<MESSAGE_LEN>(body, 0, "a socket message")?;
     let [family, state, timer, ..] = *head;
     let Some(state) = TcpState::from_kernel(state) else { return Ok(None) };
-    if timer == TIMER_TIME_WAIT || STATES & (1 << state as u32) == 0 {
+    if timer == TIMER_TIME_WAIT || states & (1 << state as u32) == 0 {
         return Ok(None);
     }
     let local = address(family, head, 8, 4)?;

@@ -11,12 +11,13 @@ mod netns;
 mod port_filter;
 mod sock_diag;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use tracer_core::event::{Role, Tuple};
-use tracer_core::inventory::{Inventory, SocketRow};
+use tracer_core::inventory::{Certainty, Inventory, SocketRow};
 use tracer_core::ports::PortMap;
 use tracer_core::time::BootNs;
 
@@ -94,17 +95,20 @@ pub enum InventoryError {
 /// One look: the socket table between two readings of `now`, then the holders if asked for.
 pub fn collect(request: &Request<'_>, now: impl Fn() -> BootNs) -> Result<Inventory, InventoryError> {
     let netns = own_netns(request.proc_root)?;
-    let local_ports = local_port_range(request.proc_root);
     let filter = port_filter::PortFilter::new(request.ports);
-    let role = |local: u16, remote: u16| role(request.ports, &local_ports, local, remote);
+    let local_ports =
+        LocalPorts { listening: sock_diag::listening_ports()?, chosen: local_port_range(request.proc_root) };
+    let role = |local: SocketAddr, remote: SocketAddr| local_ports.role(request.ports, local, remote);
 
     let started = now();
-    let rows = sock_diag::dump(&filter, |row| role(row.local.port(), row.remote.port()).is_some())?;
+    let rows = sock_diag::dump(&filter, |row| role(row.local, row.remote).is_some())?;
     let finished = now();
 
     let sockets = rows.into_iter().filter_map(|row| {
+        let (role, certainty) = role(row.local, row.remote)?;
         Some(SocketRow {
-            role: role(row.local.port(), row.remote.port())?,
+            role,
+            certainty,
             tuple: Tuple { netns, local: row.local, remote: row.remote },
             state: row.state,
             uid: row.uid,
@@ -143,17 +147,36 @@ fn add_holders(inventory: &mut Inventory, proc_root: &Path) -> Result<(), Invent
     Ok(())
 }
 
-/// Which side a socket is; `None` if it is no database connection. The table does not say who connected, and asking for
-/// listeners would miss those that have closed since; but a client's port is one the kernel chose, within
-/// `ip_local_port_range`. Some database ports (33060, 50000) lie in that range, so a watched port there counts only if
-/// the other end's port could be a client's.
-fn role(ports: &PortMap, local_ports: &RangeInclusive<u16>, local: u16, remote: u16) -> Option<Role> {
-    let chosen = |port: u16| local_ports.contains(&port);
-    match (ports.contains(local), ports.contains(remote)) {
-        (false, false) => None,
-        (false, true) => (!chosen(remote) || chosen(local)).then_some(Role::Client),
-        (true, false) => (!chosen(local) || chosen(remote)).then_some(Role::Server),
-        (true, true) => Some(if chosen(local) { Role::Client } else { Role::Server }),
+/// What tells a socket that was accepted from one that connected; the table itself does not say.
+struct LocalPorts {
+    /// Ports that somebody listens on.
+    listening: HashSet<u16>,
+    /// Ports that the kernel chooses for clients, `ip_local_port_range`.
+    chosen: RangeInclusive<u16>,
+}
+
+impl LocalPorts {
+    /// Which side a socket is, and whether that is sure; `None` if it is no database connection. A socket whose port has
+    /// a listener was accepted, any other one connected; on one host the other end's listener tells as much. Where a
+    /// listener may have closed since, a port outside `ip_local_port_range` is a server's. The rest is doubtful: some
+    /// database ports (33060, 50000) lie in the default range, and all of them do in a wide one.
+    fn role(&self, ports: &PortMap, local: SocketAddr, remote: SocketAddr) -> Option<(Role, Certainty)> {
+        let is_database = |addr: SocketAddr| ports.contains(addr.port());
+        let is_chosen = |addr: SocketAddr| self.chosen.contains(&addr.port());
+        if self.listening.contains(&local.port()) {
+            return is_database(local).then_some((Role::Server, Certainty::Sure));
+        }
+        let same_host = remote.ip() == local.ip() || remote.ip().is_loopback();
+        if same_host && self.listening.contains(&remote.port()) {
+            return is_database(remote).then_some((Role::Client, Certainty::Sure));
+        }
+        match (is_database(local), is_database(remote)) {
+            (true, _) if !is_chosen(local) => Some((Role::Server, Certainty::Sure)),
+            (_, true) if is_chosen(local) || !is_chosen(remote) => Some((Role::Client, Certainty::Sure)),
+            (_, true) => Some((Role::Client, Certainty::Doubtful)),
+            (true, false) => Some((Role::Server, Certainty::Doubtful)),
+            (false, false) => None,
+        }
     }
 }
 

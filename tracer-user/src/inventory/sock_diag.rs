@@ -13,7 +13,7 @@ use nix::sys::socket::{
 use nix::sys::time::TimeVal;
 
 use super::InventoryError;
-use super::inet_diag::{self, DiagRow, WireError};
+use super::inet_diag::{self, DiagRow, LISTENING, STATES, WireError};
 use super::port_filter::PortFilter;
 
 /// Most sockets one look takes: the tracker's bound on live sockets.
@@ -31,35 +31,42 @@ const ANSWER_TIMEOUT_S: i64 = 5;
 
 /// Every watched full socket of both families, each life once.
 pub(super) fn dump(filter: &PortFilter, keep: impl Fn(&DiagRow) -> bool) -> Result<Vec<DiagRow>, InventoryError> {
-    let mut buffer = vec![0u8; BUFFER_BYTES];
     let mut rows = Vec::new();
     // A socket can appear twice when its hash bucket changes between two datagrams.
     let mut seen = HashSet::new();
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        family_rows(u8::try_from(family).unwrap_or(0), filter, &mut buffer, |row| {
-            if keep(&row) && seen.insert(row.cookie) {
-                rows.push(row);
-            }
-            rows.len() <= MAX_SOCKETS
-        })?;
-    }
+    both_families(filter.bytecode(), STATES, |row| {
+        if keep(&row) && seen.insert(row.cookie) {
+            rows.push(row);
+        }
+        rows.len() <= MAX_SOCKETS
+    })?;
     Ok(rows)
 }
 
-/// One family's dump. Rows of a broken-off attempt are kept: they were true when they were read, and the next attempt
-/// brings those that were missed.
-fn family_rows(
-    family: u8,
-    filter: &PortFilter,
-    buffer: &mut [u8],
-    mut row: impl FnMut(DiagRow) -> bool,
-) -> Result<(), InventoryError> {
-    until_whole(|attempt| {
-        // A fresh socket for each attempt: no leftovers of a dump that failed half way.
-        let diag = open()?;
-        ask(&diag, &inet_diag::request(family, attempt, filter))?;
-        receive(&diag, attempt, buffer, &mut row)
-    })
+/// Local ports that somebody listens on, on any address.
+pub(super) fn listening_ports() -> Result<HashSet<u16>, InventoryError> {
+    let mut ports = HashSet::new();
+    both_families(&[], LISTENING, |row| {
+        ports.insert(row.local.port());
+        true
+    })?;
+    Ok(ports)
+}
+
+/// One dump for each address family. Rows of a broken-off attempt are kept: they were true when they were read, and the
+/// next attempt brings those that were missed.
+fn both_families(bytecode: &[u8], states: u32, mut row: impl FnMut(DiagRow) -> bool) -> Result<(), InventoryError> {
+    let mut buffer = vec![0u8; BUFFER_BYTES];
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let family = u8::try_from(family).unwrap_or(0);
+        until_whole(|attempt| {
+            // A fresh socket for each attempt: no leftovers of a dump that failed half way.
+            let diag = open()?;
+            ask(&diag, &inet_diag::request(family, attempt, bytecode, states))?;
+            receive(&diag, (attempt, states), &mut buffer, &mut row)
+        })?;
+    }
+    Ok(())
 }
 
 /// Begins a dump again while the kernel says that the table changed under it.
@@ -75,7 +82,7 @@ fn until_whole(mut dump: impl FnMut(u32) -> Result<bool, InventoryError>) -> Res
 /// Reads to the end of the dump; whether it was interrupted.
 fn receive(
     diag: &OwnedFd,
-    sequence: u32,
+    (sequence, states): (u32, u32),
     buffer: &mut [u8],
     row: &mut impl FnMut(DiagRow) -> bool,
 ) -> Result<bool, InventoryError> {
@@ -84,7 +91,7 @@ fn receive(
     loop {
         let len = datagram(diag, buffer)?;
         let bytes = buffer.get(..len).unwrap_or_default();
-        let progress = inet_diag::parse(bytes, sequence, |found| room = room && row(found))?;
+        let progress = inet_diag::parse(bytes, sequence, states, |found| room = room && row(found))?;
         if !room {
             return Err(InventoryError::TooManySockets { most: MAX_SOCKETS });
         }

@@ -187,20 +187,33 @@ fn time_wait_in_its_fin_wait2_disguise_is_left_out() {
 #[test]
 fn which_side() {
     let ports = watching(40_000);
-    let check = |local: u16, remote: u16, expected: Option<Role>| {
-        assert_eq!(role(&ports, &DEFAULT_LOCAL_PORTS, local, remote), expected, "{local} -> {remote}");
+    let check = |listening: &[u16], local: &str, remote: &str, expected: Option<Role>| {
+        let local_ports = LocalPorts { listening: listening.iter().copied().collect(), chosen: DEFAULT_LOCAL_PORTS };
+        let role = local_ports.role(&ports, local.parse().unwrap(), remote.parse().unwrap());
+        let sure = role.filter(|(_, certainty)| *certainty == Certainty::Sure).map(|(role, _)| role);
+        assert_eq!(sure, expected, "{local} -> {remote}, listening {listening:?}");
     };
-    check(50_001, 5432, Some(Role::Client));
-    check(5432, 50_001, Some(Role::Server));
-    check(50_001, 443, None);
+    check(&[], "10.0.0.1:50001", "10.0.0.5:5432", Some(Role::Client));
+    check(&[5432], "10.0.0.5:5432", "10.0.0.1:50001", Some(Role::Server));
+    check(&[], "10.0.0.1:50001", "10.0.0.5:443", None);
+    // The listener has closed since.
+    check(&[], "10.0.0.5:5432", "10.0.0.1:50001", Some(Role::Server));
     // A client whose local port happens to be a watched one, and the other end of it.
-    check(40_000, 5432, Some(Role::Client));
-    check(5432, 40_000, Some(Role::Server));
-    // Not databases at all: a web server and a client whose other end happens to have the watched port.
-    check(80, 40_000, None);
-    check(40_000, 443, None);
-    // A database that talks to another from its own port.
-    check(6379, 6379, Some(Role::Server));
+    check(&[], "10.0.0.1:40000", "10.0.0.5:5432", Some(Role::Client));
+    check(&[5432], "10.0.0.5:5432", "10.0.0.1:40000", Some(Role::Server));
+    // A database in the range of clients' ports, from both ends.
+    check(&[], "10.0.0.1:33000", "10.0.0.5:40000", Some(Role::Client));
+    check(&[40_000], "10.0.0.5:40000", "10.0.0.1:33000", Some(Role::Server));
+    // Not databases at all: the other end, or this one, happens to have a watched port.
+    check(&[80], "10.0.0.1:80", "10.0.0.5:40000", None);
+    check(&[], "10.0.0.1:80", "10.0.0.5:40000", None);
+    check(&[], "10.0.0.1:40000", "10.0.0.5:443", None);
+    check(&[50_051], "10.0.0.1:50051", "10.0.0.5:40000", None);
+    check(&[50_051], "127.0.0.1:40000", "127.0.0.1:50051", None);
+    // A database that talks to another, on one host and on two.
+    check(&[3306, 5432], "127.0.0.1:3306", "127.0.0.1:40001", Some(Role::Server));
+    check(&[5432], "127.0.0.1:40000", "127.0.0.1:5432", Some(Role::Client));
+    check(&[6379], "10.0.0.1:6379", "10.0.0.5:6379", Some(Role::Server));
 }
 
 #[test]

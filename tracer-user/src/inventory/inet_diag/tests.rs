@@ -86,14 +86,14 @@ fn control(kind: i32, code: i32) -> Vec<u8> {
 
 fn read(datagram: &[u8]) -> Result<(Vec<DiagRow>, Progress), WireError> {
     let mut rows = Vec::new();
-    let progress = parse(datagram, SEQUENCE, |row| rows.push(row))?;
+    let progress = parse(datagram, SEQUENCE, STATES, |row| rows.push(row))?;
     Ok((rows, progress))
 }
 
 #[test]
 fn a_request_has_the_kernels_layout() {
     let filter = port_filter::PortFilter::new(&PortMap::default());
-    let bytes = request(u8::try_from(libc::AF_INET6).unwrap(), SEQUENCE, &filter);
+    let bytes = request(u8::try_from(libc::AF_INET6).unwrap(), SEQUENCE, filter.bytecode(), STATES);
     let word = |at: usize| u32::from_ne_bytes(*bytes[at..].first_chunk().unwrap());
     let half = |at: usize| u16::from_ne_bytes(*bytes[at..].first_chunk().unwrap());
     assert_eq!(word(0) as usize, bytes.len());
@@ -278,7 +278,7 @@ fn valid_dump() -> Vec<u8> {
 proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600), sequence in 0u32..9) {
-        let _outcome = parse(&bytes, sequence, |_| {});
+        let _outcome = parse(&bytes, sequence, STATES, |_| {});
     }
 
     #[test]
@@ -289,7 +289,7 @@ proptest! {
             bytes[at % len] = value;
         }
         let mut rows = 0;
-        let _outcome = parse(&bytes, SEQUENCE, |_| rows += 1);
+        let _outcome = parse(&bytes, SEQUENCE, STATES, |_| rows += 1);
         prop_assert!(rows <= len / HEADER_LEN);
     }
 
