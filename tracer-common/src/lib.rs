@@ -171,8 +171,8 @@ pub struct Owner {
     pub local_port: u16,
     /// One of [`role`].
     pub role: u8,
-    /// Explicit padding, zero.
-    pub pad: u8,
+    /// 1 if it was shut down before its handshake ended: then the close runs without a caller.
+    pub closed_early: u8,
     /// When the last [`kind::RETRANSMIT`] was sent for it.
     pub retransmit_ns: u64,
     /// See [`SocketRecord::inode`].

@@ -46,11 +46,22 @@ pub struct Process {
     pub accounts: BTreeMap<usize, Account>,
     /// Last time anything was booked on it.
     pub last_seen: BootNs,
+    /// Number of the last look that found it holding a socket.
+    pub seen_look: u64,
 }
 
 impl Process {
     pub(crate) fn new(id: ProcessId, now: BootNs) -> Self {
-        Self { id, comm: None, uid: None, identity: None, ended: None, accounts: BTreeMap::new(), last_seen: now }
+        Self {
+            id,
+            comm: None,
+            uid: None,
+            identity: None,
+            ended: None,
+            accounts: BTreeMap::new(),
+            last_seen: now,
+            seen_look: 0,
+        }
     }
 
     /// Its name: /proc's if it was read, else the event's, else unknown.
@@ -68,7 +79,7 @@ impl Process {
     pub fn label(&self) -> String {
         match &self.identity {
             Some(identity) if !identity.group.label.is_empty() => identity.group.label.clone(),
-            _ => self.name(),
+            _ => Some(self.name()).filter(|name| !name.is_empty()).unwrap_or_else(|| "an unnamed process".to_owned()),
         }
     }
 

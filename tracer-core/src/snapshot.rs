@@ -96,8 +96,10 @@ pub struct Probe {
 pub struct Loss {
     /// Records that found the ring buffer full.
     pub ring_full: u64,
-    /// Sockets or processes that found a kernel map full.
+    /// Sockets that found the kernel side's map full.
     pub map_full: u64,
+    /// Processes that found the kernel side's map full; their end shows at the next look.
+    pub process_map_full: u64,
     /// Times the kernel skipped a program because an interrupt came while it ran.
     pub program_skipped: u64,
     /// Events that found the queue to the tracker full.
@@ -137,8 +139,10 @@ pub struct Capture {
     pub probes: Vec<Probe>,
     /// What was lost.
     pub loss: Loss,
-    /// What the counts are worth now.
+    /// What the counts of what is open now are worth.
     pub completeness: Completeness,
+    /// What the totals and series since the start are worth: a lower bound once any event was lost.
+    pub totals: Completeness,
     /// Processes whose descriptors could not be read at the last look.
     pub unreadable_processes: u32,
     /// Verdicts that hold now but found no room among the open findings.

@@ -478,3 +478,53 @@ fn findings_are_bounded_and_the_rest_is_counted() {
     scene.pass(2);
     assert_eq!((scene.findings().len(), scene.store.without_room()), (9_950, 0));
 }
+
+#[test]
+fn limit_pressure_severity_does_not_flap_at_the_critical_threshold() {
+    let mut scene = Scene::new(Some(100));
+    scene.open(Role::Client, 412, 94);
+    for _ in 0..30 {
+        let one = scene.open(Role::Client, 412, 1);
+        scene.pass(1);
+        scene.close(&one);
+        scene.pass(1);
+    }
+    let updates = scene.changes().iter().filter(|change| **change == Change::Updated).count();
+    assert!(updates <= 6, "{updates} updates in 60 s, with a window of 10 s");
+    assert_eq!(scene.only().severity, Severity::Critical);
+}
+
+#[test]
+fn limit_pressure_needs_a_whole_window_to_call_a_top_flat() {
+    let mut scene = Scene::new(Some(100));
+    scene.open(Role::Client, 412, 82);
+    for _ in 0..5 {
+        scene.fail(500);
+    }
+    scene.pass(1);
+    assert_eq!(scene.only().severity, Severity::Warning, "one second is no plateau");
+}
+
+#[test]
+fn close_wait_leak_does_not_repeat_itself_while_it_only_ages() {
+    let mut scene = Scene::new(None);
+    let ports = scene.open(Role::Client, 412, 2);
+    scene.peer_closes(&ports);
+    scene.pass(600);
+    assert_eq!(scene.changes(), [Change::Opened]);
+}
+
+#[test]
+fn holders_are_named_in_plain_sentences() {
+    let mut scene = Scene::new(Some(10));
+    for pid in 100..104 {
+        scene.open(Role::Client, pid, 2);
+        scene.name(pid, &format!("job{pid}.py"));
+    }
+    scene.pass(1);
+    assert_eq!(
+        scene.only().summary,
+        "orders-db 10.0.0.5:5432 8 of 10 open; job100.py (pid 100) holds 2, job101.py (pid 101) holds 2, job102.py \
+         (pid 102) holds 2, 1 other holds 2"
+    );
+}

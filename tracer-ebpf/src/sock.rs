@@ -81,6 +81,14 @@ pub fn closed_by_caller(sk: Sock) -> bool {
     read::<u8>(sk, offset!(sk_shutdown)) == Some(SHUTDOWN_MASK) && error(sk) == 0
 }
 
+/// This side was shut down before the handshake ended; the kernel then sends the FIN itself, in softirq
+/// (`tcp_rcv_state_process`, since Linux 6.10 and in later stable releases), and no caller closes.
+#[inline(always)]
+pub fn send_shutdown(sk: Sock) -> bool {
+    const SEND_SHUTDOWN: u8 = 2;
+    read::<u8>(sk, offset!(sk_shutdown)).is_some_and(|shutdown| shutdown & SEND_SHUTDOWN != 0)
+}
+
 #[inline(always)]
 pub fn error(sk: Sock) -> u16 {
     read::<i32>(sk, offset!(sk_err)).unwrap_or(0) as u16

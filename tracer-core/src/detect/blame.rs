@@ -70,7 +70,10 @@ pub(super) fn sentence(culprits: &[Culprit]) -> String {
         .collect();
     if culprits.len() > NAMED {
         let rest: u32 = culprits.iter().skip(NAMED).map(|culprit| culprit.open).sum();
-        parts.push(format!("{} others hold {rest}", culprits.len() - NAMED));
+        parts.push(match culprits.len() - NAMED {
+            1 => format!("1 other holds {rest}"),
+            others => format!("{others} others hold {rest}"),
+        });
     }
     parts.join(", ")
 }

@@ -82,6 +82,7 @@ fn judge(context: &Context<'_>, process: Option<ProcessId>, endpoint: usize, soc
                 .and_then(|process| process.identity.as_ref())
                 .map(|identity| identity.group.id.clone()),
         },
+        news: format!("{who} {stuck}"),
         summary: format!(
             "{who} never closed {} that {} closed, the oldest {at_least}{} ago",
             plural(stuck, "connection"),

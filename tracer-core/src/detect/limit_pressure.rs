@@ -103,16 +103,20 @@ fn judge(context: &Context<'_>, ceiling: &Ceiling<'_>) -> Option<Verdict> {
     let config = &context.config.limit_pressure;
     let key = ceiling.addr.to_string();
     let open = ceiling.counting.open;
-    let slack = if (context.is_open)(Kind::LimitPressure, &key) { HYSTERESIS_POINTS } else { 0 };
+    let before = (context.before)(Kind::LimitPressure, &key);
+    let slack = |held: bool| if held { HYSTERESIS_POINTS } else { 0 };
+    let threshold = |percent: u8, held: bool| u32::from(percent).saturating_sub(slack(held));
     let reaches = |percent: u32| u64::from(open) * 100 >= u64::from(ceiling.limit.value) * u64::from(percent);
-    if ceiling.limit.value == 0 || !reaches(u32::from(config.warn_percent).saturating_sub(slack)) {
+    if ceiling.limit.value == 0 || !reaches(threshold(config.warn_percent, before.is_some())) {
         return None;
     }
     let failed = failed_lately(context, ceiling);
-    let flat_top = failed >= FAILURES && is_flat(context, ceiling);
-    let critical = reaches(u32::from(config.critical_percent)) || flat_top;
+    let was_critical = before == Some(Severity::Critical);
+    let flat_top = failed >= if was_critical { 1 } else { FAILURES } && is_flat(context, ceiling);
+    let critical = reaches(threshold(config.critical_percent, was_critical)) || flat_top;
     let culprits = blame::culprits(context.tracker, ceiling.blamed.0, ceiling.blamed.1);
     let growth = growth_per_min(ceiling.counting, context.now);
+    let summary = summary(ceiling, open, growth, failed, &culprits);
     let mut ruled_out = vec![format!(
         "a high but bounded pool far below the limit: it is at {} %",
         u64::from(open) * 100 / u64::from(ceiling.limit.value)
@@ -124,7 +128,8 @@ fn judge(context: &Context<'_>, ceiling: &Ceiling<'_>) -> Option<Verdict> {
         severity: if critical { Severity::Critical } else { Severity::Warning },
         confidence: context.completeness_factor(),
         subject: subject(&key, &culprits),
-        summary: summary(ceiling, open, growth, failed, &culprits),
+        news: summary.clone(),
+        summary,
         evidence: evidence(ceiling, open, growth, failed, &culprits),
         ruled_out,
         remedy:
@@ -142,9 +147,12 @@ fn failed_lately(context: &Context<'_>, ceiling: &Ceiling<'_>) -> usize {
     context.tracker.endpoints().get(index).map_or(0, |endpoint| endpoint.failed_since(since))
 }
 
-/// Within the last window the count moved by at most one.
+/// Over the whole last window the count moved by at most one.
 fn is_flat(context: &Context<'_>, ceiling: &Ceiling<'_>) -> bool {
-    let (_, open) = ceiling.counting.series.open_within(context.config.window, context.now);
+    let (step_s, open) = ceiling.counting.series.open_within(context.config.window, context.now);
+    if u64::try_from(open.len()).unwrap_or(0) * u64::from(step_s) < context.config.window.as_secs() {
+        return false;
+    }
     let (low, high) = open.into_iter().fold((u32::MAX, 0), |(low, high), open| (low.min(open), high.max(open)));
     high.saturating_sub(low) <= 1
 }
@@ -222,7 +230,7 @@ fn evidence(ceiling: &Ceiling<'_>, open: u32, growth: f64, failed: usize, culpri
 fn verify(ceiling: &Ceiling<'_>) -> String {
     let port = ceiling.addr.port();
     match ceiling.counting.role {
-        Role::Client => format!("ss -tnp state connected dst {}", ceiling.addr),
-        Role::Server => format!("ss -Htn state connected sport = :{port} | wc -l"),
+        Role::Client => format!("ss -Htnp dst {}", ceiling.addr),
+        Role::Server => format!("ss -Htn sport = :{port} | wc -l"),
     }
 }

@@ -76,8 +76,8 @@ pub struct Context<'a> {
     pub now: BootNs,
     /// Thresholds.
     pub config: &'a DetectConfig,
-    /// Whether the finding of this kind and key is open already: detectors let go later than they seize.
-    pub is_open: &'a dyn Fn(Kind, &str) -> bool,
+    /// Severity of the finding of this kind and key if it is open already: detectors let go later than they seize.
+    pub before: &'a dyn Fn(Kind, &str) -> Option<Severity>,
 }
 
 impl Context<'_> {
@@ -105,6 +105,8 @@ pub struct Verdict {
     pub subject: Subject,
     /// One sentence with the numbers.
     pub summary: String,
+    /// An update is worth telling when this changes: the summary, less what merely passes, like an age.
+    pub news: String,
     /// The facts behind it.
     pub evidence: Vec<Evidence>,
     /// Look-alikes that were checked and excluded.

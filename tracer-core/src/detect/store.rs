@@ -17,6 +17,8 @@ struct Entry {
     first_seen: BootNs,
     last_seen: BootNs,
     last_told: BootNs,
+    /// The news as last told.
+    told: String,
     verdict: Verdict,
 }
 
@@ -50,8 +52,8 @@ impl Store {
         for detector in DETECTORS {
             let kind = detector.kind();
             let open = &self.open;
-            let is_open = |kind: Kind, key: &str| open.contains_key(&(kind, key.to_owned()));
-            let context = Context { tracker, now, config, is_open: &is_open };
+            let before = |kind: Kind, key: &str| open.get(&(kind, key.to_owned())).map(|entry| entry.verdict.severity);
+            let context = Context { tracker, now, config, before: &before };
             let verdicts = if detector.enabled(config) { detector.detect(&context) } else { Vec::new() };
             let clear_after = detector.clear_after(config);
             let holding: BTreeSet<&str> = verdicts.iter().map(|verdict| verdict.key.as_str()).collect();
@@ -88,19 +90,21 @@ impl Store {
                 self.without_room += 1;
                 return None;
             }
-            let entry = Entry { first_seen: now, last_seen: now, last_told: now, verdict };
+            let told = verdict.news.clone();
+            let entry = Entry { first_seen: now, last_seen: now, last_told: now, told, verdict };
             let line = line(Change::Opened, finding(kind, &entry, Status::Open, anchor), anchor.wall(now));
             self.open.insert(key, entry);
             return Some(line);
         };
         let news = entry.verdict.severity != verdict.severity
-            || (entry.verdict.summary != verdict.summary && now.since(entry.last_told) >= config.window);
+            || (entry.told != verdict.news && now.since(entry.last_told) >= config.window);
         entry.last_seen = now;
         entry.verdict = verdict;
         if !news {
             return None;
         }
         entry.last_told = now;
+        entry.told.clone_from(&entry.verdict.news);
         Some(line(Change::Updated, finding(kind, entry, Status::Open, anchor), anchor.wall(now)))
     }
 

@@ -10,6 +10,7 @@ mod view;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::ops::Bound;
 
 pub use events::Effect;
 pub use view::{About, event_line};
@@ -51,6 +52,7 @@ impl Default for Bounds {
 pub struct LossBefore {
     pub ring_full: u64,
     pub map_full: u64,
+    pub process_map_full: u64,
     pub program_skipped: u64,
     pub queue_full: u64,
     pub decode_errors: u64,
@@ -85,6 +87,8 @@ pub struct Tracker {
     processes: BTreeMap<ProcessId, Process>,
     ended: VecDeque<ProcessId>,
     unidentified: Vec<ProcessId>,
+    /// Where the last round of `take_unconfirmed` stopped.
+    confirmed_to: Option<ProcessId>,
     tombstones: Tombstones,
     loss: Loss,
     lost_at: Option<BootNs>,
@@ -109,6 +113,7 @@ impl Tracker {
             processes: BTreeMap::new(),
             ended: VecDeque::new(),
             unidentified: Vec::new(),
+            confirmed_to: None,
             tombstones: Tombstones::new(bounds.tombstones),
             loss: Loss::default(),
             lost_at: None,
@@ -157,11 +162,31 @@ impl Tracker {
         }
     }
 
+    /// What the totals since the start are worth: what opened and closed while events were lost was never seen.
+    #[must_use]
+    pub fn totals_completeness(&self) -> Completeness {
+        let loss = self.loss;
+        let lost = loss.ring_full
+            + loss.map_full
+            + loss.program_skipped
+            + loss.queue_full
+            + loss.decode_errors
+            + loss.tracker_full
+            + loss.missed_opens
+            + loss.missed_closes;
+        match (self.looks, lost) {
+            (0, _) => Completeness::Unknown,
+            (_, 0) => Completeness::Exact,
+            _ => Completeness::LowerBound,
+        }
+    }
+
     /// Takes the absolute loss counts of the stages before the tracker. True if something was lost since the last call:
     /// a look at the socket table is due, and until then counts are lower bounds.
     pub fn note_loss(&mut self, before: LossBefore, now: BootNs) -> bool {
-        let LossBefore { ring_full, map_full, program_skipped, queue_full, decode_errors } = before;
-        let known = self.loss;
+        let LossBefore { ring_full, map_full, process_map_full, program_skipped, queue_full, decode_errors } = before;
+        // A process that is not watched costs no connection.
+        let known = Loss { process_map_full, ..self.loss };
         self.loss = Loss { ring_full, map_full, program_skipped, queue_full, decode_errors, ..known };
         let lost = self.loss != known;
         if lost {
@@ -173,6 +198,18 @@ impl Tracker {
     /// Processes that /proc should be asked about, each once (and again after an exec).
     pub fn take_unidentified(&mut self) -> Vec<ProcessId> {
         std::mem::take(&mut self.unidentified)
+    }
+
+    /// Processes taken for alive that the last look did not find holding anything: if the report of their end was lost,
+    /// only /proc can tell. At most `most` a call, each in turn.
+    pub fn take_unconfirmed(&mut self, most: usize) -> Vec<ProcessId> {
+        let looks = self.looks;
+        let open = |(_, process): &(&ProcessId, &Process)| process.ended.is_none() && process.seen_look != looks;
+        let after = self.confirmed_to.map_or(Bound::Unbounded, Bound::Excluded);
+        let ids: Vec<ProcessId> =
+            self.processes.range((after, Bound::Unbounded)).filter(open).take(most).map(|(id, _)| *id).collect();
+        self.confirmed_to = if ids.len() < most { None } else { ids.last().copied() };
+        ids
     }
 
     /// What /proc said of a process.

@@ -153,14 +153,18 @@ impl Tracker {
             socket.state_since = Began::Before(finished);
         }
         let (endpoint, account, is_open) = (socket.endpoint, socket.account, socket.is_open());
-        let holder = socket.holders.first().map(|holder| holder.process);
+        let holders: Vec<ProcessId> = socket.holders.iter().map(|holder| holder.process).collect();
         let active = socket.last_active();
         if !was_open && is_open {
             self.connected_unseen(slot, endpoint, account, finished);
         }
-        if let Some(holder) = holder {
-            self.process_mut(holder, finished);
-            self.assign_account(slot, holder, finished);
+        for holder in &holders {
+            if let Some(process) = self.process_mut(*holder, finished) {
+                process.seen_look = look;
+            }
+        }
+        if let Some(first) = holders.first() {
+            self.assign_account(slot, *first, finished);
         }
         let account = self.socket(slot).and_then(|socket| socket.account);
         if let (Some(id), Some(active)) = (account, active)

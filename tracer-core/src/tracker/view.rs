@@ -62,6 +62,10 @@ impl Tracker {
                     (Mode::Poll, Completeness::Exact) => Completeness::LowerBound,
                     (_, completeness) => completeness,
                 },
+                totals: match (about.mode, self.totals_completeness()) {
+                    (Mode::Poll, Completeness::Exact) => Completeness::LowerBound,
+                    (_, completeness) => completeness,
+                },
                 unreadable_processes: self.unreadable_processes,
                 findings_without_room: store.without_room(),
             },

@@ -33,7 +33,7 @@ pub const EMPTY: Owner = Owner {
     closer_tgid: 0,
     local_port: 0,
     role: 0,
-    pad: 0,
+    closed_early: 0,
     retransmit_ns: 0,
     inode: 0,
     pad2: 0,

@@ -50,9 +50,9 @@ fn established(ctx: &RawTracePointContext, sk: u64, old: u8) {
     let Some(ports) = sock::ports(sk) else { return };
     let side = match old {
         tcp::SYN_SENT if filter::watched(ports.remote) => role::CLIENT,
-        tcp::SYN_RECV if filter::watched(ports.local) => role::SERVER,
-        // A simultaneous open goes SYN_SENT -> SYN_RECV -> ESTABLISHED.
+        // A simultaneous open goes SYN_SENT -> SYN_RECV -> ESTABLISHED: it has an entry since its connect.
         tcp::SYN_RECV if filter::watched(ports.remote) && OWNERS.get_ptr(sk).is_some() => role::CLIENT,
+        tcp::SYN_RECV if filter::watched(ports.local) => role::SERVER,
         _ => return,
     };
     if !sock::is_tcp(sk, ports) || !filter::watched_netns(sock::netns(sk)) {
@@ -74,7 +74,15 @@ fn established(ctx: &RawTracePointContext, sk: u64, old: u8) {
     // A server's side begins here. A client without an entry connected before tracing, or found the map full: its
     // opener is unknown.
     let birth_ns = if side == role::SERVER { at_ns } else { 0 };
-    let owner = Owner { birth_ns, established_ns: at_ns, role: side, local_port: ports.local, ..EMPTY };
+    let owner = Owner {
+        birth_ns,
+        established_ns: at_ns,
+        role: side,
+        local_port: ports.local,
+        inode: sock::inode(sk),
+        closed_early: u8::from(old == tcp::SYN_RECV && sock::send_shutdown(sk)),
+        ..EMPTY
+    };
     remember(ctx, sk, &owner);
     emit_socket(kind::OPEN, sk, at_ns, &owner, states, ports, |_| {});
 }
@@ -89,7 +97,7 @@ fn leaving(ctx: &RawTracePointContext, sk: u64, old: u8, new: u8) {
     let Some(known) = OWNERS.get_ptr_mut(sk) else { return };
     // SAFETY: as in `established`.
     let owner = unsafe { &mut *known };
-    if new != tcp::CLOSE_WAIT {
+    if new != tcp::CLOSE_WAIT && owner.closed_early == 0 {
         (owner.closer_tgid, owner.closer_start_ns) = task::current_id();
     }
     emit_socket(kind::STATE, sk, now_ns(), owner, (old, new), ports, |_| {});

@@ -13,8 +13,10 @@ pub struct KernelCounters {
     pub emitted: [u64; kind::COUNT],
     /// Records that found the ring full, by kind.
     pub ring_full: [u64; kind::COUNT],
-    /// Sockets or processes that found a map full.
+    /// Sockets that found their map full.
     pub map_full: u64,
+    /// Processes that found their map full.
+    pub process_map_full: u64,
     /// Reads of kernel memory that failed.
     pub read_failed: u64,
     /// Runs of a program that the kernel skipped because an interrupt came while it ran on the same CPU.
@@ -47,7 +49,8 @@ impl Counters {
             all.ring_full[index] = self.sum(counter::RING_FULL + offset)?;
             all.emitted[index] = self.sum(counter::EMITTED + offset)?;
         }
-        all.map_full = self.sum(counter::OWNERS_FULL)? + self.sum(counter::PROCESSES_FULL)?;
+        all.map_full = self.sum(counter::OWNERS_FULL)?;
+        all.process_map_full = self.sum(counter::PROCESSES_FULL)?;
         all.read_failed = self.sum(counter::READ_FAILED)?;
         Ok(all)
     }

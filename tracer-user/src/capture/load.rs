@@ -9,6 +9,7 @@ use tracer_common::Offsets;
 use tracer_core::event::ProcessId;
 use tracer_core::ports::PortMap;
 use tracer_core::snapshot::{Probe, ProbeState};
+use tracer_core::time::BootNs;
 
 use super::counters::Counters;
 use super::ring::Ring;
@@ -127,6 +128,18 @@ impl Capture {
         if let Some(map) = &mut self.processes {
             // BPF_NOEXIST: what the kernel side knows is more exact. Already there is as good as inserted.
             let _ = map.insert(process.pid, process.start().0, 1);
+        }
+    }
+
+    /// The process is gone: its place is free again. The kernel side frees it itself if it saw the end.
+    pub fn unwatch_process(&mut self, process: ProcessId) {
+        if let Some(map) = &mut self.processes {
+            // A later process of that pid may be watched already.
+            let known = map.get(&process.pid, 0).map(|start| ProcessId::from_boot(process.pid, BootNs(start)));
+            if known.is_ok_and(|known| known == process) {
+                // Gone meanwhile is as good.
+                let _ = map.remove(&process.pid);
+            }
         }
     }
 }

@@ -39,6 +39,9 @@ pub(super) fn parse_address(text: &str, resolver: &Resolver) -> Result<Vec<Socke
     if addrs.iter().any(|addr| addr.port() == 0) {
         return Err(format!("{text:?} has port 0: ports go from 1 to 65535"));
     }
+    if addrs.iter().any(|addr| addr.ip().is_unspecified()) {
+        return Err(format!("{text:?} is no address that a connection has: name the one that clients connect to"));
+    }
     addrs.sort_unstable();
     addrs.dedup();
     Ok(addrs)

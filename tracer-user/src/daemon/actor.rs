@@ -10,11 +10,13 @@ use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tracer_core::detect::{DetectConfig, Store};
 use tracer_core::event::{Event, ProcessId};
 use tracer_core::finding::FindingLine;
+use tracer_core::inventory::Inventory;
 use tracer_core::snapshot::{EventLine, Snapshot};
 use tracer_core::time::BootNs;
 use tracer_core::tracker::{About, LossBefore, Tracker, event_line};
 
 use super::handle::Request;
+use super::identify::Ask;
 use super::{Message, drain};
 use crate::clock;
 
@@ -23,6 +25,11 @@ const DETECT_EVERY: Duration = Duration::from_secs(1);
 
 /// Processes that may wait for room in the queue to the one who asks /proc; beyond it they stay without identity.
 const IDENTIFY_QUEUE: usize = 65_536;
+
+/// Processes that are checked for being alive after a look.
+const CONFIRM_MOST: usize = 4_096;
+/// Longest time between looks that lasting loss asks for.
+const LOSS_LOOK_MOST: Duration = Duration::from_secs(5);
 
 /// Those the actor tells or asks something.
 pub struct Peers {
@@ -33,7 +40,7 @@ pub struct Peers {
     /// Reads the ring and watches processes.
     pub drain: mpsc::Sender<drain::Command>,
     /// Asks /proc.
-    pub identities: SyncSender<ProcessId>,
+    pub identities: SyncSender<Ask>,
     /// Wakes the task that looks at the socket table.
     pub wanted: Arc<Notify>,
 }
@@ -52,6 +59,9 @@ pub struct Actor {
     ready: Option<oneshot::Sender<()>>,
     /// The last look missed something, and another one was asked for.
     doubted: bool,
+    /// When a loss last asked for a look, and how long the next one has to wait.
+    loss_look_at: BootNs,
+    loss_look_every: Duration,
 }
 
 impl Actor {
@@ -67,6 +77,8 @@ impl Actor {
             unidentified: VecDeque::new(),
             ready: Some(ready),
             doubted: false,
+            loss_look_at: BootNs(0),
+            loss_look_every: Duration::ZERO,
         }
     }
 
@@ -99,32 +111,18 @@ impl Actor {
     fn take(&mut self, message: Message) {
         match message {
             Message::Events(events) => self.take_events(&events),
-            Message::Counters { kernel, queue_full, decode_errors } => {
-                let now = clock::boot_clock();
-                let loss = LossBefore {
+            Message::Counters { kernel, decode_errors } => {
+                self.take_loss(LossBefore {
                     ring_full: kernel.ring_full_total(),
                     map_full: kernel.map_full,
+                    process_map_full: kernel.process_map_full,
                     program_skipped: kernel.program_skipped,
-                    queue_full,
+                    // The queue takes only what it has room for; the rest waits in the ring.
+                    queue_full: 0,
                     decode_errors,
-                };
-                if self.tracker.note_loss(loss, now) {
-                    tracing::warn!(loss = ?self.tracker.loss(), "events were lost; looking at the socket table");
-                    self.peers.wanted.notify_one();
-                }
+                });
             }
-            Message::Inventory(inventory) => {
-                let started = inventory.started;
-                let again = self.tracker.apply_inventory(*inventory);
-                // Two looks in a row settle what is gone; new doubts after that wait for the next round.
-                if again && !self.doubted {
-                    self.doubted = true;
-                    self.peers.wanted.notify_one();
-                    return;
-                }
-                self.doubted = false;
-                self.look_done(started);
-            }
+            Message::Inventory(inventory) => self.take_look(*inventory),
             Message::InventoryFailed(reason) => {
                 tracing::error!(reason, "cannot look at the socket table");
                 // What is known is still worth an answer; before the first look nothing is.
@@ -133,8 +131,51 @@ impl Actor {
                 }
             }
             Message::Identity(identity) => self.tracker.apply_identity(*identity),
-            Message::Gone(id) => self.tracker.apply_gone(id, clock::boot_clock()),
+            Message::Gone(id) => {
+                self.tracker.apply_gone(id, clock::boot_clock());
+                // A process that ended before it was watched would keep its place for ever. A full queue costs a place.
+                let _ = self.peers.drain.try_send(drain::Command::Unwatch(id));
+            }
+            Message::Asked(look_started) => self.answer_waiting(look_started),
         }
+    }
+
+    /// Loss that goes on asks for a look less and less often: the regular ones repair it as well.
+    fn take_loss(&mut self, loss: LossBefore) {
+        let now = clock::boot_clock();
+        if !self.tracker.note_loss(loss, now) {
+            return;
+        }
+        let since = now.since(self.loss_look_at);
+        if since > 6 * LOSS_LOOK_MOST {
+            self.loss_look_every = Duration::ZERO;
+        }
+        if since >= self.loss_look_every {
+            tracing::warn!(loss = ?self.tracker.loss(), "events were lost; looking at the socket table");
+            self.loss_look_at = now;
+            self.loss_look_every = (2 * self.loss_look_every).clamp(Duration::from_secs(1), LOSS_LOOK_MOST);
+            self.peers.wanted.notify_one();
+        }
+    }
+
+    fn take_look(&mut self, inventory: Inventory) {
+        let started = inventory.started;
+        let again = self.tracker.apply_inventory(inventory);
+        // What the look introduced did not connect or accept while it was watched: its exit is not reported yet.
+        let introduced = self.tracker.take_unidentified();
+        if !introduced.is_empty() {
+            // A full queue costs the report of their exit: a later look finds out.
+            let _ = self.peers.drain.try_send(drain::Command::Watch(introduced.clone()));
+            self.identify_later(introduced);
+        }
+        // Two looks in a row settle what is gone; new doubts after that wait for the next round.
+        if again && !self.doubted {
+            self.doubted = true;
+            self.peers.wanted.notify_one();
+            return;
+        }
+        self.doubted = false;
+        self.look_done(started);
     }
 
     fn take_events(&mut self, events: &[Event]) {
@@ -154,8 +195,19 @@ impl Actor {
             // Nobody waits any more when the daemon is already stopping.
             let _ = ready.send(());
         }
+        self.ask_proc();
+        let unconfirmed = self.tracker.take_unconfirmed(CONFIRM_MOST);
+        // A full queue leaves them to the next look.
+        let _ = self.peers.identities.try_send(Ask::Alive(unconfirmed));
+        // A snapshot should know who the processes are that the look introduced.
+        if !self.waiting.is_empty() && self.peers.identities.try_send(Ask::Done(started)).is_err() {
+            self.answer_waiting(started);
+        }
+    }
+
+    fn answer_waiting(&mut self, look_started: BootNs) {
         let (due, later): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.waiting).into_iter().partition(|(asked, _)| *asked <= started);
+            std::mem::take(&mut self.waiting).into_iter().partition(|(asked, _)| *asked <= look_started);
         self.waiting = later;
         if !due.is_empty() {
             let snapshot = Arc::new(self.snapshot());
@@ -197,17 +249,17 @@ impl Actor {
         }
     }
 
-    /// Hands new processes to whoever finds out more about them.
+    fn identify_later(&mut self, new: Vec<ProcessId>) {
+        let room = IDENTIFY_QUEUE.saturating_sub(self.unidentified.len());
+        self.unidentified.extend(new.into_iter().take(room));
+    }
+
+    /// Hands new processes to the one who asks /proc.
     fn ask_proc(&mut self) {
         let new = self.tracker.take_unidentified();
-        if !new.is_empty() {
-            // A full queue costs the exit event only: the end then shows when /proc is asked.
-            let _ = self.peers.drain.try_send(drain::Command::Watch(new.clone()));
-            let room = IDENTIFY_QUEUE.saturating_sub(self.unidentified.len());
-            self.unidentified.extend(new.into_iter().take(room));
-        }
+        self.identify_later(new);
         while let Some(id) = self.unidentified.pop_front() {
-            if self.peers.identities.try_send(id).is_err() {
+            if self.peers.identities.try_send(Ask::Who(id)).is_err() {
                 self.unidentified.push_front(id);
                 return;
             }

@@ -23,13 +23,14 @@ pub enum Command {
     Inventory(Result<Inventory, String>),
     /// Report these processes' exec and exit from now on.
     Watch(Vec<ProcessId>),
+    /// This one has ended.
+    Unwatch(ProcessId),
 }
 
 struct Drain {
     capture: Capture,
     ring: Ring,
     messages: mpsc::Sender<Message>,
-    queue_full: u64,
     decode_errors: u64,
 }
 
@@ -40,7 +41,7 @@ pub async fn run(
     messages: mpsc::Sender<Message>,
     mut commands: mpsc::Receiver<Command>,
 ) -> anyhow::Result<()> {
-    let mut drain = Drain { capture, ring, messages, queue_full: 0, decode_errors: 0 };
+    let mut drain = Drain { capture, ring, messages, decode_errors: 0 };
     let mut counters = tokio::time::interval(COUNTERS_EVERY);
     counters.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     // After a wake-up the kernel side stays silent for a while: look again until a look finds nothing.
@@ -54,7 +55,7 @@ pub async fn run(
             }
             () = tokio::time::sleep(WAKE_INTERVAL), if busy => busy = drain.empty() > 0,
             command = commands.recv() => match command {
-                Some(command) => drain.obey(command).await,
+                Some(command) => drain.obey(command).await?,
                 None => return Ok(()),
             },
             _ = counters.tick() => {
@@ -69,10 +70,16 @@ pub async fn run(
 }
 
 impl Drain {
-    /// Empties the ring into the queue; returns how many records there were. A full queue loses events, counted.
+    /// Empties the ring into the queue; returns how many records there were. Records for which the queue has no room
+    /// stay in the ring, where what does not fit is counted; then there is more to come.
     fn empty(&mut self) -> usize {
         let mut total = 0;
         loop {
+            let permit = match self.messages.try_reserve() {
+                Ok(permit) => permit,
+                Err(TrySendError::Full(())) => return total.max(1),
+                Err(TrySendError::Closed(())) => return 0,
+            };
             let mut batch: Vec<Event> = Vec::new();
             let decode_errors = &mut self.decode_errors;
             let seen = self.ring.drain(BATCH, |event| match event {
@@ -84,10 +91,7 @@ impl Drain {
             });
             total += seen;
             if !batch.is_empty() {
-                let lost = u64::try_from(batch.len()).unwrap_or(u64::MAX);
-                if let Err(TrySendError::Full(_)) = self.messages.try_send(Message::Events(batch)) {
-                    self.queue_full += lost;
-                }
+                permit.send(Message::Events(batch));
             }
             if seen < BATCH {
                 return total;
@@ -95,25 +99,32 @@ impl Drain {
         }
     }
 
-    async fn obey(&mut self, command: Command) {
+    async fn obey(&mut self, command: Command) -> anyhow::Result<()> {
         let message = match command {
             Command::Watch(processes) => {
                 for process in processes {
                     self.capture.watch_process(process);
                 }
-                return;
+                return Ok(());
+            }
+            Command::Unwatch(process) => {
+                self.capture.unwatch_process(process);
+                return Ok(());
             }
             Command::Inventory(Ok(inventory)) => Message::Inventory(Box::new(inventory)),
             Command::Inventory(Err(reason)) => Message::InventoryFailed(reason),
         };
         self.empty();
+        // The tracker has to know of a loss before it trusts what it had.
+        self.report().await?;
         // Fails only when the actor is gone, which the loop notices.
         let _ = self.messages.send(message).await;
+        Ok(())
     }
 
     async fn report(&mut self) -> anyhow::Result<()> {
         let kernel = self.capture.counters()?;
-        let message = Message::Counters { kernel, queue_full: self.queue_full, decode_errors: self.decode_errors };
+        let message = Message::Counters { kernel, decode_errors: self.decode_errors };
         let _ = self.messages.send(message).await;
         Ok(())
     }

@@ -5,33 +5,54 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use tokio::sync::mpsc;
 use tracer_core::event::ProcessId;
+use tracer_core::time::BootNs;
 
 use super::Message;
 use crate::config::Config;
 use crate::process::IdentityReader;
 
-/// Processes that may wait to be asked about.
+/// Questions that may wait.
 const QUEUE: usize = 1_024;
 
+/// What the thread is asked, and answers in this order.
+pub enum Ask {
+    /// Who is this?
+    Who(ProcessId),
+    /// Which of these are gone?
+    Alive(Vec<ProcessId>),
+    /// Say when everything before this is answered; the look at the socket table that the questions came from.
+    Done(BootNs),
+}
+
 /// Starts the thread; it ends when the sender is dropped or the actor is gone.
-pub fn spawn(config: &Config, messages: mpsc::Sender<Message>) -> SyncSender<ProcessId> {
-    let (sender, receiver) = sync_channel::<ProcessId>(QUEUE);
-    let mut reader = IdentityReader::new(Path::new("/proc"), config.privacy.cmdline);
+pub fn spawn(config: &Config, messages: mpsc::Sender<Message>) -> SyncSender<Ask> {
+    let (sender, receiver) = sync_channel::<Ask>(QUEUE);
+    let mut reader = IdentityReader::new(Path::new(super::PROC), config.privacy.cmdline);
     std::thread::spawn(move || {
-        for id in receiver {
-            let message = match reader.read(id.pid) {
-                // A pid that belongs to a later process now: the one asked for is gone.
-                Ok(Some(identity)) if identity.id == id => Message::Identity(Box::new(identity)),
-                Ok(_) => Message::Gone(id),
-                Err(error) => {
-                    tracing::debug!(pid = id.pid, %error, "cannot identify");
-                    continue;
-                }
+        for ask in receiver {
+            let answers = match ask {
+                Ask::Who(id) => who(&mut reader, id).into_iter().collect(),
+                Ask::Alive(ids) => ids.into_iter().filter(|id| !reader.is_alive(*id)).map(Message::Gone).collect(),
+                Ask::Done(look_started) => vec![Message::Asked(look_started)],
             };
-            if messages.blocking_send(message).is_err() {
-                return;
+            for answer in answers {
+                if messages.blocking_send(answer).is_err() {
+                    return;
+                }
             }
         }
     });
     sender
+}
+
+fn who(reader: &mut IdentityReader, id: ProcessId) -> Option<Message> {
+    match reader.read(id.pid) {
+        // A pid that belongs to a later process now: the one asked for is gone.
+        Ok(Some(identity)) if identity.id == id => Some(Message::Identity(Box::new(identity))),
+        Ok(_) => Some(Message::Gone(id)),
+        Err(error) => {
+            tracing::debug!(pid = id.pid, %error, "cannot identify");
+            None
+        }
+    }
 }

@@ -45,7 +45,7 @@ enum Message {
     /// Events, in order.
     Events(Vec<Event>),
     /// What was counted and lost so far.
-    Counters { kernel: KernelCounters, queue_full: u64, decode_errors: u64 },
+    Counters { kernel: KernelCounters, decode_errors: u64 },
     /// A look at the socket table; every event older than its end was sent before it.
     Inventory(Box<Inventory>),
     /// A look that failed.
@@ -54,6 +54,8 @@ enum Message {
     Identity(Box<Identity>),
     /// /proc has no such process.
     Gone(ProcessId),
+    /// /proc has been asked everything that came from the look that started then.
+    Asked(BootNs),
 }
 
 /// Runs until a signal, `--for`, or a failure.

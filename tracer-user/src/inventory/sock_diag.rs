@@ -162,7 +162,7 @@ mod tests {
             assert_eq!(send(kernel.as_raw_fd(), datagram, MsgFlags::empty()).unwrap(), datagram.len());
         }
         drop(kernel);
-        receive(&reader, 1, &mut [0; 64], &mut |_| true)
+        receive(&reader, (1, STATES), &mut [0; 64], &mut |_| true)
     }
 
     /// A netlink message without a body.

@@ -95,6 +95,16 @@ impl IdentityReader {
         Ok(None)
     }
 
+    /// Whether the process still runs; unreadable counts as running, an ended one that nobody has waited for does not.
+    #[must_use]
+    pub fn is_alive(&self, id: ProcessId) -> bool {
+        match stat(&self.proc_root.join(id.pid.to_string())) {
+            Ok(Some(stat)) => stat.start_ticks == id.start_ticks && !(stat.state == b'Z' && stat.threads <= 1),
+            Ok(None) => false,
+            Err(_) => true,
+        }
+    }
+
     fn once(&mut self, dir: &Path, pid: u32, stat: &Stat, exe: Option<String>) -> Identity {
         let arguments = arguments(dir);
         let cwd = link(dir, "cwd");

@@ -124,6 +124,7 @@ pub fn snapshot(findings: Vec<Finding>) -> Snapshot {
             probes: Vec::new(),
             loss: Loss::default(),
             completeness: Completeness::Exact,
+            totals: Completeness::Exact,
             unreadable_processes: 0,
             findings_without_room: 0,
         },

@@ -92,7 +92,7 @@ fn read(datagram: &[u8]) -> Result<(Vec<DiagRow>, Progress), WireError> {
 
 #[test]
 fn a_request_has_the_kernels_layout() {
-    let filter = port_filter::PortFilter::new(&PortMap::default());
+    let filter = crate::inventory::port_filter::PortFilter::new(&PortMap::default());
     let bytes = request(u8::try_from(libc::AF_INET6).unwrap(), SEQUENCE, filter.bytecode(), STATES);
     let word = |at: usize| u32::from_ne_bytes(*bytes[at..].first_chunk().unwrap());
     let half = |at: usize| u16::from_ne_bytes(*bytes[at..].first_chunk().unwrap());
