@@ -50,8 +50,10 @@ pub mod counter {
     pub const PROCESSES_FULL: u32 = OWNERS_FULL + 1;
     /// Reads of kernel memory that failed.
     pub const READ_FAILED: u32 = OWNERS_FULL + 2;
+    /// State changes that the second instance of the program handled, because the first was running on that CPU.
+    pub const NESTED: u32 = OWNERS_FULL + 3;
     /// Number of counters.
-    pub const COUNT: u32 = OWNERS_FULL + 3;
+    pub const COUNT: u32 = OWNERS_FULL + 4;
 }
 
 /// The kernel wakes the reader at most once in this time, except when the ring runs full; the reader looks again

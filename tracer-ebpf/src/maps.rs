@@ -30,6 +30,10 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::C
 #[map]
 pub static LAST: Array<u64> = Array::with_max_entries(2, 0);
 
+/// The state change that the first instance of `set_state` handled last on this CPU.
+#[map]
+pub static HANDLED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
 /// Offsets into the running kernel's structures.
 #[unsafe(no_mangle)]
 static OFFSETS: Offsets = zero_offsets();

@@ -11,7 +11,7 @@ use aya_log_ebpf::warn;
 use tracer_common::{Owner, counter, kind, role};
 
 use super::{EMPTY, emit_socket, now_ns, tcp};
-use crate::maps::{LAST, OWNERS, count};
+use crate::maps::{HANDLED, LAST, OWNERS, count};
 use crate::sock::{self, Ports};
 use crate::{filter, task};
 
@@ -20,17 +20,52 @@ const LOG_INTERVAL_NS: u64 = 1_000_000_000;
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn set_state(ctx: RawTracePointContext) -> i32 {
+    handle(&ctx);
+    if let Some(handled) = HANDLED.get_ptr_mut(0) {
+        // SAFETY: this CPU's slot of a live map.
+        unsafe { *handled = change(&ctx) };
+    }
+    0
+}
+
+/// The same program once more, attached second. Since Linux 6.1 a raw tracepoint program that is running on a CPU is
+/// skipped when an interrupt there reaches the same tracepoint (`__bpf_trace_run`): a process in connect(2), interrupted
+/// by a packet that closes another connection. This instance is free then. It does what the first one did not do;
+/// deeper than that it cannot nest, because TCP changes states in tasks and in softirq only.
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub fn set_state_nested(ctx: RawTracePointContext) -> i32 {
+    let Some(handled) = HANDLED.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's slot of a live map. Should an interrupt come between the two instances, the change is handled
+    // twice, which user space takes as once.
+    unsafe {
+        if *handled == change(&ctx) {
+            *handled = 0;
+            return 0;
+        }
+    }
+    count(counter::NESTED);
+    handle(&ctx);
+    0
+}
+
+/// Names a change: socket addresses are aligned, states fit into the free bits.
+#[inline(always)]
+fn change(ctx: &RawTracePointContext) -> u64 {
+    ctx.arg::<u64>(0) | u64::from(ctx.arg::<i32>(2) as u8)
+}
+
+#[inline(always)]
+fn handle(ctx: &RawTracePointContext) {
     let sk: u64 = ctx.arg(0);
     let old = ctx.arg::<i32>(1) as u8;
     let new = ctx.arg::<i32>(2) as u8;
     match new {
-        tcp::SYN_SENT => connect(&ctx, sk),
-        tcp::ESTABLISHED => established(&ctx, sk, old),
-        tcp::CLOSE_WAIT | tcp::FIN_WAIT1 | tcp::LAST_ACK => leaving(&ctx, sk, old, new),
+        tcp::SYN_SENT => connect(ctx, sk),
+        tcp::ESTABLISHED => established(ctx, sk, old),
+        tcp::CLOSE_WAIT | tcp::FIN_WAIT1 | tcp::LAST_ACK => leaving(ctx, sk, old, new),
         tcp::CLOSE if old != tcp::LISTEN => end(sk, old),
         _ => {}
     }
-    0
 }
 
 #[inline(always)]

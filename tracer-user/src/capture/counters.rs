@@ -19,7 +19,9 @@ pub struct KernelCounters {
     pub process_map_full: u64,
     /// Reads of kernel memory that failed.
     pub read_failed: u64,
-    /// Runs of a program that the kernel skipped because an interrupt came while it ran on the same CPU.
+    /// State changes that the second instance of the program handled because the first was skipped.
+    pub nested: u64,
+    /// Runs that the kernel skipped because an interrupt came while the program ran on that CPU, and nobody made up for.
     pub program_skipped: u64,
 }
 
@@ -52,6 +54,7 @@ impl Counters {
         all.map_full = self.sum(counter::OWNERS_FULL)?;
         all.process_map_full = self.sum(counter::PROCESSES_FULL)?;
         all.read_failed = self.sum(counter::READ_FAILED)?;
+        all.nested = self.sum(counter::NESTED)?;
         Ok(all)
     }
 

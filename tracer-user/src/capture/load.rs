@@ -34,6 +34,13 @@ enum Target {
 
 const HOOKS: &[Hook] = &[
     Hook { fact: "state_change", program: "set_state", target: Target::Raw("inet_sock_set_state"), required: true },
+    // Second, and after the first: it does what the first one is skipped for.
+    Hook {
+        fact: "state_change",
+        program: "set_state_nested",
+        target: Target::Raw("inet_sock_set_state"),
+        required: true,
+    },
     Hook { fact: "end_of_life", program: "destroy", target: Target::Raw("tcp_destroy_sock"), required: false },
     Hook { fact: "path_trouble", program: "retransmit", target: Target::Raw("tcp_retransmit_skb"), required: false },
     Hook { fact: "process_exec", program: "exec", target: Target::Raw("sched_process_exec"), required: false },
@@ -116,9 +123,10 @@ impl Capture {
 
     /// What the kernel side counted since the start.
     pub fn counters(&self) -> Result<KernelCounters, CaptureError> {
+        // In this order: what is skipped now is not yet counted as made up for.
+        let skipped = self.skipped.total().map_err(|error| CaptureError::Load(error.to_string()))?;
         let mut counters = self.counters.read()?;
-        let skipped = self.skipped.total();
-        counters.program_skipped = skipped.map_err(|error| CaptureError::Load(error.to_string()))?;
+        counters.program_skipped = skipped.saturating_sub(counters.nested);
         Ok(counters)
     }
 
@@ -220,6 +228,9 @@ fn report(hook: &Hook, outcome: Result<(), String>) -> Probe {
 
 /// Two hooks may share a fact; the fact is as good as the worse of them.
 fn merge(known: &mut Probe, other: Probe) {
+    if known.via == other.via {
+        return;
+    }
     known.via = format!("{}, {}", known.via, other.via);
     if known.state != ProbeState::Missing && other.state != ProbeState::Attached {
         known.state = other.state;
