@@ -79,6 +79,33 @@ pub struct Socket {
 }
 
 impl Socket {
+    /// A life of which no more is known than where it is, its state, and when it began.
+    pub(crate) fn new(place: (Tuple, Role, usize), state: TcpState, began: Began, first_seen: BootNs) -> Self {
+        let (tuple, role, endpoint) = place;
+        Self {
+            tuple,
+            role,
+            endpoint,
+            state,
+            state_since: began,
+            began,
+            first_seen,
+            last_event: BootNs(0),
+            sk: None,
+            cookie: None,
+            inode: None,
+            opener: None,
+            account: None,
+            holders: Vec::new(),
+            closer: None,
+            info: None,
+            info_at: BootNs(0),
+            retransmits: 0,
+            look: 0,
+            absent: false,
+        }
+    }
+
     /// Past its handshake and not gone.
     #[must_use]
     pub fn is_open(&self) -> bool {

@@ -144,15 +144,12 @@ impl Tracker {
             return Effect::Ignored;
         }
         let endpoint = self.endpoint_of(&event.tuple, event.role);
-        if open && let Some(endpoint) = self.endpoints.get_mut(endpoint) {
-            endpoint.count_opened(event.at);
-        }
         let account = event.opener.map(|opener| opener.id);
         if let Some(opener) = event.opener {
             self.introduce(&opener, event.at);
-            if open && let Some(account) = self.account_mut(opener.id, endpoint, event.at) {
-                account.opened_total += 1;
-            }
+        }
+        if open {
+            self.book_open(endpoint, account, event.at);
         }
         self.book_end(endpoint, account, event.role, open, event.at);
         let opener = event.opener.map(|task| Opener { id: task.id, comm: task.comm });
@@ -214,27 +211,13 @@ impl Tracker {
 
     fn open(&mut self, event: &SocketEvent, established: BootNs) -> Option<Slot> {
         let endpoint = self.endpoint_of(&event.tuple, event.role);
+        let place = (event.tuple, event.role, endpoint);
         let slot = self.insert(Socket {
-            tuple: event.tuple,
-            role: event.role,
-            endpoint,
-            state: TcpState::Established,
-            state_since: Began::At(established),
-            began: Began::At(established),
-            first_seen: established,
             last_event: event.at,
             sk: Some(event.sk),
-            cookie: None,
             inode: event.inode,
-            opener: None,
-            account: None,
-            holders: Vec::new(),
-            closer: None,
-            info: None,
-            info_at: BootNs(0),
-            retransmits: 0,
             look: self.looks,
-            absent: false,
+            ..Socket::new(place, TcpState::Established, Began::At(established), established)
         })?;
         self.link(slot, event);
         Some(slot)
@@ -265,12 +248,7 @@ impl Tracker {
             socket.state = TcpState::Established;
             socket.state_since = Began::At(established);
             let (endpoint, account) = (socket.endpoint, socket.account);
-            if let Some(endpoint) = self.endpoints.get_mut(endpoint) {
-                endpoint.count_opened(established);
-            }
-            if let Some(account) = account.and_then(|id| self.account_mut(id, endpoint, event.at)) {
-                account.opened_total += 1;
-            }
+            self.book_open(endpoint, account, established);
         }
         self.link(slot, event);
     }

@@ -325,10 +325,7 @@ impl Tracker {
             }
         };
         if socket.is_open() {
-            let at = socket.began.moment();
-            if let Some(endpoint) = self.endpoints.get_mut(socket.endpoint) {
-                endpoint.count_opened(at);
-            }
+            self.book_open(socket.endpoint, socket.account, socket.began.moment());
         }
         self.sockets[slot] = Some(socket);
         self.by_tuple.insert(tuple, slot);
@@ -378,6 +375,15 @@ impl Tracker {
             && self.by_sk.get(&sk) == Some(&slot)
         {
             self.by_sk.remove(&sk);
+        }
+    }
+
+    fn book_open(&mut self, endpoint: usize, account: Option<ProcessId>, at: BootNs) {
+        if let Some(endpoint) = self.endpoints.get_mut(endpoint) {
+            endpoint.count_opened(at);
+        }
+        if let Some(account) = account.and_then(|id| self.account_mut(id, endpoint, at)) {
+            account.opened_total += 1;
         }
     }
 

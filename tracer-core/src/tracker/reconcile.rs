@@ -108,28 +108,8 @@ impl Tracker {
             self.loss.missed_opens += 1;
         }
         let endpoint = self.endpoint_of(&row.tuple, row.role);
-        self.insert(Socket {
-            tuple: row.tuple,
-            role: row.role,
-            endpoint,
-            state: row.state,
-            state_since: Began::Before(finished),
-            began: Began::Before(finished),
-            first_seen: started,
-            last_event: BootNs(0),
-            sk: None,
-            cookie: None,
-            inode: None,
-            opener: None,
-            account: None,
-            holders: Vec::new(),
-            closer: None,
-            info: None,
-            info_at: BootNs(0),
-            retransmits: 0,
-            look: 0,
-            absent: false,
-        })
+        let place = (row.tuple, row.role, endpoint);
+        self.insert(Socket::new(place, row.state, Began::Before(finished), started))
     }
 
     fn refresh(&mut self, slot: Slot, row: SocketRow, started: BootNs, finished: BootNs) {
@@ -180,12 +160,7 @@ impl Tracker {
         if let Some(socket) = self.socket_mut(slot) {
             socket.began = Began::Before(at);
         }
-        if let Some(endpoint) = self.endpoints.get_mut(endpoint) {
-            endpoint.count_opened(at);
-        }
-        if let Some(account) = account.and_then(|id| self.account_mut(id, endpoint, at)) {
-            account.opened_total += 1;
-        }
+        self.book_open(endpoint, account, at);
     }
 
     /// Ends what this look and the one before did not see: its end was lost. What is younger than the look was not there
