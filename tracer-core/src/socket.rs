@@ -24,6 +24,15 @@ impl Began {
     }
 }
 
+/// A look that did not see a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Absence {
+    /// When the look began.
+    pub since: BootNs,
+    /// Whether events were known to be lost then.
+    pub after_loss: bool,
+}
+
 /// Who opened or accepted it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opener {
@@ -74,8 +83,8 @@ pub struct Socket {
     pub retransmits: u32,
     /// Number of the last look that saw it.
     pub look: u64,
-    /// The last look did not see it.
-    pub absent: bool,
+    /// The first of the latest looks in a row that did not see it.
+    pub absent: Option<Absence>,
 }
 
 impl Socket {
@@ -102,7 +111,7 @@ impl Socket {
             info_at: BootNs(0),
             retransmits: 0,
             look: 0,
-            absent: false,
+            absent: None,
         }
     }
 

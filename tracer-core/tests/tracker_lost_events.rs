@@ -223,3 +223,25 @@ fn a_late_event_revives_nothing() {
     apply(&mut t, ev(K::State, 4 * S, 1, 1000, Some(2 * S), (Established, FinWait1)), 5);
     assert_eq!(counts(&t), (0, 1, 1, 0));
 }
+
+#[test]
+fn an_end_that_is_late_is_not_taken_for_lost() {
+    const MS: u64 = 1_000_000;
+    let mut t = tracker();
+    apply(&mut t, ev(K::Open, 2 * S, 1, 1000, Some(2 * S), (SynSent, Established)), 5);
+    assert!(look(&mut t, 3 * S, vec![]), "worth another look");
+    assert!(!look(&mut t, 3 * S + 5 * MS, vec![]), "but not a third at once");
+    assert_eq!(counts(&t), (1, 1, 0, 0));
+    apply(&mut t, ev(K::End, 3 * S - MS, 1, 1000, Some(2 * S), (FinWait2, Close)), 5);
+    assert_eq!(counts(&t), (0, 1, 1, 0));
+    assert_eq!(t.loss().missed_closes, 0);
+}
+
+#[test]
+fn an_end_that_never_comes_is_made_up_for_after_a_second() {
+    let mut t = tracker();
+    apply(&mut t, ev(K::Open, 2 * S, 1, 1000, Some(2 * S), (SynSent, Established)), 5);
+    look(&mut t, 3 * S, vec![]);
+    look(&mut t, 4 * S, vec![]);
+    assert_eq!((counts(&t), t.loss().missed_closes), ((0, 1, 1, 0), 1));
+}

@@ -174,7 +174,7 @@ impl Kernel {
                 self.closed += 1;
                 self.free.push(truth.sk);
             }
-            Step::Look => self.look(),
+            Step::Look => self.look_until_settled(),
         }
     }
 
@@ -210,9 +210,14 @@ impl Kernel {
         };
         let sockets = self.live.iter().map(row).collect();
         let inventory = Inventory { started, finished, netns: NETNS, sockets, unreadable_processes: 0 };
-        if self.tracker.apply_inventory(inventory) {
-            self.look();
-        }
+        self.tracker.apply_inventory(inventory);
+    }
+
+    /// Two looks far enough apart that nothing can be on the way any more.
+    fn look_until_settled(&mut self) {
+        self.look();
+        self.now += 2_000_000_000;
+        self.look();
     }
 
     fn deliver_late(&mut self) {
@@ -310,7 +315,7 @@ fn play(steps: &[Step], bounds: Bounds) -> Kernel {
         }
     }
     kernel.deliver_late();
-    kernel.look();
+    kernel.look_until_settled();
     kernel.check_always();
     kernel.check_repaired();
     kernel

@@ -9,8 +9,12 @@ use std::time::Duration;
 use super::{Slot, Tracker};
 use crate::event::ProcessId;
 use crate::inventory::{Certainty, Inventory, SocketRow};
-use crate::socket::{Began, Socket};
+use crate::socket::{Absence, Began, Socket};
 use crate::time::BootNs;
+
+/// An interrupted program holds its record, and all after it, back for a moment: with no loss known, a socket that is
+/// absent for less than this has an end that is still in the ring.
+const IN_FLIGHT: Duration = Duration::from_secs(1);
 
 /// Whether a row of the table is of the life that the tracker knows by that tuple.
 enum SameLife {
@@ -116,7 +120,7 @@ impl Tracker {
         let look = self.looks;
         let Some(socket) = self.socket_mut(slot) else { return };
         socket.look = look;
-        socket.absent = false;
+        socket.absent = None;
         socket.cookie = Some(row.cookie);
         socket.inode = u32::try_from(row.inode).ok().filter(|inode| *inode != 0).or(socket.inode);
         if let Some(info) = row.info {
@@ -167,6 +171,7 @@ impl Tracker {
     /// to be seen. True if something is missing for the first time.
     fn remove_absent(&mut self, netns: u32, started: BootNs) -> bool {
         let look = self.looks;
+        let after_loss = self.lost_at.is_some();
         let mut suspects = false;
         let mut gone: Vec<Slot> = Vec::new();
         for (slot, socket) in self.sockets.iter_mut().enumerate() {
@@ -175,11 +180,14 @@ impl Tracker {
             if socket.tuple.netns != netns || socket.look == look || young {
                 continue;
             }
-            if socket.absent {
-                gone.push(slot);
-            } else {
-                socket.absent = true;
-                suspects = true;
+            match socket.absent {
+                None => {
+                    socket.absent = Some(Absence { since: started, after_loss });
+                    suspects = true;
+                }
+                Some(absence) if absence.after_loss || started.since(absence.since) >= IN_FLIGHT => gone.push(slot),
+                // Its end may still be on the way.
+                Some(_) => {}
             }
         }
         for slot in gone {
