@@ -245,3 +245,15 @@ fn an_end_that_never_comes_is_made_up_for_after_a_second() {
     look(&mut t, 4 * S, vec![]);
     assert_eq!((counts(&t), t.loss().missed_closes), ((0, 1, 1, 0), 1));
 }
+
+#[test]
+fn an_end_that_is_told_after_the_next_opening_is_not_missed() {
+    let mut t = tracker();
+    apply(&mut t, ev(K::Open, 2 * S, 1, 1000, Some(2 * S), (SynSent, Established)), 5);
+    apply(&mut t, ev(K::Open, 3 * S, 2, 1000, Some(3 * S), (SynSent, Established)), 6);
+    assert_eq!(t.loss().missed_closes, 1, "as far as is known by now");
+    let late = ev(K::End, 3 * S - 1, 1, 1000, Some(2 * S), (FinWait2, Close));
+    apply(&mut t, late, 5);
+    apply(&mut t, late, 5);
+    assert_eq!((counts(&t), t.loss().missed_closes), ((1, 2, 1, 0), 0));
+}

@@ -132,6 +132,9 @@ impl Tracker {
             return if socket.is_open() { Effect::Closed { began, opener: socket.opener } } else { Effect::Failed };
         }
         if self.tombstones.holds(event) {
+            if self.tombstones.was_early(event) {
+                self.loss.missed_closes = self.loss.missed_closes.saturating_sub(1);
+            }
             return Effect::Ignored;
         }
         self.tombstones.bury_event(event);
@@ -193,8 +196,10 @@ impl Tracker {
             return None;
         }
         for slot in occupants.into_iter().flatten() {
-            if self.remove(slot, event.birth.unwrap_or(established)).is_some() {
+            // The kernel frees a tuple a moment before it reports the end: that may come after this opening.
+            if let Some(socket) = self.remove(slot, event.birth.unwrap_or(established)) {
                 self.loss.missed_closes += 1;
+                self.tombstones.mark_early(&socket);
             }
         }
         self.open(event, established)

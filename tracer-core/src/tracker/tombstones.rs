@@ -14,6 +14,8 @@ type Life = (u64, u64);
 pub(super) struct Tombstones {
     most: usize,
     lives: HashSet<Life>,
+    /// Lives that a later one of their tuple ended before their own end was told.
+    early: HashSet<Life>,
     /// When the tuple's last life ended, and which burial said so.
     tuples: HashMap<Tuple, (BootNs, u64)>,
     order: VecDeque<(Option<Life>, Option<Tuple>)>,
@@ -23,7 +25,14 @@ pub(super) struct Tombstones {
 
 impl Tombstones {
     pub(super) fn new(most: usize) -> Self {
-        Self { most, lives: HashSet::new(), tuples: HashMap::new(), order: VecDeque::new(), first: 0 }
+        Self {
+            most,
+            lives: HashSet::new(),
+            early: HashSet::new(),
+            tuples: HashMap::new(),
+            order: VecDeque::new(),
+            first: 0,
+        }
     }
 
     /// A life that the tracker knew.
@@ -39,6 +48,18 @@ impl Tombstones {
     pub(super) fn bury_event(&mut self, event: &SocketEvent) {
         let tuple = (event.tuple.local.port() != 0).then_some(event.tuple);
         self.add(life_of(event), tuple, event.at);
+    }
+
+    /// A buried life whose own end may still be told.
+    pub(super) fn mark_early(&mut self, socket: &Socket) {
+        if let (Some(sk), Began::At(began)) = (socket.sk, socket.began) {
+            self.early.insert((sk, began.0));
+        }
+    }
+
+    /// Whether this is the end of a life that was buried early; true once.
+    pub(super) fn was_early(&mut self, event: &SocketEvent) -> bool {
+        life_of(event).is_some_and(|life| self.early.remove(&life))
     }
 
     /// Whether the life of this event has ended already.
@@ -57,6 +78,7 @@ impl Tombstones {
         {
             if let Some(life) = life {
                 self.lives.remove(&life);
+                self.early.remove(&life);
             }
             // A later life of the same tuple has a later burial of its own.
             if let Some(tuple) = tuple
