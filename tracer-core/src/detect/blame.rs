@@ -1,7 +1,7 @@
 //! Who holds an endpoint's connections: launcher groups, processes, or, seen from the database's own host, clients
 //! elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{ProcessId, Role};
 use crate::tracker::Tracker;
@@ -24,7 +24,7 @@ pub(super) struct Culprit {
 
 /// Holders of the open connections of one endpoint, the biggest first.
 pub(super) fn culprits(tracker: &Tracker, endpoint: usize, role: Role) -> Vec<Culprit> {
-    let mut found = BTreeMap::<String, (Culprit, BTreeMap<ProcessId, u32>)>::new();
+    let mut found = BTreeMap::<String, (Culprit, BTreeSet<ProcessId>)>::new();
     for socket in tracker.sockets().filter(|socket| socket.endpoint == endpoint && socket.is_open()) {
         // On the database's side the holders are the database itself: the client's address says more.
         let process = match role {
@@ -43,15 +43,15 @@ pub(super) fn culprits(tracker: &Tracker, endpoint: usize, role: Role) -> Vec<Cu
             (None, Role::Client) => ("u".to_owned(), "an unknown process".to_owned(), None),
         };
         let (culprit, members) =
-            found.entry(key).or_insert_with(|| (Culprit { label, group, pids: Vec::new(), open: 0 }, BTreeMap::new()));
+            found.entry(key).or_insert_with(|| (Culprit { label, group, pids: Vec::new(), open: 0 }, BTreeSet::new()));
         culprit.open += 1;
         if let Some(process) = process {
-            *members.entry(process.id).or_default() += 1;
+            members.insert(process.id);
         }
     }
     let mut all: Vec<Culprit> = found
         .into_values()
-        .map(|(culprit, members)| Culprit { pids: members.keys().map(|id| id.pid).collect(), ..culprit })
+        .map(|(culprit, members)| Culprit { pids: members.iter().map(|id| id.pid).collect(), ..culprit })
         .collect();
     all.sort_by(|a, b| b.open.cmp(&a.open).then_with(|| (&a.label, &a.pids).cmp(&(&b.label, &b.pids))));
     all

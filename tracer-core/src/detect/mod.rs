@@ -8,7 +8,7 @@ mod store;
 
 use std::time::Duration;
 
-pub use store::{Store, Transition};
+pub use store::Store;
 
 use crate::finding::{Evidence, EvidenceValue, Kind, Severity, Subject};
 use crate::snapshot::Completeness;

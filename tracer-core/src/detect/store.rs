@@ -29,9 +29,6 @@ pub struct Store {
     without_room: u64,
 }
 
-/// A finding that changed, and how.
-pub type Transition = FindingLine;
-
 impl Store {
     /// Verdicts of the last run that found no room among the open findings.
     #[must_use]
@@ -46,7 +43,7 @@ impl Store {
         config: &DetectConfig,
         now: BootNs,
         anchor: &WallAnchor,
-    ) -> Vec<Transition> {
+    ) -> Vec<FindingLine> {
         let mut lines = Vec::new();
         self.without_room = 0;
         for detector in DETECTORS {
@@ -82,7 +79,7 @@ impl Store {
         config: &DetectConfig,
         now: BootNs,
         anchor: &WallAnchor,
-    ) -> Option<Transition> {
+    ) -> Option<FindingLine> {
         let key = (kind, verdict.key.clone());
         let full = self.open.len() >= MOST_OPEN;
         let Some(entry) = self.open.get_mut(&key) else {
@@ -115,7 +112,7 @@ impl Store {
         summary: String,
         anchor: &WallAnchor,
         now: BootNs,
-    ) -> Option<Transition> {
+    ) -> Option<FindingLine> {
         let mut entry = self.open.remove(&(kind, key))?;
         let open_for = super::spoken(now.since(entry.first_seen));
         entry.verdict.summary = format!("{summary}, open for {open_for}");
