@@ -11,3 +11,4 @@ mod events;
 mod faults;
 mod findings;
 mod lifecycle;
+mod poll;
