@@ -11,4 +11,5 @@ mod events;
 mod faults;
 mod findings;
 mod lifecycle;
+mod loss;
 mod poll;
