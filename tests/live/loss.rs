@@ -69,7 +69,7 @@ fn a_small_ring_while_the_daemon_stands_still() -> Result<()> {
     let flood = Flood::start_at(BESIDE.parse()?, u64::MAX)?;
     for leaked in 1..=10u32 {
         leaker.open(1, "127.0.0.1")?;
-        // The fault's own length.
+        #[expect(clippy::disallowed_methods, reason = "the fault's own length")]
         thread::sleep((STOPPED * leaked / 10).saturating_sub(begun.elapsed()));
     }
     kill(pid, Signal::SIGCONT)?;
