@@ -7,9 +7,10 @@ use std::net::SocketAddr;
 use tracer_core::event::{Comm, Event, ProcessId, Role, SocketEvent, SocketEventKind as K, Task, Totals, Tuple};
 use tracer_core::inventory::{Certainty, Holder, Inventory, SocketRow};
 use tracer_core::ports::PortMap;
+use tracer_core::snapshot::Loss;
 use tracer_core::tcp::TcpState::{self, Close, CloseWait, Established, FinWait1, FinWait2, LastAck, SynSent};
 use tracer_core::time::BootNs;
-use tracer_core::tracker::{Bounds, LossBefore, Tracker};
+use tracer_core::tracker::{Bounds, Tracker};
 
 const S: u64 = 1_000_000_000;
 fn tuple(port: u16) -> Tuple {
@@ -75,7 +76,7 @@ fn counts(t: &Tracker) -> (u32, u64, u64, u64) {
     (e.open, e.opened_total, e.closed_total, e.failed_total)
 }
 fn lose(t: &mut Tracker, n: u64, at: u64) {
-    t.note_loss(LossBefore { ring_full: n, ..LossBefore::default() }, BootNs(at));
+    t.note_loss(Loss { ring_full: n, ..Loss::default() }, BootNs(at));
 }
 
 #[test]

@@ -11,10 +11,11 @@ use proptest::prelude::*;
 use tracer_core::event::{Comm, Event, ProcessId, Role, SocketEvent, SocketEventKind, Task, Totals, Tuple};
 use tracer_core::inventory::{Certainty, Holder, Inventory, SocketRow};
 use tracer_core::ports::PortMap;
+use tracer_core::snapshot::Loss;
 use tracer_core::socket::Began;
 use tracer_core::tcp::TcpState;
 use tracer_core::time::BootNs;
-use tracer_core::tracker::{Bounds, LossBefore, Tracker};
+use tracer_core::tracker::{Bounds, Tracker};
 
 const NETNS: u32 = 7;
 const TUPLES: usize = 6;
@@ -133,7 +134,7 @@ impl Kernel {
             }
             Fate::Lost => {
                 self.lost += 1;
-                let loss = LossBefore { ring_full: self.lost, ..LossBefore::default() };
+                let loss = Loss { ring_full: self.lost, ..Loss::default() };
                 self.tracker.note_loss(loss, BootNs(self.now));
             }
             Fate::Late => self.late.push(event),

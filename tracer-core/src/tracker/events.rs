@@ -5,8 +5,7 @@
 //! the end alone is enough to count a life whose opening was lost.
 
 use super::{Slot, Tracker};
-use crate::event::Role;
-use crate::event::{Event, ProcessEvent, ProcessEventKind, SocketEvent, SocketEventKind};
+use crate::event::{Event, ProcessEvent, ProcessEventKind, Role, SocketEvent, SocketEventKind, Task};
 use crate::socket::{Began, Opener, Socket};
 use crate::tcp::TcpState;
 use crate::time::BootNs;
@@ -149,7 +148,7 @@ impl Tracker {
         let endpoint = self.endpoint_of(&event.tuple, event.role);
         let account = event.opener.map(|opener| opener.id);
         if let Some(opener) = event.opener {
-            self.introduce(&opener, event.at);
+            self.introduce(&opener);
         }
         if open {
             self.book_open(endpoint, account, event.at);
@@ -277,12 +276,12 @@ impl Tracker {
         if socket.opener.is_none() {
             socket.opener = Some(Opener { id: task.id, comm: task.comm });
         }
-        self.introduce(&task, event.at);
-        self.assign_account(slot, task.id, event.at);
+        self.introduce(&task);
+        self.assign_account(slot, task.id);
     }
 
-    fn introduce(&mut self, task: &crate::event::Task, now: BootNs) {
-        if let Some(process) = self.process_mut(task.id, now) {
+    fn introduce(&mut self, task: &Task) {
+        if let Some(process) = self.process_mut(task.id) {
             process.comm = process.comm.or(Some(task.comm));
             process.uid = process.uid.or(Some(task.uid));
         }

@@ -46,18 +46,6 @@ impl Default for Bounds {
     }
 }
 
-/// What was lost before the tracker, since the start. See [`Loss`] for what each stage means.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are `Loss`'s")]
-pub struct LossBefore {
-    pub ring_full: u64,
-    pub map_full: u64,
-    pub process_map_full: u64,
-    pub program_skipped: u64,
-    pub queue_full: u64,
-    pub decode_errors: u64,
-}
-
 /// What the user configured for an endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointRule {
@@ -181,13 +169,14 @@ impl Tracker {
         }
     }
 
-    /// Takes the absolute loss counts of the stages before the tracker. True if something was lost since the last call:
-    /// a look at the socket table is due, and until then counts are lower bounds.
-    pub fn note_loss(&mut self, before: LossBefore, now: BootNs) -> bool {
-        let LossBefore { ring_full, map_full, process_map_full, program_skipped, queue_full, decode_errors } = before;
+    /// Takes the absolute loss counts of the stages before the tracker; what the tracker counts itself is not taken
+    /// from there. True if something was lost since the last call: a look at the socket table is due, and until then
+    /// counts are lower bounds.
+    pub fn note_loss(&mut self, before: Loss, now: BootNs) -> bool {
+        let Loss { resyncs, missed_opens, missed_closes, tracker_full, .. } = self.loss;
         // A process that is not watched costs no connection.
-        let known = Loss { process_map_full, ..self.loss };
-        self.loss = Loss { ring_full, map_full, program_skipped, queue_full, decode_errors, ..known };
+        let known = Loss { process_map_full: before.process_map_full, ..self.loss };
+        self.loss = Loss { resyncs, missed_opens, missed_closes, tracker_full, ..before };
         let lost = self.loss != known;
         if lost {
             self.lost_at = Some(now);
@@ -251,7 +240,7 @@ impl Tracker {
     }
 
     /// The process, made known if there is room; `None` (counted) if there is not.
-    fn process_mut(&mut self, id: ProcessId, now: BootNs) -> Option<&mut Process> {
+    fn process_mut(&mut self, id: ProcessId) -> Option<&mut Process> {
         if !self.processes.contains_key(&id) {
             if self.processes.len() >= self.bounds.processes {
                 self.forget_ended();
@@ -260,16 +249,14 @@ impl Tracker {
                 self.loss.tracker_full += 1;
                 return None;
             }
-            self.processes.insert(id, Process::new(id, now));
+            self.processes.insert(id, Process::new(id));
             self.unidentified.push(id);
         }
-        let process = self.processes.get_mut(&id)?;
-        process.last_seen = process.last_seen.max(now);
-        Some(process)
+        self.processes.get_mut(&id)
     }
 
-    fn account_mut(&mut self, id: ProcessId, endpoint: usize, now: BootNs) -> Option<&mut Account> {
-        self.process_mut(id, now).map(|process| process.accounts.entry(endpoint).or_default())
+    fn account_mut(&mut self, id: ProcessId, endpoint: usize) -> Option<&mut Account> {
+        self.process_mut(id).map(|process| process.accounts.entry(endpoint).or_default())
     }
 
     /// Index of the endpoint, made if there is room, else of the one called `other`.
@@ -336,14 +323,14 @@ impl Tracker {
     }
 
     /// Books the life on a process, once.
-    fn assign_account(&mut self, slot: Slot, id: ProcessId, now: BootNs) {
+    fn assign_account(&mut self, slot: Slot, id: ProcessId) {
         let Some(socket) = self.socket_mut(slot) else { return };
         if socket.account.is_some() {
             return;
         }
         socket.account = Some(id);
         let (endpoint, open) = (socket.endpoint, socket.is_open());
-        if let Some(account) = self.account_mut(id, endpoint, now)
+        if let Some(account) = self.account_mut(id, endpoint)
             && open
         {
             account.opened_total += 1;
@@ -362,7 +349,7 @@ impl Tracker {
         self.tombstones.bury(&socket, at);
         self.book_end(socket.endpoint, socket.account, socket.role, socket.is_open(), at);
         if let (Some(id), Some(active)) = (socket.account, socket.last_active())
-            && let Some(account) = self.account_mut(id, socket.endpoint, at)
+            && let Some(account) = self.account_mut(id, socket.endpoint)
         {
             account.last_active = account.last_active.max(Some(active));
         }
@@ -382,7 +369,7 @@ impl Tracker {
         if let Some(endpoint) = self.endpoints.get_mut(endpoint) {
             endpoint.count_opened(at);
         }
-        if let Some(account) = account.and_then(|id| self.account_mut(id, endpoint, at)) {
+        if let Some(account) = account.and_then(|id| self.account_mut(id, endpoint)) {
             account.opened_total += 1;
         }
     }
@@ -399,7 +386,7 @@ impl Tracker {
                 endpoint.count_failed(at);
             }
         }
-        if let Some(account) = account.and_then(|id| self.account_mut(id, endpoint, at)) {
+        if let Some(account) = account.and_then(|id| self.account_mut(id, endpoint)) {
             if open {
                 account.closed_total += 1;
             } else {

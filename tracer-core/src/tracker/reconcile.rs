@@ -143,16 +143,16 @@ impl Tracker {
             self.connected_unseen(slot, endpoint, account, finished);
         }
         for holder in &holders {
-            if let Some(process) = self.process_mut(*holder, finished) {
+            if let Some(process) = self.process_mut(*holder) {
                 process.seen_look = look;
             }
         }
         if let Some(first) = holders.first() {
-            self.assign_account(slot, *first, finished);
+            self.assign_account(slot, *first);
         }
         let account = self.socket(slot).and_then(|socket| socket.account);
         if let (Some(id), Some(active)) = (account, active)
-            && let Some(account) = self.account_mut(id, endpoint, finished)
+            && let Some(account) = self.account_mut(id, endpoint)
         {
             account.last_active = account.last_active.max(Some(active));
         }
@@ -217,7 +217,7 @@ impl Tracker {
             endpoint.series.in_use(now, endpoint.open, in_use);
         }
         for ((id, endpoint), in_use) in by_account {
-            if let Some(account) = self.account_mut(id, endpoint, now) {
+            if let Some(account) = self.account_mut(id, endpoint) {
                 account.in_use_peak = account.in_use_peak.max(in_use);
             }
         }

@@ -11,9 +11,9 @@ use tracer_core::detect::{DetectConfig, Store};
 use tracer_core::event::{Event, ProcessId};
 use tracer_core::finding::FindingLine;
 use tracer_core::inventory::Inventory;
-use tracer_core::snapshot::{EventLine, Snapshot};
+use tracer_core::snapshot::{EventLine, Loss, Snapshot};
 use tracer_core::time::BootNs;
-use tracer_core::tracker::{About, LossBefore, Tracker, event_line};
+use tracer_core::tracker::{About, Tracker, event_line};
 
 use super::handle::Request;
 use super::identify::Ask;
@@ -112,7 +112,7 @@ impl Actor {
         match message {
             Message::Events(events) => self.take_events(&events),
             Message::Counters { kernel, decode_errors } => {
-                self.take_loss(LossBefore {
+                self.take_loss(Loss {
                     ring_full: kernel.ring_full_total(),
                     map_full: kernel.map_full,
                     process_map_full: kernel.process_map_full,
@@ -120,6 +120,7 @@ impl Actor {
                     // The queue takes only what it has room for; the rest waits in the ring.
                     queue_full: 0,
                     decode_errors,
+                    ..Loss::default()
                 });
             }
             Message::Inventory(inventory) => self.take_look(*inventory),
@@ -141,7 +142,7 @@ impl Actor {
     }
 
     /// Loss that goes on asks for a look less and less often: the regular ones repair it as well.
-    fn take_loss(&mut self, loss: LossBefore) {
+    fn take_loss(&mut self, loss: Loss) {
         let now = clock::boot_clock();
         if !self.tracker.note_loss(loss, now) {
             return;
