@@ -90,11 +90,11 @@ fn socket(reader: &mut Reader<'_>, header: RecordHeader) -> Result<Event, Decode
         sk,
         birth: moment(birth_ns),
         established: moment(established_ns),
-        tuple: Tuple {
-            netns: header.netns,
-            local: SocketAddr::new(address(family, local)?, local_port),
-            remote: SocketAddr::new(address(family, remote)?, remote_port),
-        },
+        tuple: Tuple::new(
+            header.netns,
+            SocketAddr::new(address(family, local)?, local_port),
+            SocketAddr::new(address(family, remote)?, remote_port),
+        ),
         role: match role {
             role::CLIENT => Role::Client,
             role::SERVER => Role::Server,

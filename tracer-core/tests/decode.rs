@@ -40,8 +40,8 @@ fn socket_line(event: &SocketEvent, names: &mut Vec<u64>) -> String {
         "{:?} {:?} #{name} {} -> {} {}>{} by {opener}",
         event.kind,
         event.role,
-        event.tuple.local.ip(),
-        event.tuple.remote.ip(),
+        event.tuple.local().ip(),
+        event.tuple.remote().ip(),
         event.old_state,
         event.new_state
     );
@@ -73,8 +73,8 @@ fn recorded_events_are_consistent() {
         last = event.at;
         assert!(event.birth.is_none_or(|birth| birth <= event.at));
         assert!(event.established.is_none_or(|established| established <= event.at));
-        assert_ne!(event.tuple.local.port(), 0, "{event:?}");
-        assert_ne!(event.tuple.netns, 0);
+        assert_ne!(event.tuple.local().port(), 0, "{event:?}");
+        assert_ne!(event.tuple.netns(), 0);
     }
 }
 

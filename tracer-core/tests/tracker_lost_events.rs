@@ -15,7 +15,7 @@ use tracer_core::tracker::{Bounds, Tracker};
 const S: u64 = 1_000_000_000;
 fn tuple(port: u16) -> Tuple {
     let local: SocketAddr = format!("10.0.0.9:{port}").parse().unwrap();
-    Tuple { netns: 7, local, remote: "10.0.0.5:5432".parse().unwrap() }
+    Tuple::new(7, local, "10.0.0.5:5432".parse().unwrap())
 }
 fn pid(p: u32) -> ProcessId {
     ProcessId { pid: p, start_ticks: 1 }

@@ -71,7 +71,7 @@ struct Kernel {
 
 fn tuple(index: usize) -> Tuple {
     let local = SocketAddr::from(([127, 0, 0, 1], 40_000 + u16::try_from(index).unwrap()));
-    Tuple { netns: NETNS, local, remote: SocketAddr::from(([127, 0, 0, 1], 5432)) }
+    Tuple::new(NETNS, local, SocketAddr::from(([127, 0, 0, 1], 5432)))
 }
 
 fn process(pid: u32) -> ProcessId {
@@ -246,7 +246,7 @@ impl Kernel {
         let mut seen: Vec<(Tuple, TcpState)> = Vec::new();
         for socket in self.tracker.sockets() {
             seen.push((socket.tuple, socket.state));
-            let index = usize::from(socket.tuple.local.port() - 40_000);
+            let index = usize::from(socket.tuple.local().port() - 40_000);
             let truth = self.live[&index];
             if let Some(opener) = socket.opener {
                 assert_eq!(opener.id, process(truth.process), "wrong opener of {:?}", socket.tuple);

@@ -37,7 +37,7 @@ pub(super) fn culprits(tracker: &Tracker, endpoint: usize, role: Role) -> Vec<Cu
                 None => (format!("p{:?}", process.id), process.label(), None),
             },
             (None, Role::Server) => {
-                let host = socket.tuple.remote.ip().to_string();
+                let host = socket.tuple.remote().ip().to_string();
                 (format!("h{host}"), host, None)
             }
             (None, Role::Client) => ("u".to_owned(), "an unknown process".to_owned(), None),

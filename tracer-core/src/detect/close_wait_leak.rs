@@ -64,7 +64,7 @@ fn judge(context: &Context<'_>, process: Option<ProcessId>, endpoint: usize, soc
     let age = context.now.since(oldest.state_since.moment());
     let seen = sockets.iter().all(|socket| matches!(socket.state_since, Began::At(_)));
     let stuck = u32::try_from(sockets.len()).unwrap_or(u32::MAX);
-    let mut ports: Vec<u16> = sockets.iter().map(|socket| socket.tuple.local.port()).collect();
+    let mut ports: Vec<u16> = sockets.iter().map(|socket| socket.tuple.local().port()).collect();
     ports.sort_unstable();
     let at_least = if seen { "" } else { "at least " };
     let known_factor = if process.is_some() { 1.0 } else { 0.7 };

@@ -177,7 +177,7 @@ impl Tracker {
         for (slot, socket) in self.sockets.iter_mut().enumerate() {
             let Some(socket) = socket else { continue };
             let young = socket.first_seen.max(socket.last_event) >= started;
-            if socket.tuple.netns != netns || socket.look == look || young {
+            if socket.tuple.netns() != netns || socket.look == look || young {
                 continue;
             }
             match socket.absent {

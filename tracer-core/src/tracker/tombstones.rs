@@ -46,7 +46,7 @@ impl Tombstones {
 
     /// A life that was only heard of at its end.
     pub(super) fn bury_event(&mut self, event: &SocketEvent) {
-        let tuple = (event.tuple.local.port() != 0).then_some(event.tuple);
+        let tuple = (event.tuple.local().port() != 0).then_some(event.tuple);
         self.add(life_of(event), tuple, event.at);
     }
 

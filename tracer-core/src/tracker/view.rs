@@ -205,9 +205,9 @@ impl Tracker {
         };
         Connection {
             id: connection_id(socket),
-            netns: socket.tuple.netns,
-            local: socket.tuple.local.to_string(),
-            remote: socket.tuple.remote.to_string(),
+            netns: socket.tuple.netns(),
+            local: socket.tuple.local().to_string(),
+            remote: socket.tuple.remote().to_string(),
             endpoint: endpoint.map(Endpoint::id).unwrap_or_default(),
             database: endpoint.map(|endpoint| endpoint.database.clone()).unwrap_or_default(),
             role: socket.role,
@@ -237,9 +237,9 @@ impl Tracker {
 fn connection_id(socket: &Socket) -> String {
     let tuple = socket.tuple;
     stable_id(&[
-        &tuple.netns.to_string(),
-        &tuple.local.to_string(),
-        &tuple.remote.to_string(),
+        &tuple.netns().to_string(),
+        &tuple.local().to_string(),
+        &tuple.remote().to_string(),
         &socket.first_seen.0.to_string(),
     ])
 }
@@ -276,8 +276,8 @@ pub fn event_line(tracker: &Tracker, event: &Event, effect: Effect, anchor: &Wal
         endpoint: addr.to_string(),
         database,
         role: event.role,
-        local: event.tuple.local.to_string(),
-        remote: event.tuple.remote.to_string(),
+        local: event.tuple.local().to_string(),
+        remote: event.tuple.remote().to_string(),
         state: event.new_state,
         opener: opener.map(|opener| Opener { pid: opener.id.pid, comm: opener.comm.to_text() }),
         closer_pid: event.closer.map(|closer| closer.pid),

@@ -69,7 +69,7 @@ impl Scene {
             sk: u64::from(port) * 64 + u64::from(role == Role::Server),
             birth: Some(opened),
             established: Some(opened),
-            tuple: Tuple { netns: NETNS, local, remote },
+            tuple: Tuple::new(NETNS, local, remote),
             role,
             old_state: TcpState::Established,
             new_state: state,

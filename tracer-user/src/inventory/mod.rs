@@ -109,7 +109,7 @@ pub fn collect(request: &Request<'_>, now: impl Fn() -> BootNs) -> Result<Invent
         Some(SocketRow {
             role,
             certainty,
-            tuple: Tuple { netns, local: row.local, remote: row.remote },
+            tuple: Tuple::new(netns, row.local, row.remote),
             state: row.state,
             uid: row.uid,
             inode: u64::from(row.inode),
