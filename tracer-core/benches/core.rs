@@ -69,7 +69,7 @@ fn row(number: u32) -> SocketRow {
         tuple: tuple(number),
         role: Role::Client,
         certainty: Certainty::Sure,
-        state: if number % 100 == 0 { TcpState::CloseWait } else { TcpState::Established },
+        state: if number.is_multiple_of(100) { TcpState::CloseWait } else { TcpState::Established },
         uid: 0,
         inode: u64::from(1_000 + number),
         cookie: u64::from(1 + number),

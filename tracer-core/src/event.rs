@@ -105,8 +105,9 @@ impl fmt::Debug for Tuple {
     }
 }
 
-/// A process: a pid alone is reused, a pid and its start time are not.
+/// A process: a pid alone is reused, a pid and its start time are not. Packed: sockets and rows have several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(Rust, packed(4))]
 pub struct ProcessId {
     /// Process id in the initial pid namespace.
     pub pid: u32,

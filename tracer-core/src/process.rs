@@ -45,7 +45,7 @@ pub struct Process {
     /// Counts by endpoint index.
     pub accounts: BTreeMap<usize, Account>,
     /// Number of the last look that found it holding a socket.
-    pub seen_look: u64,
+    pub seen_look: u32,
 }
 
 impl Process {

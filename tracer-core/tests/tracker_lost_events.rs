@@ -54,7 +54,7 @@ fn row(port: u16, state: TcpState, cookie: u64, inode: u64, holder: bool) -> Soc
         inode,
         cookie,
         info: None,
-        holders: if holder { vec![Holder { process: pid(42), fd: 3 }] } else { vec![] },
+        holders: holder.then_some(Holder { process: pid(42), fd: 3 }).into_iter().collect(),
     }
 }
 fn look(t: &mut Tracker, at: u64, rows: Vec<SocketRow>) -> bool {

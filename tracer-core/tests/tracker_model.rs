@@ -207,7 +207,7 @@ impl Kernel {
             inode: truth.cookie,
             cookie: truth.cookie,
             info: None,
-            holders: vec![Holder { process: process(truth.process), fd: 3 }],
+            holders: [Holder { process: process(truth.process), fd: 3 }].into_iter().collect(),
         };
         let sockets = self.live.iter().map(row).collect();
         let inventory = Inventory { started, finished, netns: NETNS, sockets, unreadable_processes: 0 };
@@ -251,7 +251,7 @@ impl Kernel {
             if let Some(opener) = socket.opener {
                 assert_eq!(opener.id, process(truth.process), "wrong opener of {:?}", socket.tuple);
             }
-            match socket.began {
+            match socket.began() {
                 Began::At(at) => assert_eq!(at, truth.established),
                 Began::Before(at) => assert!(at >= truth.established, "an age above the truth"),
             }
@@ -268,7 +268,7 @@ impl Kernel {
         assert_eq!(sum(|endpoint| endpoint.opened_total), self.opened);
         assert_eq!(sum(|endpoint| endpoint.closed_total), self.closed);
         assert_eq!(sum(|endpoint| endpoint.failed_total), self.failed);
-        assert!(self.tracker.sockets().all(|socket| matches!(socket.began, Began::At(_))));
+        assert!(self.tracker.sockets().all(|socket| matches!(socket.began(), Began::At(_))));
         let loss = self.tracker.loss();
         assert_eq!((loss.missed_opens, loss.missed_closes, loss.resyncs), (0, 0, 0));
         for (id, process) in self.tracker.processes() {

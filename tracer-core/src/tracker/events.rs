@@ -4,6 +4,8 @@
 //! table may have told the same fact before. Each record carries what the kernel side remembers of the whole life, so
 //! the end alone is enough to count a life whose opening was lost.
 
+use std::num::{NonZeroU32, NonZeroU64};
+
 use super::{Slot, Tracker};
 use crate::event::{Event, ProcessEvent, ProcessEventKind, Role, SocketEvent, SocketEventKind, Task};
 use crate::socket::{Began, Opener, Socket};
@@ -103,9 +105,7 @@ impl Tracker {
             && event.at >= socket.last_event
         {
             socket.last_event = event.at;
-            socket.state = event.new_state;
-            socket.state_since = Began::At(event.at);
-            socket.closer = event.closer.or(socket.closer);
+            socket.set_state(event.new_state, Began::At(event.at));
         }
         if event.new_state == TcpState::CloseWait { Effect::PeerClosed } else { Effect::Closing }
     }
@@ -124,7 +124,7 @@ impl Tracker {
             self.settle(slot, event);
             self.tombstones.bury_event(event);
             let Some(socket) = self.remove(slot, event.at) else { return Effect::Ignored };
-            let began = match socket.began {
+            let began = match socket.began() {
                 Began::At(began) => Some(began),
                 Began::Before(_) => None,
             };
@@ -161,15 +161,15 @@ impl Tracker {
     /// The live socket this event is about: by kernel address if the life matches, else by tuple if no event has
     /// claimed that socket yet and the life can be the same.
     fn find(&self, event: &SocketEvent) -> Option<Slot> {
-        if let Some(slot) = self.by_sk.get(&event.sk)
-            && let Some(socket) = self.socket(*slot)
+        if let Some(slot) = self.sockets.by_sk(event.sk)
+            && let Some(socket) = self.socket(slot)
             && same_life(socket, event)
         {
-            return Some(*slot);
+            return Some(slot);
         }
-        let slot = *self.by_tuple.get(&event.tuple)?;
+        let slot = self.sockets.by_tuple(&event.tuple)?;
         let socket = self.socket(slot)?;
-        let unclaimed = socket.sk.is_none_or(|sk| sk == event.sk);
+        let unclaimed = socket.sk.is_none_or(|sk| sk.get() == event.sk);
         (unclaimed && same_life(socket, event) && !self.tombstones.holds(event)).then_some(slot)
     }
 
@@ -177,20 +177,20 @@ impl Tracker {
     /// the address was not reused yet: the ring has the opening before it, and an end that was earlier is before it,
     /// too.
     fn find_accepted(&self, event: &SocketEvent) -> Option<Slot> {
-        let slot = self.by_sk.get(&event.sk).or_else(|| self.by_tuple.get(&event.tuple))?;
-        let socket = self.socket(*slot)?;
+        let slot = self.sockets.by_sk(event.sk).or_else(|| self.sockets.by_tuple(&event.tuple))?;
+        let socket = self.socket(slot)?;
         let same = socket.tuple == event.tuple
             && socket.role == event.role
-            && socket.sk.is_none_or(|sk| sk == event.sk)
-            && (socket.inode.is_none() || socket.inode == event.inode);
-        same.then_some(*slot)
+            && socket.sk.is_none_or(|sk| sk.get() == event.sk)
+            && (socket.inode.is_none() || inode_of(socket) == event.inode);
+        same.then_some(slot)
     }
 
     /// Starts a life. Whatever occupies its address or tuple is over, and its end was lost; unless that is a later
     /// life, and then this event is late and tells of one that is over: its own end counts it.
     fn begin(&mut self, event: &SocketEvent, established: BootNs) -> Option<Slot> {
-        let occupants = [self.by_sk.get(&event.sk).copied(), self.by_tuple.get(&event.tuple).copied()];
-        let is_later = |slot: &Slot| self.socket(*slot).is_some_and(|socket| socket.began.moment() > established);
+        let occupants = [self.sockets.by_sk(event.sk), self.sockets.by_tuple(&event.tuple)];
+        let is_later = |slot: &Slot| self.socket(*slot).is_some_and(|socket| socket.began().moment() > established);
         if occupants.iter().flatten().any(is_later) {
             return None;
         }
@@ -215,14 +215,13 @@ impl Tracker {
 
     fn open(&mut self, event: &SocketEvent, established: BootNs) -> Option<Slot> {
         let endpoint = self.endpoint_of(&event.tuple, event.role);
-        let place = (event.tuple, event.role, endpoint);
-        let slot = self.insert(Socket {
-            last_event: event.at,
-            sk: Some(event.sk),
-            inode: event.inode,
-            look: self.looks,
-            ..Socket::new(place, TcpState::Established, Began::At(established), established)
-        })?;
+        let began = Began::At(established);
+        let mut socket = Socket::new((event.tuple, event.role, endpoint), TcpState::Established, began, established);
+        socket.last_event = event.at;
+        socket.sk = NonZeroU64::new(event.sk);
+        socket.inode = event.inode.and_then(NonZeroU32::new);
+        socket.look = self.looks;
+        let slot = self.insert(socket)?;
         self.link(slot, event);
         Some(slot)
     }
@@ -236,7 +235,7 @@ impl Tracker {
                 self.upgrade(slot, event, event.at);
                 // It was established some time before this.
                 if let Some(socket) = self.socket_mut(slot) {
-                    socket.began = Began::Before(event.at);
+                    socket.set_began(Began::Before(event.at));
                 }
             }
             _ => self.link(slot, event),
@@ -247,11 +246,10 @@ impl Tracker {
     fn upgrade(&mut self, slot: Slot, event: &SocketEvent, established: BootNs) {
         let Some(socket) = self.socket_mut(slot) else { return };
         let was_open = socket.is_open();
-        socket.began = Began::At(established);
+        socket.set_began(Began::At(established));
         if !was_open {
-            socket.state = TcpState::Established;
-            socket.state_since = Began::At(established);
-            let (endpoint, account) = (socket.endpoint, socket.account);
+            socket.set_state(TcpState::Established, Began::At(established));
+            let (endpoint, account) = (socket.endpoint(), socket.account);
             self.book_open(endpoint, account, established);
         }
         self.link(slot, event);
@@ -261,15 +259,13 @@ impl Tracker {
     fn link(&mut self, slot: Slot, event: &SocketEvent) {
         let Some(socket) = self.socket_mut(slot) else { return };
         socket.last_event = socket.last_event.max(event.at);
-        socket.closer = socket.closer.or(event.closer);
-        socket.inode = socket.inode.or(event.inode);
-        if let (Began::Before(_), Some(established), true) = (socket.began, event.established, socket.is_open()) {
-            socket.began = Began::At(established);
+        socket.inode = socket.inode.or(event.inode.and_then(NonZeroU32::new));
+        if let (Began::Before(_), Some(established), true) = (socket.began(), event.established, socket.is_open()) {
+            socket.set_began(Began::At(established));
         }
         if socket.sk.is_none() {
-            socket.sk = Some(event.sk);
             // Whatever had the address before is over; the next looks end it.
-            self.by_sk.insert(event.sk, slot);
+            self.sockets.set_sk(slot, event.sk);
         }
         let Some(task) = event.opener else { return };
         let Some(socket) = self.socket_mut(slot) else { return };
@@ -290,12 +286,12 @@ impl Tracker {
 
 /// Whether the event can be about this life.
 fn same_life(socket: &Socket, event: &SocketEvent) -> bool {
-    if let (Some(known), Some(told)) = (socket.inode, event.inode)
+    if let (Some(known), Some(told)) = (inode_of(socket), event.inode)
         && known != told
     {
         return false;
     }
-    match (event.established, socket.began) {
+    match (event.established, socket.began()) {
         // The moment of establishment names a life that both sides saw begin.
         (Some(established), Began::At(began)) => established == began,
         // Found by a look at the table: the same if it was established by then, or was still connecting.
@@ -304,9 +300,16 @@ fn same_life(socket: &Socket, event: &SocketEvent) -> bool {
         (None, Began::Before(seen)) => event.birth.is_none_or(|birth| birth <= seen),
         // The kernel side had no room to remember it: the address and the tuple are the life's, if it began before.
         (None, Began::At(began)) => {
-            event.birth.is_none() && event.at > began && socket.sk == Some(event.sk) && socket.tuple == event.tuple
+            event.birth.is_none()
+                && event.at > began
+                && socket.sk.is_some_and(|sk| sk.get() == event.sk)
+                && socket.tuple == event.tuple
         }
     }
+}
+
+fn inode_of(socket: &Socket) -> Option<u32> {
+    socket.inode.map(NonZeroU32::get)
 }
 
 /// Whether the life that this end closes ever was established: the kernel side may have missed the moment.

@@ -5,10 +5,11 @@
 
 mod events;
 mod reconcile;
+mod sockets;
 mod tombstones;
 mod view;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Bound;
 
@@ -23,6 +24,7 @@ use crate::process::{Account, Process};
 use crate::snapshot::{Completeness, Limit, Loss};
 use crate::socket::{Opener, Socket};
 use crate::time::BootNs;
+use sockets::{Slot, Sockets};
 use tombstones::Tombstones;
 
 /// How much the tracker keeps.
@@ -57,19 +59,13 @@ pub struct EndpointRule {
     pub database: Option<String>,
 }
 
-/// Index of a live socket.
-type Slot = usize;
-
 /// The state of the host's database connections.
 #[derive(Debug)]
 pub struct Tracker {
     bounds: Bounds,
     ports: PortMap,
     rules: BTreeMap<SocketAddr, EndpointRule>,
-    sockets: Vec<Option<Socket>>,
-    free: Vec<Slot>,
-    by_tuple: HashMap<Tuple, Slot>,
-    by_sk: HashMap<u64, Slot>,
+    sockets: Sockets,
     endpoints: Vec<Endpoint>,
     endpoint_index: BTreeMap<(Option<SocketAddr>, Role), usize>,
     processes: BTreeMap<ProcessId, Process>,
@@ -80,7 +76,7 @@ pub struct Tracker {
     tombstones: Tombstones,
     loss: Loss,
     lost_at: Option<BootNs>,
-    looks: u64,
+    looks: u32,
     unreadable_processes: u32,
 }
 
@@ -92,10 +88,7 @@ impl Tracker {
             bounds,
             ports,
             rules,
-            sockets: Vec::new(),
-            free: Vec::new(),
-            by_tuple: HashMap::new(),
-            by_sk: HashMap::new(),
+            sockets: Sockets::default(),
             endpoints: Vec::new(),
             endpoint_index: BTreeMap::new(),
             processes: BTreeMap::new(),
@@ -112,7 +105,7 @@ impl Tracker {
 
     /// Live sockets, those still connecting included, in no particular order.
     pub fn sockets(&self) -> impl Iterator<Item = &Socket> {
-        self.sockets.iter().flatten()
+        self.sockets.iter()
     }
 
     /// Endpoints by index.
@@ -285,41 +278,28 @@ impl Tracker {
 
     /// Who opened or accepted the live socket at that kernel address, if that was seen.
     fn opener_of(&self, sk: u64) -> Option<Opener> {
-        self.by_sk.get(&sk).and_then(|slot| self.socket(*slot)).and_then(|socket| socket.opener)
+        self.sockets.get(self.sockets.by_sk(sk)?)?.opener
     }
 
     fn socket(&self, slot: Slot) -> Option<&Socket> {
-        self.sockets.get(slot).and_then(Option::as_ref)
+        self.sockets.get(slot)
     }
 
     fn socket_mut(&mut self, slot: Slot) -> Option<&mut Socket> {
-        self.sockets.get_mut(slot).and_then(Option::as_mut)
+        self.sockets.get_mut(slot)
     }
 
     /// Takes a new life in; `None` (counted) if there is no room.
     fn insert(&mut self, socket: Socket) -> Option<Slot> {
-        if self.by_tuple.len() >= self.bounds.sockets {
+        if self.sockets.len() >= self.bounds.sockets {
             self.loss.tracker_full += 1;
             self.lost_at = Some(socket.last_event.max(socket.first_seen));
             return None;
         }
-        let (tuple, sk) = (socket.tuple, socket.sk);
-        let slot = match self.free.pop() {
-            Some(slot) => slot,
-            None => {
-                self.sockets.push(None);
-                self.sockets.len() - 1
-            }
-        };
         if socket.is_open() {
-            self.book_open(socket.endpoint, socket.account, socket.began.moment());
+            self.book_open(socket.endpoint(), socket.account, socket.began().moment());
         }
-        self.sockets[slot] = Some(socket);
-        self.by_tuple.insert(tuple, slot);
-        if let Some(sk) = sk {
-            self.by_sk.insert(sk, slot);
-        }
-        Some(slot)
+        Some(self.sockets.insert(socket))
     }
 
     /// Books the life on a process, once.
@@ -329,7 +309,7 @@ impl Tracker {
             return;
         }
         socket.account = Some(id);
-        let (endpoint, open) = (socket.endpoint, socket.is_open());
+        let (endpoint, open) = (socket.endpoint(), socket.is_open());
         if let Some(account) = self.account_mut(id, endpoint)
             && open
         {
@@ -339,30 +319,15 @@ impl Tracker {
 
     /// Ends a life and books it: closed if it was open, failed if it never was.
     fn remove(&mut self, slot: Slot, at: BootNs) -> Option<Socket> {
-        let socket = self.sockets.get_mut(slot).and_then(Option::take)?;
-        self.free.push(slot);
-        // A later life may have taken over either.
-        if self.by_tuple.get(&socket.tuple) == Some(&slot) {
-            self.by_tuple.remove(&socket.tuple);
-        }
-        self.unlink_sk(slot, socket.sk);
+        let socket = self.sockets.remove(slot)?;
         self.tombstones.bury(&socket, at);
-        self.book_end(socket.endpoint, socket.account, socket.role, socket.is_open(), at);
+        self.book_end(socket.endpoint(), socket.account, socket.role, socket.is_open(), at);
         if let (Some(id), Some(active)) = (socket.account, socket.last_active())
-            && let Some(account) = self.account_mut(id, socket.endpoint)
+            && let Some(account) = self.account_mut(id, socket.endpoint())
         {
             account.last_active = account.last_active.max(Some(active));
         }
         Some(socket)
-    }
-
-    /// Forgets which kernel address a slot has, if the address is still its own.
-    fn unlink_sk(&mut self, slot: Slot, sk: Option<u64>) {
-        if let Some(sk) = sk
-            && self.by_sk.get(&sk) == Some(&slot)
-        {
-            self.by_sk.remove(&sk);
-        }
     }
 
     fn book_open(&mut self, endpoint: usize, account: Option<ProcessId>, at: BootNs) {

@@ -4,6 +4,7 @@
 //! The caller applies every event older than the look's end before the look itself.
 
 use std::collections::BTreeMap;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use super::{Slot, Tracker};
@@ -28,7 +29,7 @@ impl Tracker {
     /// can skip a live socket whose hash bucket changed, so a socket is ended only when two looks in a row miss it.
     pub fn apply_inventory(&mut self, inventory: Inventory) -> bool {
         let first = self.looks == 0;
-        self.looks += 1;
+        self.looks = self.looks.saturating_add(1);
         let missed_before = self.loss.missed_opens + self.loss.missed_closes;
         let Inventory { started, finished, netns, sockets, unreadable_processes } = inventory;
         for row in sockets {
@@ -47,7 +48,7 @@ impl Tracker {
     }
 
     fn apply_row(&mut self, row: SocketRow, started: BootNs, finished: BootNs, first: bool) {
-        let known = self.by_tuple.get(&row.tuple).copied();
+        let known = self.sockets.by_tuple(&row.tuple);
         let slot = match known.map(|slot| (slot, self.compare(slot, &row))) {
             Some((slot, SameLife::No)) => {
                 // The old life ended and the new one began before this look, and both events were lost.
@@ -77,8 +78,8 @@ impl Tracker {
     fn compare(&self, slot: Slot, row: &SocketRow) -> SameLife {
         let Some(socket) = self.socket(slot) else { return SameLife::No };
         let same = match (socket.cookie, socket.inode) {
-            (Some(cookie), _) => Some(cookie == row.cookie),
-            (None, Some(inode)) if row.inode != 0 => Some(u64::from(inode) == row.inode),
+            (Some(cookie), _) => Some(cookie.get() == row.cookie),
+            (None, Some(inode)) if row.inode != 0 => Some(u64::from(inode.get()) == row.inode),
             // An open connection does not go back to connecting.
             _ if socket.is_open() && !row.state.is_open() => Some(false),
             _ => None,
@@ -96,9 +97,8 @@ impl Tracker {
     fn forget_beginning(&mut self, slot: Slot, finished: BootNs) {
         let Some(socket) = self.socket_mut(slot) else { return };
         socket.opener = None;
-        socket.began = Began::Before(finished);
-        let sk = socket.sk.take();
-        self.unlink_sk(slot, sk);
+        socket.set_began(Began::Before(finished));
+        self.sockets.unset_sk(slot);
     }
 
     /// A socket that no event announced.
@@ -120,23 +120,22 @@ impl Tracker {
         let look = self.looks;
         let Some(socket) = self.socket_mut(slot) else { return };
         socket.look = look;
-        socket.absent = None;
-        socket.cookie = Some(row.cookie);
-        socket.inode = u32::try_from(row.inode).ok().filter(|inode| *inode != 0).or(socket.inode);
-        if let Some(info) = row.info {
+        socket.set_absent(None);
+        socket.cookie = NonZeroU64::new(row.cookie);
+        socket.inode = u32::try_from(row.inode).ok().and_then(NonZeroU32::new).or(socket.inode);
+        if let Some(info) = &row.info {
             socket.retransmits = socket.retransmits.max(info.retransmits);
+            socket.counters = Some(info.into());
+            socket.counters_at = finished;
         }
-        socket.info = row.info.or(socket.info);
-        socket.info_at = finished;
         socket.holders = row.holders;
         socket.holders.sort_unstable();
         // An event during or after the look knows the newer state.
         let was_open = socket.is_open();
         if socket.last_event < started && socket.state != row.state {
-            socket.state = row.state;
-            socket.state_since = Began::Before(finished);
+            socket.set_state(row.state, Began::Before(finished));
         }
-        let (endpoint, account, is_open) = (socket.endpoint, socket.account, socket.is_open());
+        let (endpoint, account, is_open) = (socket.endpoint(), socket.account, socket.is_open());
         let holders: Vec<ProcessId> = socket.holders.iter().map(|holder| holder.process).collect();
         let active = socket.last_active();
         if !was_open && is_open {
@@ -162,7 +161,7 @@ impl Tracker {
     fn connected_unseen(&mut self, slot: Slot, endpoint: usize, account: Option<ProcessId>, at: BootNs) {
         self.loss.missed_opens += 1;
         if let Some(socket) = self.socket_mut(slot) {
-            socket.began = Began::Before(at);
+            socket.set_began(Began::Before(at));
         }
         self.book_open(endpoint, account, at);
     }
@@ -174,15 +173,14 @@ impl Tracker {
         let after_loss = self.lost_at.is_some();
         let mut suspects = false;
         let mut gone: Vec<Slot> = Vec::new();
-        for (slot, socket) in self.sockets.iter_mut().enumerate() {
-            let Some(socket) = socket else { continue };
+        for (slot, socket) in self.sockets.iter_mut() {
             let young = socket.first_seen.max(socket.last_event) >= started;
             if socket.tuple.netns() != netns || socket.look == look || young {
                 continue;
             }
-            match socket.absent {
+            match socket.absent() {
                 None => {
-                    socket.absent = Some(Absence { since: started, after_loss });
+                    socket.set_absent(Some(Absence { since: started, after_loss }));
                     suspects = true;
                 }
                 Some(absence) if absence.after_loss || started.since(absence.since) >= IN_FLIGHT => gone.push(slot),
@@ -204,12 +202,12 @@ impl Tracker {
     fn count_in_use(&mut self, now: BootNs) {
         let mut by_endpoint = vec![0u32; self.endpoints.len()];
         let mut by_account = BTreeMap::<(ProcessId, usize), u32>::new();
-        for socket in self.sockets.iter().flatten().filter(|socket| socket.is_open() && socket.in_use()) {
-            if let Some(count) = by_endpoint.get_mut(socket.endpoint) {
+        for socket in self.sockets.iter().filter(|socket| socket.is_open() && socket.in_use()) {
+            if let Some(count) = by_endpoint.get_mut(socket.endpoint()) {
                 *count += 1;
             }
             if let Some(id) = socket.account {
-                *by_account.entry((id, socket.endpoint)).or_default() += 1;
+                *by_account.entry((id, socket.endpoint())).or_default() += 1;
             }
         }
         for (endpoint, in_use) in self.endpoints.iter_mut().zip(by_endpoint) {

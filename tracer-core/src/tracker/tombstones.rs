@@ -37,8 +37,8 @@ impl Tombstones {
 
     /// A life that the tracker knew.
     pub(super) fn bury(&mut self, socket: &Socket, at: BootNs) {
-        let life = match (socket.sk, socket.began) {
-            (Some(sk), Began::At(began)) => Some((sk, began.0)),
+        let life = match (socket.sk, socket.began()) {
+            (Some(sk), Began::At(began)) => Some((sk.get(), began.0)),
             _ => None,
         };
         self.add(life, Some(socket.tuple), at);
@@ -52,8 +52,8 @@ impl Tombstones {
 
     /// A buried life whose own end may still be told.
     pub(super) fn mark_early(&mut self, socket: &Socket) {
-        if let (Some(sk), Began::At(began)) = (socket.sk, socket.began) {
-            self.early.insert((sk, began.0));
+        if let (Some(sk), Began::At(began)) = (socket.sk, socket.began()) {
+            self.early.insert((sk.get(), began.0));
         }
     }
 

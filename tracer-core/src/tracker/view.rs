@@ -1,6 +1,7 @@
 //! The tracker as a snapshot, in the shape users script against. Ordered, so that the same state gives the same bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 
 use super::{Effect, Tracker};
 use crate::detect::Store;
@@ -39,15 +40,15 @@ impl Tracker {
         let mut by_state = vec![BTreeMap::<TcpState, u32>::new(); self.endpoints.len()];
         let mut open_by = OpenBy::new();
         for socket in self.sockets() {
-            if let Some(states) = by_state.get_mut(socket.endpoint) {
+            if let Some(states) = by_state.get_mut(socket.endpoint()) {
                 *states.entry(socket.state).or_default() += 1;
             }
             if let Some(id) = socket.responsible().filter(|_| socket.is_open()) {
-                *open_by.entry((id, socket.endpoint)).or_default() += 1;
+                *open_by.entry((id, socket.endpoint())).or_default() += 1;
             }
         }
         let mut sockets: Vec<&Socket> = self.sockets().collect();
-        sockets.sort_unstable_by_key(|socket| (socket.began.moment(), socket.tuple));
+        sockets.sort_unstable_by_key(|socket| (socket.began().moment(), socket.tuple));
         Snapshot {
             schema: SNAPSHOT_SCHEMA.to_owned(),
             captured_at: anchor.wall(now),
@@ -197,9 +198,9 @@ impl Tracker {
     }
 
     fn connection_view(&self, socket: &Socket, now: BootNs, anchor: &WallAnchor) -> Connection {
-        let endpoint = self.endpoints.get(socket.endpoint);
-        let info = socket.info.unwrap_or_default();
-        let (opened_at, age) = match socket.began {
+        let endpoint = self.endpoints.get(socket.endpoint());
+        let seen = socket.counters;
+        let (opened_at, age) = match socket.began() {
             Began::At(at) => (Some(anchor.wall(at)), Age::Exact),
             Began::Before(_) => (None, Age::AtLeast),
         };
@@ -212,23 +213,23 @@ impl Tracker {
             database: endpoint.map(|endpoint| endpoint.database.clone()).unwrap_or_default(),
             role: socket.role,
             state: socket.state,
-            state_since: match socket.state_since {
+            state_since: match socket.state_since() {
                 Began::At(at) => Some(anchor.wall(at)),
                 Began::Before(_) => None,
             },
             opened_at,
-            age_s: now.since(socket.began.moment()).as_secs(),
+            age_s: now.since(socket.began().moment()).as_secs(),
             age,
             opener: socket.opener.map(|opener| Opener { pid: opener.id.pid, comm: opener.comm.to_text() }),
             holders: socket.holders.iter().map(|holder| HolderFd { pid: holder.process.pid, fd: holder.fd }).collect(),
             idle_s: socket.last_active().map(|at| now.since(at).as_secs()),
-            bytes_sent: info.bytes_sent,
-            bytes_received: info.bytes_received,
-            srtt_us: info.srtt_us,
+            bytes_sent: seen.map_or(0, |seen| seen.bytes_sent),
+            bytes_received: seen.map_or(0, |seen| seen.bytes_received),
+            srtt_us: seen.and_then(|seen| seen.srtt_us).map(NonZeroU32::get),
             retransmits: socket.retransmits,
-            consecutive_rtos: info.consecutive_rtos,
-            unacked: info.unacked,
-            keepalive: info.keepalive,
+            consecutive_rtos: seen.map_or(0, |seen| seen.consecutive_rtos),
+            unacked: seen.map_or(0, |seen| seen.unacked),
+            keepalive: seen.and_then(|seen| seen.keepalive),
         }
     }
 }

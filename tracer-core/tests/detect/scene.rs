@@ -154,7 +154,7 @@ impl Scene {
                 inode: u64::from(*port),
                 cookie: u64::from(*port),
                 info: None,
-                holders: vec![Holder { process, fd: 3 }],
+                holders: [Holder { process, fd: 3 }].into_iter().collect(),
             }
         });
         let sockets = rows.collect();

@@ -17,7 +17,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use tracer_core::event::{Role, Tuple};
-use tracer_core::inventory::{Certainty, Inventory, SocketRow};
+use tracer_core::inventory::{Certainty, Holders, Inventory, SocketRow};
 use tracer_core::ports::PortMap;
 use tracer_core::time::BootNs;
 
@@ -115,7 +115,7 @@ pub fn collect(request: &Request<'_>, now: impl Fn() -> BootNs) -> Result<Invent
             inode: u64::from(row.inode),
             cookie: row.cookie,
             info: row.info,
-            holders: Vec::new(),
+            holders: Holders::default(),
         })
     });
     let mut inventory = Inventory { started, finished, netns, sockets: sockets.collect(), unreadable_processes: 0 };
