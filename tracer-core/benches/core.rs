@@ -12,7 +12,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use tracer_core::decode::decode;
 use tracer_core::detect::{DetectConfig, Store};
 use tracer_core::event::{Comm, Event, ProcessId, Role, SocketEvent, SocketEventKind, Task, Totals, Tuple};
-use tracer_core::inventory::{Certainty, Holder, Inventory, SocketInfo, SocketRow};
+use tracer_core::inventory::{Certainty, Holder, Inventory, SocketInfo, SocketRow, Table};
 use tracer_core::ports::PortMap;
 use tracer_core::snapshot::{Host, Limit, LimitSource, Mode};
 use tracer_core::tcp::TcpState;
@@ -79,13 +79,8 @@ fn row(number: u32) -> SocketRow {
 }
 
 fn look(count: u32, at: u64) -> Inventory {
-    Inventory {
-        started: BootNs(at),
-        finished: BootNs(at + SECOND / 10),
-        netns: NETNS,
-        sockets: (0..count).map(row).collect(),
-        unreadable_processes: 0,
-    }
+    let sockets = (0..count).map(row).collect();
+    Inventory::of(Table { netns: NETNS, started: BootNs(at), finished: BootNs(at + SECOND / 10), sockets })
 }
 
 /// A tracker that events and a look have told of so many live connections.
@@ -199,7 +194,7 @@ fn photographing(criterion: &mut Criterion) {
         boot_id: String::new(),
         socklife_version: String::new(),
     };
-    let about = About { host, mode: Mode::Ebpf, started: BootNs(SECOND), probes: Vec::new() };
+    let about = About { host, mode: Mode::Ebpf, started: BootNs(SECOND), probes: Vec::new(), host_pids: true };
     let store = Store::default();
     let mut group = criterion.benchmark_group("snapshot");
     group.sample_size(10);

@@ -1,5 +1,10 @@
-//! What the kernel says is true right now: the socket table and who holds which descriptor. Gathered by
-//! `tracer-user`'s inventory, applied by the tracker.
+//! What the kernel says is true right now: the socket tables of all network namespaces and who holds which descriptor.
+//! Gathered by `tracer-user`'s inventory, applied by the tracker.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -8,20 +13,69 @@ use crate::event::{ProcessId, Role, Tuple};
 use crate::tcp::TcpState;
 use crate::time::BootNs;
 
-/// One look at the socket table of one network namespace, every full socket with a watched port (no listeners, no
-/// TIME_WAIT, no request sockets).
+/// One look at the host.
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
-    /// Before the first byte of the dump was asked for.
+    /// Before the first namespace was looked for.
     pub started: BootNs,
-    /// After the last byte of the dump arrived (holders are read later).
+    /// After the last byte of the last table arrived (holders are read later).
     pub finished: BootNs,
-    /// Inode number of the network namespace.
-    pub netns: u32,
-    /// The sockets, in the kernel's order.
-    pub sockets: Vec<SocketRow>,
+    /// The tables that were read, one a namespace.
+    pub tables: Vec<Table>,
+    /// Namespaces (inode numbers) that are there and could not be entered or read: nothing is known of their sockets.
+    pub unreachable: Vec<u32>,
+    /// Sockets that were asked for by their inode number, and who has them open: perhaps nobody.
+    pub held: BTreeMap<u64, Vec<Holder>>,
     /// Processes whose descriptors could not be read: their sockets appear without that holder.
     pub unreadable_processes: u32,
+    /// /proc hides the processes of others (`hidepid`): nobody knows how many hold what.
+    pub hidden_processes: bool,
+    /// Database servers found listening on ports that were not watched; they are from the next look on.
+    pub recognized: Vec<RecognizedPort>,
+    /// Such servers found after the bound was reached, since the start; their ports are not watched.
+    pub recognized_without_room: u32,
+}
+
+/// The socket table of one network namespace: every full socket with a watched port (no listeners, no TIME_WAIT, no
+/// request sockets).
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// Before the first byte of the dump was asked for.
+    pub started: BootNs,
+    /// After its last byte arrived.
+    pub finished: BootNs,
+    /// The sockets, in the kernel's order.
+    pub sockets: Vec<SocketRow>,
+}
+
+/// A port that is watched because a database server listens on it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct RecognizedPort {
+    /// The port, watched in every network namespace.
+    pub port: u16,
+    /// Which database, by its program.
+    pub database: String,
+    /// The program's file name.
+    pub program: String,
+    /// The process that listened when it was found.
+    pub pid: u32,
+    /// Inode number of the network namespace it listened in.
+    pub netns: u32,
+}
+
+impl Inventory {
+    /// A look that found this one namespace, and everybody readable.
+    #[must_use]
+    pub fn of(table: Table) -> Self {
+        Self { started: table.started, finished: table.finished, tables: vec![table], ..Self::default() }
+    }
+
+    /// Every row of every table.
+    pub fn sockets(&self) -> impl Iterator<Item = &SocketRow> {
+        self.tables.iter().flat_map(|table| &table.sockets)
+    }
 }
 
 /// One socket of the table.

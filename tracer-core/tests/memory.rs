@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tracer_core::event::{Comm, Event, ProcessId, Role, SocketEvent, SocketEventKind, Task, Totals, Tuple};
-use tracer_core::inventory::{Certainty, Holder, Inventory, SocketInfo, SocketRow};
+use tracer_core::inventory::{Certainty, Holder, Inventory, SocketInfo, SocketRow, Table};
 use tracer_core::ports::PortMap;
 use tracer_core::socket::BYTES_PER_CONNECTION;
 use tracer_core::tcp::TcpState;
@@ -89,7 +89,7 @@ fn look(at: u64, rows: u32) -> Inventory {
         holders: [Holder { process: process(number), fd: number }].into_iter().collect(),
     };
     let sockets = (0..rows).map(row).collect();
-    Inventory { started: BootNs(at), finished: BootNs(at + 1), netns: 7, sockets, unreadable_processes: 0 }
+    Inventory::of(Table { netns: 7, started: BootNs(at), finished: BootNs(at + 1), sockets })
 }
 
 /// One test: another one in this process would be counted, too.

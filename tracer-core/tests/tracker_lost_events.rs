@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use tracer_core::event::{Comm, Event, ProcessId, Role, SocketEvent, SocketEventKind as K, Task, Totals, Tuple};
-use tracer_core::inventory::{Certainty, Holder, Inventory, SocketRow};
+use tracer_core::inventory::{Certainty, Holder, Inventory, SocketRow, Table};
 use tracer_core::ports::PortMap;
 use tracer_core::snapshot::Loss;
 use tracer_core::tcp::TcpState::{self, Close, CloseWait, Established, FinWait1, FinWait2, LastAck, SynSent};
@@ -58,13 +58,7 @@ fn row(port: u16, state: TcpState, cookie: u64, inode: u64, holder: bool) -> Soc
     }
 }
 fn look(t: &mut Tracker, at: u64, rows: Vec<SocketRow>) -> bool {
-    t.apply_inventory(Inventory {
-        started: BootNs(at),
-        finished: BootNs(at + 1),
-        netns: 7,
-        sockets: rows,
-        unreadable_processes: 0,
-    })
+    t.apply_inventory(Inventory::of(Table { netns: 7, started: BootNs(at), finished: BootNs(at + 1), sockets: rows }))
 }
 fn tracker() -> Tracker {
     let mut t = Tracker::new(Bounds::default(), PortMap::default(), BTreeMap::new());

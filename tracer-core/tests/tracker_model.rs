@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use proptest::prelude::*;
 use tracer_core::event::{Comm, Event, ProcessId, Role, SocketEvent, SocketEventKind, Task, Totals, Tuple};
-use tracer_core::inventory::{Certainty, Holder, Inventory, SocketRow};
+use tracer_core::inventory::{Certainty, Holder, Inventory, SocketRow, Table};
 use tracer_core::ports::PortMap;
 use tracer_core::snapshot::Loss;
 use tracer_core::socket::Began;
@@ -210,8 +210,7 @@ impl Kernel {
             holders: [Holder { process: process(truth.process), fd: 3 }].into_iter().collect(),
         };
         let sockets = self.live.iter().map(row).collect();
-        let inventory = Inventory { started, finished, netns: NETNS, sockets, unreadable_processes: 0 };
-        self.tracker.apply_inventory(inventory);
+        self.tracker.apply_inventory(Inventory::of(Table { netns: NETNS, started, finished, sockets }));
     }
 
     /// Two looks far enough apart that nothing can be on the way any more.

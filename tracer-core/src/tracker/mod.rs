@@ -7,6 +7,7 @@ mod events;
 mod reconcile;
 mod sockets;
 mod tombstones;
+mod unseen;
 mod view;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,9 +17,10 @@ use std::ops::Bound;
 pub use events::Effect;
 pub use view::{About, event_line};
 
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Place};
 use crate::event::{ProcessId, Role, Tuple};
 use crate::identity::Identity;
+use crate::inventory::RecognizedPort;
 use crate::ports::PortMap;
 use crate::process::{Account, Process};
 use crate::snapshot::{Completeness, Limit, Loss};
@@ -26,6 +28,7 @@ use crate::socket::{Opener, Socket};
 use crate::time::BootNs;
 use sockets::{Slot, Sockets};
 use tombstones::Tombstones;
+use unseen::Sight;
 
 /// How much the tracker keeps.
 #[derive(Clone, Copy, Debug)]
@@ -64,10 +67,13 @@ pub struct EndpointRule {
 pub struct Tracker {
     bounds: Bounds,
     ports: PortMap,
+    recognized: Vec<RecognizedPort>,
+    /// The network namespace whose loopback addresses need no suffix.
+    home: Option<u32>,
     rules: BTreeMap<SocketAddr, EndpointRule>,
     sockets: Sockets,
     endpoints: Vec<Endpoint>,
-    endpoint_index: BTreeMap<(Option<SocketAddr>, Role), usize>,
+    endpoint_index: BTreeMap<(Option<Place>, Role), usize>,
     processes: BTreeMap<ProcessId, Process>,
     ended: VecDeque<ProcessId>,
     unidentified: Vec<ProcessId>,
@@ -77,7 +83,7 @@ pub struct Tracker {
     loss: Loss,
     lost_at: Option<BootNs>,
     looks: u32,
-    unreadable_processes: u32,
+    sight: Sight,
 }
 
 impl Tracker {
@@ -87,6 +93,8 @@ impl Tracker {
         Self {
             bounds,
             ports,
+            recognized: Vec::new(),
+            home: None,
             rules,
             sockets: Sockets::default(),
             endpoints: Vec::new(),
@@ -99,8 +107,14 @@ impl Tracker {
             loss: Loss::default(),
             lost_at: None,
             looks: 0,
-            unreadable_processes: 0,
+            sight: Sight::default(),
         }
+    }
+
+    /// Tells the observer's network namespace: a loopback address in any other one is another database. Call it before
+    /// anything is applied; without it loopback addresses are one wherever they are seen.
+    pub fn set_home(&mut self, netns: u32) {
+        self.home = Some(netns);
     }
 
     /// Live sockets, those still connecting included, in no particular order.
@@ -114,10 +128,10 @@ impl Tracker {
         &self.endpoints
     }
 
-    /// The endpoint of that address and side.
+    /// The endpoint of that place and side.
     #[must_use]
-    pub fn endpoint(&self, addr: SocketAddr, role: Role) -> Option<(usize, &Endpoint)> {
-        let index = *self.endpoint_index.get(&(Some(addr), role))?;
+    pub fn endpoint(&self, place: impl Into<Place>, role: Role) -> Option<(usize, &Endpoint)> {
+        let index = *self.endpoint_index.get(&(Some(place.into()), role))?;
         self.endpoints.get(index).map(|endpoint| (index, endpoint))
     }
 
@@ -139,6 +153,7 @@ impl Tracker {
         match (self.looks, self.lost_at) {
             (0, _) => Completeness::Unknown,
             (_, Some(_)) => Completeness::LowerBound,
+            (_, None) if self.sight.is_obstructed() => Completeness::LowerBound,
             (_, None) => Completeness::Exact,
         }
     }
@@ -254,26 +269,32 @@ impl Tracker {
 
     /// Index of the endpoint, made if there is room, else of the one called `other`.
     fn endpoint_of(&mut self, tuple: &Tuple, role: Role) -> usize {
-        let addr = tuple.database(role);
-        if let Some(index) = self.endpoint_index.get(&(Some(addr), role)) {
+        let place = self.place(tuple, role);
+        if let Some(index) = self.endpoint_index.get(&(Some(place), role)) {
             return *index;
         }
-        let addr = if self.endpoints.len() < self.bounds.endpoints { Some(addr) } else { None };
-        if let Some(index) = self.endpoint_index.get(&(addr, role)) {
+        let place = if self.endpoints.len() < self.bounds.endpoints { Some(place) } else { None };
+        if let Some(index) = self.endpoint_index.get(&(place, role)) {
             return *index;
         }
-        let rule = addr.and_then(|addr| self.rules.get(&addr));
-        let by_port = addr.and_then(|addr| self.ports.database(addr.port()));
+        // What the user says of a loopback address is meant for the namespace the daemon is in.
+        let rule = place.filter(|place| place.netns.is_none()).and_then(|place| self.rules.get(&place.addr));
+        let by_port = place.and_then(|place| self.ports.database(place.addr.port()));
         let database = rule.and_then(|rule| rule.database.as_deref()).or(by_port).unwrap_or("other").to_owned();
-        let mut endpoint = Endpoint::new(addr, role, database);
+        let mut endpoint = Endpoint::new(place, role, database);
         if let Some(rule) = rule {
             endpoint.name.clone_from(&rule.name);
             endpoint.limit = rule.limit;
         }
         self.endpoints.push(endpoint);
         let index = self.endpoints.len() - 1;
-        self.endpoint_index.insert((addr, role), index);
+        self.endpoint_index.insert((place, role), index);
         index
+    }
+
+    /// Where the database at one end of this connection is.
+    fn place(&self, tuple: &Tuple, role: Role) -> Place {
+        Place::new(tuple.database(role), tuple.netns(), self.home)
     }
 
     /// Who opened or accepted the live socket at that kernel address, if that was seen.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{Slot, Tracker};
 use crate::event::ProcessId;
-use crate::inventory::{Certainty, Inventory, SocketRow};
+use crate::inventory::{Certainty, Holders, Inventory, SocketRow};
 use crate::socket::{Absence, Began, Socket};
 use crate::time::BootNs;
 
@@ -25,19 +25,25 @@ enum SameLife {
 }
 
 impl Tracker {
-    /// Takes one look at the socket table in. True if another should follow at once: the kernel's dump is not atomic and
+    /// Takes one look at the host in. True if another should follow at once: the kernel's dump is not atomic and
     /// can skip a live socket whose hash bucket changed, so a socket is ended only when two looks in a row miss it.
     pub fn apply_inventory(&mut self, inventory: Inventory) -> bool {
         let first = self.looks == 0;
         self.looks = self.looks.saturating_add(1);
         let missed_before = self.loss.missed_opens + self.loss.missed_closes;
-        let Inventory { started, finished, netns, sockets, unreadable_processes } = inventory;
-        for row in sockets {
-            self.apply_row(row, started, finished, first);
+        let (started, finished) = (inventory.started, inventory.finished);
+        let before = self.sight.renew(&inventory);
+        for table in inventory.tables {
+            // With no loss known, what nobody told of in a namespace out of sight until now is older than its sight.
+            let first = first || (!before.has_seen(table.netns) && self.lost_at.is_none());
+            for row in table.sockets {
+                self.apply_row(row, table.started, table.finished, first);
+            }
         }
-        let suspects = self.remove_absent(netns, started);
+        self.apply_held(&inventory.held);
+        let suspects = self.remove_absent(started);
         self.count_in_use(finished);
-        self.unreadable_processes = unreadable_processes;
+        self.take_recognized(inventory.recognized);
         if !first && self.loss.missed_opens + self.loss.missed_closes > missed_before {
             self.loss.resyncs += 1;
         }
@@ -108,7 +114,8 @@ impl Tracker {
             return None;
         }
         // Connects in progress are not announced by events.
-        if !first && row.state.is_open() {
+        let new_port = self.sight.is_new_port(row.tuple.database(row.role).port());
+        if !first && !new_port && row.state.is_open() {
             self.loss.missed_opens += 1;
         }
         let endpoint = self.endpoint_of(&row.tuple, row.role);
@@ -128,32 +135,40 @@ impl Tracker {
             socket.counters = Some(info.into());
             socket.counters_at = finished;
         }
-        socket.holders = row.holders;
-        socket.holders.sort_unstable();
         // An event during or after the look knows the newer state.
         let was_open = socket.is_open();
         if socket.last_event < started && socket.state != row.state {
             socket.set_state(row.state, Began::Before(finished));
         }
         let (endpoint, account, is_open) = (socket.endpoint(), socket.account, socket.is_open());
-        let holders: Vec<ProcessId> = socket.holders.iter().map(|holder| holder.process).collect();
         let active = socket.last_active();
         if !was_open && is_open {
             self.connected_unseen(slot, endpoint, account, finished);
         }
-        for holder in &holders {
-            if let Some(process) = self.process_mut(*holder) {
-                process.seen_look = look;
-            }
-        }
-        if let Some(first) = holders.first() {
-            self.assign_account(slot, *first);
-        }
+        self.take_holders(slot, row.holders);
         let account = self.socket(slot).and_then(|socket| socket.account);
         if let (Some(id), Some(active)) = (account, active)
             && let Some(account) = self.account_mut(id, endpoint)
         {
             account.last_active = account.last_active.max(Some(active));
+        }
+    }
+
+    /// Who has it open now.
+    pub(super) fn take_holders(&mut self, slot: Slot, mut holders: Holders) {
+        holders.sort_unstable();
+        let look = self.looks;
+        for holder in holders.iter() {
+            if let Some(process) = self.process_mut(holder.process) {
+                process.seen_look = look;
+            }
+        }
+        let first = holders.first().map(|holder| holder.process);
+        if let Some(socket) = self.socket_mut(slot) {
+            socket.holders = holders;
+        }
+        if let Some(first) = first {
+            self.assign_account(slot, first);
         }
     }
 
@@ -168,27 +183,33 @@ impl Tracker {
 
     /// Ends what this look and the one before did not see: its end was lost. What is younger than the look was not there
     /// to be seen. True if something is missing for the first time.
-    fn remove_absent(&mut self, netns: u32, started: BootNs) -> bool {
+    fn remove_absent(&mut self, look_started: BootNs) -> bool {
         let look = self.looks;
+        let sight = &self.sight;
         let after_loss = self.lost_at.is_some();
         let mut suspects = false;
-        let mut gone: Vec<Slot> = Vec::new();
+        let mut gone: Vec<(Slot, BootNs)> = Vec::new();
         for (slot, socket) in self.sockets.iter_mut() {
+            let Some(started) = sight.absent_since(socket.tuple.netns(), look_started) else { continue };
             let young = socket.first_seen.max(socket.last_event) >= started;
-            if socket.tuple.netns() != netns || socket.look == look || young {
+            if socket.look == look || young {
                 continue;
             }
+            let patience = sight.patience(socket, IN_FLIGHT);
             match socket.absent() {
-                None => {
+                Some(absence) if absence.after_loss || started.since(absence.since) >= patience => {
+                    gone.push((slot, started));
+                }
+                // Its end may still be on the way.
+                Some(_) if !after_loss || patience == IN_FLIGHT => {}
+                // Missing for the first time, or since before its end may have been lost.
+                _ => {
                     socket.set_absent(Some(Absence { since: started, after_loss }));
                     suspects = true;
                 }
-                Some(absence) if absence.after_loss || started.since(absence.since) >= IN_FLIGHT => gone.push(slot),
-                // Its end may still be on the way.
-                Some(_) => {}
             }
         }
-        for slot in gone {
+        for (slot, started) in gone {
             if let Some(socket) = self.remove(slot, started)
                 && socket.is_open()
             {

@@ -62,6 +62,11 @@ impl Sockets {
         self.chunks.0.iter().flatten().flatten()
     }
 
+    pub(super) fn numbered(&self) -> impl Iterator<Item = (Slot, &Socket)> {
+        let numbered = (0..).zip(self.chunks.0.iter().flatten());
+        numbered.filter_map(|(slot, socket)| socket.as_ref().map(|socket| (slot, socket)))
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Slot, &mut Socket)> {
         let numbered = (0..).zip(self.chunks.0.iter_mut().flatten());
         numbered.filter_map(|(slot, socket)| socket.as_mut().map(|socket| (slot, socket)))

@@ -28,6 +28,8 @@ pub struct About {
     pub started: BootNs,
     /// Which hook delivers which fact.
     pub probes: Vec<Probe>,
+    /// Whether pids are those of the initial pid namespace.
+    pub host_pids: bool,
 }
 
 /// Counts of one process on one endpoint as they are now, by who answers for each socket.
@@ -67,7 +69,13 @@ impl Tracker {
                     (Mode::Poll, Completeness::Exact) => Completeness::LowerBound,
                     (_, completeness) => completeness,
                 },
-                unreadable_processes: self.unreadable_processes,
+                unreadable_processes: self.sight.unreadable_processes,
+                hidden_processes: self.sight.hidden_processes,
+                host_pids: about.host_pids,
+                namespaces: u32::try_from(self.sight.tables.len()).unwrap_or(u32::MAX),
+                unreachable_namespaces: u32::try_from(self.sight.unreachable.len()).unwrap_or(u32::MAX),
+                recognized_ports: self.recognized.clone(),
+                recognized_without_room: self.sight.recognized_without_room,
                 findings_without_room: store.without_room(),
             },
             endpoints: self.endpoint_views(by_state, now, anchor),
@@ -142,6 +150,7 @@ impl Tracker {
         });
         snapshot::Process {
             pid: process.id.pid,
+            ns_pid: identity.and_then(|identity| identity.ns_pid),
             start_time: anchor.wall(process.id.start()),
             comm: process.name(),
             exe: identity.and_then(|identity| identity.exe.clone()),
@@ -265,16 +274,16 @@ pub fn event_line(tracker: &Tracker, event: &Event, effect: Effect, anchor: &Wal
     };
     // A failed attempt was never in the tracker: only the event knows.
     let opener = opener.or(event.opener.map(|task| socket::Opener { id: task.id, comm: task.comm }));
-    let addr = event.tuple.database(event.role);
-    let database = match tracker.endpoint(addr, event.role) {
+    let place = tracker.place(&event.tuple, event.role);
+    let database = match tracker.endpoint(place, event.role) {
         Some((_, endpoint)) => endpoint.database.clone(),
-        None => tracker.ports.database(addr.port()).unwrap_or("other").to_owned(),
+        None => tracker.ports.database(place.addr.port()).unwrap_or("other").to_owned(),
     };
     Some(EventLine {
         schema: EVENT_SCHEMA.to_owned(),
         event: name,
         at: anchor.wall(event.at),
-        endpoint: addr.to_string(),
+        endpoint: place.to_string(),
         database,
         role: event.role,
         local: event.tuple.local().to_string(),

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use tracer_core::event::{Event, Role, SocketEvent};
-use tracer_core::inventory::{Inventory, SocketRow};
+use tracer_core::inventory::{Inventory, SocketRow, Table};
 use tracer_core::ports::PortMap;
 use tracer_core::snapshot::{Completeness, Loss};
 use tracer_core::socket::{Began, Socket};
@@ -200,27 +200,12 @@ impl World {
         // Whatever was in the ring when the look ended comes before it.
         self.carry(keep_story)?;
         self.note_loss();
-        let mut again = false;
-        for netns in NAMESPACES {
-            let sockets = rows.iter().filter(|(_, row)| row.tuple.netns() == netns).map(|(_, row)| row.clone());
-            let inventory = Inventory {
-                started: BootNs(look.started),
-                finished: BootNs(finished),
-                netns,
-                sockets: sockets.collect(),
-                unreadable_processes: 0,
-            };
-            again |= self.tracker.apply_inventory(inventory);
-            if keep_story {
-                self.tell(format!(
-                    "{} look {}..{finished} in {netns}: {}",
-                    self.kernel.now,
-                    look.started,
-                    rows_brief(&rows)
-                ));
-            }
-            self.check_counts()?;
+        let inventory = inventory(look.started, finished, rows.iter().map(|(_, row)| row.clone()));
+        let again = self.tracker.apply_inventory(inventory);
+        if keep_story {
+            self.tell(format!("{} look {}..{finished}: {}", self.kernel.now, look.started, rows_brief(&rows)));
         }
+        self.check_counts()?;
         if again {
             self.next_look = self.kernel.now;
         }
@@ -243,24 +228,11 @@ impl World {
     fn whole_look(&mut self) {
         let (started, finished) = (self.kernel.now + 1, self.kernel.now + 2);
         self.kernel.now += 3;
-        for netns in NAMESPACES {
-            let rows = self.kernel.live.iter().filter(|id| {
-                let life = &self.kernel.lives[**id];
-                life.tuple.netns() == netns
-            });
-            let rows = rows.map(|id| SocketRow {
-                holders: self.kernel.lives[*id].holders.iter().copied().collect(),
-                ..self.kernel.row(*id)
-            });
-            let inventory = Inventory {
-                started: BootNs(started),
-                finished: BootNs(finished),
-                netns,
-                sockets: rows.collect(),
-                unreadable_processes: 0,
-            };
-            self.tracker.apply_inventory(inventory);
-        }
+        let rows = self.kernel.live.iter().map(|id| SocketRow {
+            holders: self.kernel.lives[*id].holders.iter().copied().collect(),
+            ..self.kernel.row(*id)
+        });
+        self.tracker.apply_inventory(inventory(started, finished, rows));
         self.ask_proc();
     }
 
@@ -393,7 +365,7 @@ impl World {
             return Err(format!("nothing was lost, and yet {:?}", self.tracker.loss()));
         }
         for endpoint in self.tracker.endpoints() {
-            let Some(addr) = endpoint.addr else { continue };
+            let Some(addr) = endpoint.place.map(|place| place.addr) else { continue };
             let truth = self.kernel.totals.get(&(addr, endpoint.role)).copied().unwrap_or_default();
             let told =
                 Count { opened: endpoint.opened_total, closed: endpoint.closed_total, failed: endpoint.failed_total };
@@ -421,6 +393,16 @@ impl World {
         }
         Ok(())
     }
+}
+
+fn inventory(started: u64, finished: u64, rows: impl Iterator<Item = SocketRow>) -> Inventory {
+    let (started, finished) = (BootNs(started), BootNs(finished));
+    let mut tables = NAMESPACES.map(|netns| Table { netns, started, finished, sockets: Vec::new() });
+    for row in rows {
+        let table = tables.iter_mut().find(|table| table.netns == row.tuple.netns());
+        table.unwrap().sockets.push(row);
+    }
+    Inventory { started, finished, tables: tables.into(), ..Inventory::default() }
 }
 
 /// Whether the socket can be what the tracker knows of this life.
