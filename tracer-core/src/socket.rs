@@ -146,6 +146,12 @@ pub struct Socket {
     pub retransmits: u32,
     /// Number of the last look that saw it.
     pub look: u32,
+    /// It began when it was first seen or later: which is not known any more.
+    pub(crate) doubted: bool,
+    /// A look told its inode number.
+    pub(crate) inode_seen: bool,
+    /// A look found it open, and no event has told of it yet.
+    pub(crate) unannounced: bool,
     /// As a [`Began`]: `Before` for an absence after a loss; 0 for none.
     absent: PackedBegan,
 }
@@ -174,6 +180,9 @@ impl Socket {
             counters_at: BootNs(0),
             retransmits: 0,
             look: 0,
+            doubted: false,
+            inode_seen: false,
+            unannounced: false,
             absent: PackedBegan(0),
         }
     }

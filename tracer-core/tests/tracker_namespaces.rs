@@ -209,10 +209,13 @@ fn what_a_namespace_held_before_it_came_into_sight_was_not_missed() {
     late.apply_inventory(look(vec![table(HOME, 3 * S, vec![]), table(AWAY, 3 * S, vec![away(1001)])]));
     assert_eq!(late.loss().missed_opens, 0);
     late.apply_inventory(look(vec![table(HOME, 4 * S, vec![]), table(AWAY, 4 * S, vec![away(1001), away(1002)])]));
+    assert_eq!(late.loss().missed_opens, 0, "it may be told yet");
+    late.apply_inventory(look(vec![table(HOME, 7 * S, vec![]), table(AWAY, 7 * S, vec![away(1001), away(1002)])]));
     assert_eq!(late.loss().missed_opens, 1, "in sight, every opening is told");
     let mut lossy = tracker();
     lossy.note_loss(Loss { ring_full: 1, ..Loss::default() }, BootNs(2 * S));
     lossy.apply_inventory(look(vec![table(HOME, 3 * S, vec![]), table(AWAY, 3 * S, vec![away(1001)])]));
+    lossy.apply_inventory(look(vec![table(HOME, 6 * S, vec![]), table(AWAY, 6 * S, vec![away(1001)])]));
     assert_eq!(lossy.loss().missed_opens, 1, "with a loss known it may be that");
 }
 
@@ -237,6 +240,7 @@ fn what_a_recognized_port_had_before_is_filled_in_and_not_missed() {
     tracker.apply_inventory(look(vec![table(HOME, 4 * S, rows)]));
     assert_eq!((counts(&tracker)[0].1, tracker.loss().missed_opens), (3, 0));
     let rows = vec![at_port(1000), at_port(1001), at_port(1002), at_port(1003)];
-    tracker.apply_inventory(look(vec![table(HOME, 5 * S, rows)]));
+    tracker.apply_inventory(look(vec![table(HOME, 5 * S, rows.clone())]));
+    tracker.apply_inventory(look(vec![table(HOME, 8 * S, rows)]));
     assert_eq!((counts(&tracker)[0].1, tracker.loss().missed_opens), (4, 1));
 }

@@ -75,9 +75,13 @@ impl Tracker {
         if self.tombstones.holds(event) {
             return Effect::Ignored;
         }
-        if let Some(slot) = self.find(event) {
-            let known_by_event = self.socket(slot).is_some_and(|socket| socket.sk.is_some() && socket.is_open());
+        if let Some(slot) = self.find(event).or_else(|| self.reclaim(event)) {
+            let is_told = |socket: &Socket| matches!(socket.began(), Began::At(_)) || event.established.is_none();
+            let known_by_event =
+                self.socket(slot).is_some_and(|socket| socket.sk.is_some() && socket.is_open() && is_told(socket));
             if known_by_event {
+                // Who accepted it may be news.
+                self.link(slot, event);
                 return Effect::Ignored;
             }
             self.upgrade(slot, event, established);
@@ -87,13 +91,15 @@ impl Tracker {
     }
 
     fn apply_accept(&mut self, event: &SocketEvent) -> Effect {
-        let Some(slot) = self.find_accepted(event) else { return Effect::Ignored };
+        let Some(slot) = self.find_accepted(event).or_else(|| self.begin_accepted(event)) else {
+            return Effect::Ignored;
+        };
         self.link(slot, event);
         Effect::Accepted
     }
 
     fn apply_state(&mut self, event: &SocketEvent) -> Effect {
-        let slot = match self.find(event) {
+        let slot = match self.find(event).or_else(|| self.reclaim(event)) {
             Some(slot) => slot,
             None => match self.revive(event) {
                 Some(slot) => slot,
@@ -102,9 +108,8 @@ impl Tracker {
         };
         self.settle(slot, event);
         if let Some(socket) = self.socket_mut(slot)
-            && event.at >= socket.last_event
+            && event.at >= socket.state_since().moment()
         {
-            socket.last_event = event.at;
             socket.set_state(event.new_state, Began::At(event.at));
         }
         if event.new_state == TcpState::CloseWait { Effect::PeerClosed } else { Effect::Closing }
@@ -120,24 +125,29 @@ impl Tracker {
     }
 
     fn apply_end(&mut self, event: &SocketEvent) -> Effect {
-        if let Some(slot) = self.find(event) {
+        let was_attempt = self.tombstones.was_attempt(event);
+        if was_attempt {
+            self.loss.missed_closes = self.loss.missed_closes.saturating_sub(1);
+        }
+        if let Some(slot) = self.find(event).or_else(|| self.reclaim(event)) {
             self.settle(slot, event);
-            self.tombstones.bury_event(event);
-            let Some(socket) = self.remove(slot, event.at) else { return Effect::Ignored };
+            let Some(socket) = self.remove(slot, event) else { return Effect::Ignored };
             let began = match socket.began() {
                 Began::At(began) => Some(began),
                 Began::Before(_) => None,
             };
             return if socket.is_open() { Effect::Closed { began, opener: socket.opener } } else { Effect::Failed };
         }
-        if self.tombstones.holds(event) {
-            if self.tombstones.was_early(event) {
-                self.loss.missed_closes = self.loss.missed_closes.saturating_sub(1);
-            }
+        if let Some(unannounced) = self.tombstones.was_early(event) {
+            self.loss.missed_closes = self.loss.missed_closes.saturating_sub(1);
+            self.loss.missed_opens = self.loss.missed_opens.saturating_sub(u64::from(unannounced));
+            return Effect::Ignored;
+        }
+        if self.tombstones.holds(event) || self.too_late(event) {
             return Effect::Ignored;
         }
         self.tombstones.bury_event(event);
-        if event.established.is_none() && event.birth.is_none() {
+        if event.established.is_none() && event.birth.is_none() && !was_attempt {
             return Effect::Ignored;
         }
         // The opening was lost, or there never was one: the record tells the whole life.
@@ -164,44 +174,98 @@ impl Tracker {
         if let Some(slot) = self.sockets.by_sk(event.sk)
             && let Some(socket) = self.socket(slot)
             && same_life(socket, event)
+            && (matches!(socket.began(), Began::At(_)) || !self.tombstones.holds(event))
         {
             return Some(slot);
         }
         let slot = self.sockets.by_tuple(&event.tuple)?;
         let socket = self.socket(slot)?;
         let unclaimed = socket.sk.is_none_or(|sk| sk.get() == event.sk);
-        (unclaimed && same_life(socket, event) && !self.tombstones.holds(event)).then_some(slot)
+        // A socket that a look found, and an older event: it may be of an earlier life whose end is still to be told.
+        let late = socket.sk.is_none() && event.at < socket.first_seen;
+        let doubtful = late
+            && match event.role {
+                // A client's inode number would tell; it has none any more.
+                Role::Client => socket.inode.is_none(),
+                Role::Server => self.last_loss.is_some_and(|lost| event.established.is_some_and(|at| lost >= at)),
+            };
+        (unclaimed && !doubtful && same_life(socket, event) && !self.tombstones.holds(event)).then_some(slot)
+    }
+
+    /// A socket that a look found and that a late event of an earlier life claimed: it was there when this later one of
+    /// its tuple had begun, so this is its life.
+    fn reclaim(&mut self, event: &SocketEvent) -> Option<Slot> {
+        let established = event.established?;
+        let slot = self.sockets.by_tuple(&event.tuple)?;
+        let socket = self.socket(slot)?;
+        let Began::At(claimed) = socket.began() else { return None };
+        let is_its = claimed < established
+            && established <= socket.first_seen
+            && event.at >= socket.last_event
+            && socket.role == event.role
+            && (socket.inode.is_none() || event.inode.is_none() || inode_of(socket) == event.inode)
+            && !self.tombstones.holds(event);
+        if !is_its {
+            return None;
+        }
+        let socket = self.socket_mut(slot)?;
+        socket.set_began(Began::At(established));
+        socket.opener = None;
+        socket.inode = socket.inode.filter(|_| socket.inode_seen);
+        self.sockets.set_sk(slot, event.sk);
+        Some(slot)
     }
 
     /// The socket that was accepted. The record does not say which life it is of, but the process had the descriptor, so
     /// the address was not reused yet: the ring has the opening before it, and an end that was earlier is before it,
     /// too.
     fn find_accepted(&self, event: &SocketEvent) -> Option<Slot> {
-        let slot = self.sockets.by_sk(event.sk).or_else(|| self.sockets.by_tuple(&event.tuple))?;
+        let slot = self.sockets.by_tuple(&event.tuple)?;
         let socket = self.socket(slot)?;
-        let same = socket.tuple == event.tuple
-            && socket.role == event.role
+        // Without an inode number nobody had accepted it when a look saw it first.
+        let since = match socket.began() {
+            Began::At(began) => began,
+            Began::Before(_) => socket.first_seen,
+        };
+        let same = socket.role == event.role
             && socket.sk.is_none_or(|sk| sk.get() == event.sk)
-            && (socket.inode.is_none() || inode_of(socket) == event.inode);
+            && socket.inode.map_or(event.at >= since, |inode| Some(inode.get()) == event.inode);
         same.then_some(slot)
+    }
+
+    /// A connection whose accept is the first that is told of it: it was established some time before.
+    fn begin_accepted(&mut self, event: &SocketEvent) -> Option<Slot> {
+        let is_over = self.tombstones.ended_at(&event.tuple).is_some_and(|ended| ended >= event.at);
+        if is_over || !event.old_state.is_open() || self.tombstones.holds(event) || self.too_late(event) {
+            return None;
+        }
+        self.vacate(event, event.at)?;
+        self.open(event, event.old_state, Began::Before(event.at))
     }
 
     /// Starts a life. Whatever occupies its address or tuple is over, and its end was lost; unless that is a later
     /// life, and then this event is late and tells of one that is over: its own end counts it.
     fn begin(&mut self, event: &SocketEvent, established: BootNs) -> Option<Slot> {
+        if self.too_late(event) {
+            return None;
+        }
+        self.vacate(event, established)?;
+        self.open(event, TcpState::Established, Began::At(established))
+    }
+
+    /// Makes room at the event's address and tuple for a life that began at that moment.
+    fn vacate(&mut self, event: &SocketEvent, began: BootNs) -> Option<()> {
         let occupants = [self.sockets.by_sk(event.sk), self.sockets.by_tuple(&event.tuple)];
-        let is_later = |slot: &Slot| self.socket(*slot).is_some_and(|socket| socket.began().moment() > established);
+        let alive_at = |socket: &Socket| socket.first_seen.max(socket.last_event);
+        let is_later = |slot: &Slot| self.socket(*slot).is_some_and(|socket| alive_at(socket) > began);
         if occupants.iter().flatten().any(is_later) {
             return None;
         }
         for slot in occupants.into_iter().flatten() {
             // The kernel frees a tuple a moment before it reports the end: that may come after this opening.
-            if let Some(socket) = self.remove(slot, event.birth.unwrap_or(established)) {
-                self.loss.missed_closes += 1;
-                self.tombstones.mark_early(&socket);
-            }
+            self.end_unseen(slot, event.birth.unwrap_or(began));
         }
-        self.open(event, established)
+        Some(())
     }
 
     /// An opening that was lost, told by a later event of the same life.
@@ -213,10 +277,9 @@ impl Tracker {
         self.begin(event, established)
     }
 
-    fn open(&mut self, event: &SocketEvent, established: BootNs) -> Option<Slot> {
+    fn open(&mut self, event: &SocketEvent, state: TcpState, began: Began) -> Option<Slot> {
         let endpoint = self.endpoint_of(&event.tuple, event.role);
-        let began = Began::At(established);
-        let mut socket = Socket::new((event.tuple, event.role, endpoint), TcpState::Established, began, established);
+        let mut socket = Socket::new((event.tuple, event.role, endpoint), state, began, began.moment());
         socket.last_event = event.at;
         socket.sk = NonZeroU64::new(event.sk);
         socket.inode = event.inode.and_then(NonZeroU32::new);
@@ -259,6 +322,7 @@ impl Tracker {
     fn link(&mut self, slot: Slot, event: &SocketEvent) {
         let Some(socket) = self.socket_mut(slot) else { return };
         socket.last_event = socket.last_event.max(event.at);
+        socket.unannounced = false;
         socket.inode = socket.inode.or(event.inode.and_then(NonZeroU32::new));
         if let (Began::Before(_), Some(established), true) = (socket.began(), event.established, socket.is_open()) {
             socket.set_began(Began::At(established));
@@ -291,11 +355,20 @@ fn same_life(socket: &Socket, event: &SocketEvent) -> bool {
     {
         return false;
     }
+    // Addresses are reused: an end that was before the life was known is another's, and so is anything before a look
+    // that saw it connecting.
+    let is_older = event.at < socket.first_seen && (event.kind == SocketEventKind::End || !socket.is_open());
+    if is_older || socket.role != event.role || !same_ends(socket, event) {
+        return false;
+    }
     match (event.established, socket.began()) {
         // The moment of establishment names a life that both sides saw begin.
         (Some(established), Began::At(began)) => established == began,
         // Found by a look at the table: the same if it was established by then, or was still connecting.
-        (Some(established), Began::Before(seen)) => established <= seen || !socket.is_open(),
+        (Some(established), Began::Before(seen)) => {
+            let too_old = socket.doubted && established < socket.first_seen;
+            !too_old && (established <= seen || !socket.is_open())
+        }
         // The kernel side saw no establishment: older than the tracing, or still connecting.
         (None, Began::Before(seen)) => event.birth.is_none_or(|birth| birth <= seen),
         // The kernel side had no room to remember it: the address and the tuple are the life's, if it began before.
@@ -310,6 +383,13 @@ fn same_life(socket: &Socket, event: &SocketEvent) -> bool {
 
 fn inode_of(socket: &Socket) -> Option<u32> {
     socket.inode.map(NonZeroU32::get)
+}
+
+/// Whether both are between the same ends; at its end a socket may have lost its port.
+fn same_ends(socket: &Socket, event: &SocketEvent) -> bool {
+    let (known, told) = (socket.tuple.local(), event.tuple.local());
+    socket.tuple == event.tuple
+        || (told.port() == 0 && known.ip() == told.ip() && socket.tuple.remote() == event.tuple.remote())
 }
 
 /// Whether the life that this end closes ever was established: the kernel side may have missed the moment.

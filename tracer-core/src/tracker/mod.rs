@@ -18,7 +18,7 @@ pub use events::Effect;
 pub use view::{About, event_line};
 
 use crate::endpoint::{Endpoint, Place};
-use crate::event::{ProcessId, Role, Tuple};
+use crate::event::{ProcessId, Role, SocketEvent, Tuple};
 use crate::identity::Identity;
 use crate::inventory::RecognizedPort;
 use crate::ports::PortMap;
@@ -82,6 +82,8 @@ pub struct Tracker {
     tombstones: Tombstones,
     loss: Loss,
     lost_at: Option<BootNs>,
+    /// The latest loss that was noted, looked up since or not.
+    last_loss: Option<BootNs>,
     looks: u32,
     sight: Sight,
 }
@@ -106,6 +108,7 @@ impl Tracker {
             tombstones: Tombstones::new(bounds.tombstones),
             loss: Loss::default(),
             lost_at: None,
+            last_loss: None,
             looks: 0,
             sight: Sight::default(),
         }
@@ -188,6 +191,7 @@ impl Tracker {
         let lost = self.loss != known;
         if lost {
             self.lost_at = Some(now);
+            self.last_loss = Some(now);
         }
         lost
     }
@@ -323,32 +327,53 @@ impl Tracker {
         Some(self.sockets.insert(socket))
     }
 
-    /// Books the life on a process, once.
+    /// What is told of a moment that long ago may be over, and its end forgotten: it is not taken in, and counted.
+    fn too_late(&mut self, event: &SocketEvent) -> bool {
+        let late = self.tombstones.may_have_forgotten(event.at);
+        if late {
+            self.loss.tracker_full += 1;
+            self.lost_at = self.lost_at.max(Some(event.at));
+        }
+        late
+    }
+
+    /// Books the life on a process: the opener if it is known, else the first holder seen.
     fn assign_account(&mut self, slot: Slot, id: ProcessId) {
         let Some(socket) = self.socket_mut(slot) else { return };
-        if socket.account.is_some() {
+        let opener = socket.opener.map(|opener| opener.id);
+        let before = socket.account;
+        if before == Some(id) || (before.is_some() && opener != Some(id)) {
             return;
         }
         socket.account = Some(id);
         let (endpoint, open) = (socket.endpoint(), socket.is_open());
-        if let Some(account) = self.account_mut(id, endpoint)
-            && open
-        {
+        if !open {
+            return;
+        }
+        // A holder was booked what turns out to be another's.
+        if let Some(account) = before.and_then(|before| self.account_mut(before, endpoint)) {
+            account.opened_total = account.opened_total.saturating_sub(1);
+        }
+        if let Some(account) = self.account_mut(id, endpoint) {
             account.opened_total += 1;
         }
     }
 
-    /// Ends a life and books it: closed if it was open, failed if it never was.
-    fn remove(&mut self, slot: Slot, at: BootNs) -> Option<Socket> {
+    /// Ends a life by the event of its end, and books it: closed if it was open, failed if it never was.
+    fn remove(&mut self, slot: Slot, end: &SocketEvent) -> Option<Socket> {
         let socket = self.sockets.remove(slot)?;
-        self.tombstones.bury(&socket, at);
+        self.tombstones.bury(&socket, Some(end), end.at);
+        self.book_removed(&socket, end.at);
+        Some(socket)
+    }
+
+    fn book_removed(&mut self, socket: &Socket, at: BootNs) {
         self.book_end(socket.endpoint(), socket.account, socket.role, socket.is_open(), at);
         if let (Some(id), Some(active)) = (socket.account, socket.last_active())
             && let Some(account) = self.account_mut(id, socket.endpoint())
         {
             account.last_active = account.last_active.max(Some(active));
         }
-        Some(socket)
     }
 
     fn book_open(&mut self, endpoint: usize, account: Option<ProcessId>, at: BootNs) {

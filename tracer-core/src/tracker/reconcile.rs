@@ -8,7 +8,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use super::{Slot, Tracker};
-use crate::event::ProcessId;
+use crate::event::{ProcessId, Role};
 use crate::inventory::{Certainty, Holders, Inventory, SocketRow};
 use crate::socket::{Absence, Began, Socket};
 use crate::time::BootNs;
@@ -17,10 +17,18 @@ use crate::time::BootNs;
 /// absent for less than this has an end that is still in the ring.
 const IN_FLIGHT: Duration = Duration::from_secs(1);
 
+/// A connection may be told of a second after it was opened, by a record that was held back or by a read of what the
+/// kernel side remembers. One that a look found this long ago was not told at all.
+const TOLD_WITHIN: Duration = Duration::from_secs(2);
+
 /// Whether a row of the table is of the life that the tracker knows by that tuple.
 enum SameLife {
     Yes,
     No,
+    /// Its accept was told, and its opening may have been that of an earlier life.
+    YesSinceAccept,
+    /// The row may be older than the life: of one that ended during the look.
+    Stale,
     Unknown,
 }
 
@@ -42,6 +50,7 @@ impl Tracker {
         }
         self.apply_held(&inventory.held);
         let suspects = self.remove_absent(started);
+        let forgetful = self.tombstones.may_have_forgotten(started);
         self.count_in_use(finished);
         self.take_recognized(inventory.recognized);
         if !first && self.loss.missed_opens + self.loss.missed_closes > missed_before {
@@ -50,21 +59,24 @@ impl Tracker {
         if self.lost_at.is_some_and(|lost_at| lost_at < started) {
             self.lost_at = None;
         }
-        suspects
+        suspects || forgetful
     }
 
     fn apply_row(&mut self, row: SocketRow, started: BootNs, finished: BootNs, first: bool) {
         let known = self.sockets.by_tuple(&row.tuple);
-        let slot = match known.map(|slot| (slot, self.compare(slot, &row))) {
+        let slot = match known.map(|slot| (slot, self.compare(slot, &row, started))) {
             Some((slot, SameLife::No)) => {
                 // The old life ended and the new one began before this look, and both events were lost.
-                if self.remove(slot, started.minus(Duration::from_nanos(1))).is_some() {
-                    self.loss.missed_closes += 1;
-                }
+                self.end_unseen(slot, started.minus(Duration::from_nanos(1)));
                 None
             }
             Some((slot, SameLife::Unknown)) => {
                 self.forget_beginning(slot, finished);
+                Some(slot)
+            }
+            Some((_, SameLife::Stale)) => return,
+            Some((slot, SameLife::YesSinceAccept)) => {
+                self.forget_opening(slot);
                 Some(slot)
             }
             Some((slot, SameLife::Yes)) => Some(slot),
@@ -81,28 +93,43 @@ impl Tracker {
 
     /// Whether the row is of the life in the slot. Cookies and inode numbers tell lives of one tuple apart; without
     /// either, and with events lost, nothing does.
-    fn compare(&self, slot: Slot, row: &SocketRow) -> SameLife {
+    fn compare(&self, slot: Slot, row: &SocketRow, started: BootNs) -> SameLife {
         let Some(socket) = self.socket(slot) else { return SameLife::No };
+        // An open connection does not go back to connecting, but its socket may connect once more.
+        let connects = socket.is_open() && !row.state.is_open();
         let same = match (socket.cookie, socket.inode) {
+            _ if connects && socket.last_event < started => Some(false),
             (Some(cookie), _) => Some(cookie.get() == row.cookie),
             (None, Some(inode)) if row.inode != 0 => Some(u64::from(inode.get()) == row.inode),
-            // An open connection does not go back to connecting.
-            _ if socket.is_open() && !row.state.is_open() => Some(false),
+            _ if connects => Some(false),
             _ => None,
         };
+        let lost_since = self.lost_at.is_some_and(|lost_at| lost_at >= socket.first_seen);
+        let only_accept = socket.role == Role::Server && socket.cookie.is_none();
         match same {
+            Some(true) if only_accept && lost_since => SameLife::YesSinceAccept,
             Some(true) => SameLife::Yes,
+            _ if socket.first_seen >= started => SameLife::Stale,
             Some(false) => SameLife::No,
-            None if self.lost_at.is_some_and(|lost_at| lost_at >= socket.first_seen) => SameLife::Unknown,
+            None if lost_since => SameLife::Unknown,
             None => SameLife::Yes,
         }
+    }
+
+    /// Forgets when a socket was opened: it was by its last event.
+    fn forget_opening(&mut self, slot: Slot) {
+        let Some(socket) = self.socket_mut(slot) else { return };
+        socket.doubted = socket.began() == Began::At(socket.first_seen);
+        socket.set_began(Began::Before(socket.last_event));
     }
 
     /// Forgets who opened a socket and when, without booking anything: it may be a later life than the one that was
     /// told of, and a wrong process is worse than none.
     fn forget_beginning(&mut self, slot: Slot, finished: BootNs) {
         let Some(socket) = self.socket_mut(slot) else { return };
+        socket.doubted = socket.began() == Began::At(socket.first_seen);
         socket.opener = None;
+        (socket.inode, socket.inode_seen) = (None, false);
         socket.set_began(Began::Before(finished));
         self.sockets.unset_sk(slot);
     }
@@ -113,22 +140,31 @@ impl Tracker {
         if ended || row.certainty == Certainty::Doubtful {
             return None;
         }
+        if self.tombstones.may_have_forgotten(started) {
+            // It may have ended since, among more than are remembered: the next look knows.
+            self.lost_at = self.lost_at.max(Some(finished));
+            return None;
+        }
         // Connects in progress are not announced by events.
         let new_port = self.sight.is_new_port(row.tuple.database(row.role).port());
-        if !first && !new_port && row.state.is_open() {
-            self.loss.missed_opens += 1;
-        }
         let endpoint = self.endpoint_of(&row.tuple, row.role);
         let place = (row.tuple, row.role, endpoint);
-        self.insert(Socket::new(place, row.state, Began::Before(finished), started))
+        let mut socket = Socket::new(place, row.state, Began::Before(finished), started);
+        socket.unannounced = !first && !new_port && row.state.is_open();
+        self.insert(socket)
     }
 
     fn refresh(&mut self, slot: Slot, row: SocketRow, started: BootNs, finished: BootNs) {
-        let look = self.looks;
+        let (look, mut missed_opens) = (self.looks, 0);
         let Some(socket) = self.socket_mut(slot) else { return };
         socket.look = look;
         socket.set_absent(None);
+        if socket.unannounced && started.since(socket.began().moment()) >= TOLD_WITHIN {
+            socket.unannounced = false;
+            missed_opens += 1;
+        }
         socket.cookie = NonZeroU64::new(row.cookie);
+        socket.inode_seen |= row.inode != 0;
         socket.inode = u32::try_from(row.inode).ok().and_then(NonZeroU32::new).or(socket.inode);
         if let Some(info) = &row.info {
             socket.retransmits = socket.retransmits.max(info.retransmits);
@@ -142,6 +178,7 @@ impl Tracker {
         }
         let (endpoint, account, is_open) = (socket.endpoint(), socket.account, socket.is_open());
         let active = socket.last_active();
+        self.loss.missed_opens += missed_opens;
         if !was_open && is_open {
             self.connected_unseen(slot, endpoint, account, finished);
         }
@@ -174,9 +211,9 @@ impl Tracker {
 
     /// A connect that was in progress at an earlier look has been established, and its event was lost.
     fn connected_unseen(&mut self, slot: Slot, endpoint: usize, account: Option<ProcessId>, at: BootNs) {
-        self.loss.missed_opens += 1;
         if let Some(socket) = self.socket_mut(slot) {
             socket.set_began(Began::Before(at));
+            socket.unannounced = true;
         }
         self.book_open(endpoint, account, at);
     }
@@ -210,13 +247,24 @@ impl Tracker {
             }
         }
         for (slot, started) in gone {
-            if let Some(socket) = self.remove(slot, started)
-                && socket.is_open()
-            {
-                self.loss.missed_closes += 1;
-            }
+            self.end_unseen(slot, started);
         }
         suspects
+    }
+
+    /// Ends a life whose end no event told, or not yet.
+    pub(super) fn end_unseen(&mut self, slot: Slot, at: BootNs) {
+        let Some(socket) = self.sockets.remove(slot) else { return };
+        if !socket.is_open() {
+            // It failed, or it was established and closed: only its end can tell.
+            self.tombstones.bury_attempt(&socket, at);
+            self.loss.missed_closes += 1;
+            return;
+        }
+        self.tombstones.bury_early(&socket, at);
+        self.book_removed(&socket, at);
+        self.loss.missed_closes += 1;
+        self.loss.missed_opens += u64::from(socket.unannounced);
     }
 
     /// Peaks of what was in use at once, by endpoint and by process.
