@@ -8,10 +8,11 @@ use tracer_core::event::{
     Comm, Event, ProcessEvent, ProcessEventKind, ProcessId, Role, SocketEvent, SocketEventKind as Kind, Task, Totals,
     Tuple,
 };
-use tracer_core::inventory::{Certainty, Holder, SocketRow};
+use tracer_core::inventory::{Certainty, Holder, Holders, SocketRow};
 use tracer_core::tcp::TcpState::{self, Close, CloseWait, Established, FinWait1, FinWait2, LastAck, SynRecv, SynSent};
 use tracer_core::time::BootNs;
 
+use crate::life::{Count, Entry, Life, LifeId, Telling};
 use crate::rng::Rng;
 
 const PIDS: u32 = 6;
@@ -19,60 +20,6 @@ const PORTS: u16 = 5;
 /// A database elsewhere, one on this host, and that one again in a namespace of its own.
 const PLACES: [(u32, &str, &str); 3] =
     [(7, "10.0.0.9", "10.0.0.5:5432"), (7, "127.0.0.1", "127.0.0.1:3306"), (8, "::1", "[::1]:6379")];
-
-/// How the kernel side tells.
-#[derive(Clone, Copy, Debug)]
-pub struct Telling {
-    /// Openings are told as they happen, always; else never, and what lives is told by reading the map of owners.
-    pub openings: bool,
-    /// Changes of state are told, in a thousand.
-    pub states: u64,
-    /// Accepts are told, in a thousand; the map of owners learns of the rest.
-    pub accepts: u64,
-    /// Owners that find the map full, in a thousand.
-    pub map_full: u64,
-}
-
-pub type LifeId = usize;
-
-/// One life of one socket, as it truly is.
-#[derive(Clone, Debug)]
-pub struct Life {
-    pub sk: u64,
-    pub tuple: Tuple,
-    pub role: Role,
-    pub state: TcpState,
-    pub established: Option<u64>,
-    pub opener: Option<Task>,
-    pub holders: Vec<Holder>,
-    /// 0 while no process has it.
-    pub inode: u32,
-    /// The inode number it had or has.
-    pub had_inode: u32,
-    pub cookie: u64,
-    pub ended: bool,
-    /// What the kernel side remembers, if it does.
-    pub entry: Option<Entry>,
-    /// It began while it was traced and the kernel side had room for it.
-    pub traced: bool,
-    peer: Option<LifeId>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Entry {
-    birth: u64,
-    established: u64,
-    opener: Option<Task>,
-    closer: Option<ProcessId>,
-    inode: u32,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Count {
-    pub opened: u64,
-    pub closed: u64,
-    pub failed: u64,
-}
 
 pub struct Kernel {
     pub now: u64,
@@ -505,7 +452,7 @@ impl Kernel {
             inode: u64::from(life.inode),
             cookie: life.cookie,
             info: None,
-            holders: tracer_core::inventory::Holders::default(),
+            holders: Holders::default(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What happens to events on their way from the kernel to the tracker.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 
 use tracer_core::event::{Event, SocketEventKind};
 
@@ -24,9 +24,9 @@ pub struct Faults {
     pub burst: u64,
     /// An event is told twice, the second time up to seconds later.
     pub duplicate: u64,
-    /// An event is held back for less than a second, others pass it.
+    /// An event is held back for less than a second, and so are all later ones of its socket; others pass it.
     pub reorder: u64,
-    /// An event comes seconds late, after looks that knew better.
+    /// An event comes seconds late, after looks and later events of its socket that knew better.
     pub late: u64,
     /// A look misses a live socket, though never twice in a row.
     pub miss_row: u64,
@@ -37,13 +37,25 @@ pub struct Pipe {
     waiting: BinaryHeap<Reverse<(u64, usize)>>,
     sent: Vec<Event>,
     burst: u32,
+    /// When the last event of each kernel address is due.
+    due: HashMap<u64, u64>,
     pub lost: u64,
     pub late: u64,
+    pub held: u64,
 }
 
 impl Pipe {
     pub fn new(faults: Faults) -> Self {
-        Self { faults, waiting: BinaryHeap::new(), sent: Vec::new(), burst: 0, lost: 0, late: 0 }
+        Self {
+            faults,
+            waiting: BinaryHeap::new(),
+            sent: Vec::new(),
+            burst: 0,
+            due: HashMap::new(),
+            lost: 0,
+            late: 0,
+            held: 0,
+        }
     }
 
     /// Through the ring.
@@ -59,17 +71,19 @@ impl Pipe {
             self.lost += 1;
             return;
         }
-        let delay = if rng.chance(faults.late) {
+        let due = if rng.chance(faults.late) {
             self.late += 1;
-            rng.within(1_500 * MS, 20_000 * MS)
-        } else if rng.chance(faults.reorder) {
-            rng.within(1, HELD_BACK)
+            now + rng.within(1_500 * MS, 20_000 * MS)
         } else {
-            0
+            let held = if rng.chance(faults.reorder) { rng.within(1, HELD_BACK) } else { 0 };
+            self.held += u64::from(held > 0);
+            let last = self.due.entry(address(&event)).or_default();
+            *last = (now + held).max(*last);
+            *last
         };
-        self.wait(event, now + delay);
+        self.wait(event, due);
         if rng.chance(faults.duplicate) {
-            self.wait(event, now + delay + rng.within(0, 5_000 * MS));
+            self.wait(event, due + rng.within(0, 5_000 * MS));
         }
     }
 
@@ -91,5 +105,13 @@ impl Pipe {
         }
         self.waiting.pop();
         self.sent.get(number - 1).copied()
+    }
+}
+
+/// The kernel address whose events keep their order: a record is reserved in the ring before the address is reused.
+fn address(event: &Event) -> u64 {
+    match event {
+        Event::Socket(event) => event.sk,
+        Event::Process(event) => u64::from(event.task.id.pid),
     }
 }
