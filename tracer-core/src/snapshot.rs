@@ -144,6 +144,8 @@ pub struct Capture {
     pub completeness: Completeness,
     /// What the totals and series since the start are worth: a lower bound once any event was lost.
     pub totals: Completeness,
+    /// What the connections' holders are worth: a lower bound while processes cannot be read or are hidden.
+    pub holders: Completeness,
     /// Processes whose descriptors could not be read at the last look.
     pub unreadable_processes: u32,
     /// Whether /proc hides the processes of others (`hidepid`): then nobody knows how many hold what.

@@ -139,6 +139,15 @@ impl Capture {
         }
     }
 
+    /// From now on report sockets with this port on either end, too. Sockets that have it already are not announced.
+    pub fn watch_port(&mut self, port: u16) -> Result<(), CaptureError> {
+        let map = self.ebpf.map_mut("PORTS").ok_or_else(|| ports_error("missing".to_owned()))?;
+        let mut bits: Array<_, u64> = Array::try_from(map).map_err(|reason| ports_error(reason.to_string()))?;
+        let index = u32::from(port >> 6);
+        let word = bits.get(&index, 0).map_err(|reason| ports_error(reason.to_string()))?;
+        bits.set(index, word | 1 << (port & 63), 0).map_err(|reason| ports_error(reason.to_string()))
+    }
+
     /// The process is gone: its place is free again. The kernel side frees it itself if it saw the end.
     pub fn unwatch_process(&mut self, process: ProcessId) {
         if let Some(map) = &mut self.processes {
@@ -159,17 +168,20 @@ pub fn probe_host(btf: PathBuf) -> Result<Vec<Probe>, CaptureError> {
 }
 
 fn set_ports(ebpf: &mut Ebpf, ports: &PortMap) -> Result<(), CaptureError> {
-    let error = |reason: String| CaptureError::Map { map: "PORTS", reason };
-    let map = ebpf.map_mut("PORTS").ok_or_else(|| error("missing".to_owned()))?;
-    let mut bits: Array<_, u64> = Array::try_from(map).map_err(|reason| error(reason.to_string()))?;
+    let map = ebpf.map_mut("PORTS").ok_or_else(|| ports_error("missing".to_owned()))?;
+    let mut bits: Array<_, u64> = Array::try_from(map).map_err(|reason| ports_error(reason.to_string()))?;
     let mut words = std::collections::BTreeMap::<u32, u64>::new();
     for (port, _) in ports.iter() {
         *words.entry(u32::from(port >> 6)).or_default() |= 1 << (port & 63);
     }
     for (index, word) in words {
-        bits.set(index, word, 0).map_err(|reason| error(reason.to_string()))?;
+        bits.set(index, word, 0).map_err(|reason| ports_error(reason.to_string()))?;
     }
     Ok(())
+}
+
+fn ports_error(reason: String) -> CaptureError {
+    CaptureError::Map { map: "PORTS", reason }
 }
 
 /// Attaches every hook; one report a fact. A missing optional hook is reported, a missing required one is an error.

@@ -1,7 +1,7 @@
 //! The one task that owns the tracker: no locks, no shared state. Events, looks and identities come in; snapshots and
 //! changes of findings go out.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
@@ -43,6 +43,8 @@ pub struct Peers {
     pub identities: SyncSender<Ask>,
     /// Wakes the task that looks at the socket table.
     pub wanted: Arc<Notify>,
+    /// Sockets, by inode number, that the next look should ask /proc about because no table shows them.
+    pub unseen: watch::Sender<BTreeSet<u64>>,
 }
 
 /// The tracker's owner.
@@ -160,7 +162,10 @@ impl Actor {
 
     fn take_look(&mut self, inventory: Inventory) {
         let started = inventory.started;
-        let again = self.tracker.apply_inventory(inventory);
+        // What newly watched ports had before is found by the look after.
+        let new_ports = !inventory.recognized.is_empty();
+        let again = self.tracker.apply_inventory(inventory) || new_ports;
+        self.peers.unseen.send_replace(self.tracker.unseen_inodes());
         // What the look introduced did not connect or accept while it was watched: its exit is not reported yet.
         let introduced = self.tracker.take_unidentified();
         if !introduced.is_empty() {
@@ -169,7 +174,7 @@ impl Actor {
             self.identify_later(introduced);
         }
         // Two looks in a row settle what is gone; new doubts after that wait for the next round.
-        if again && !self.doubted {
+        if new_ports || (again && !self.doubted) {
             self.doubted = true;
             self.peers.wanted.notify_one();
             return;

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
 use tracer_core::event::{Event, ProcessId};
 use tracer_core::inventory::Inventory;
 
@@ -25,6 +25,8 @@ pub enum Command {
     Watch(Vec<ProcessId>),
     /// This one has ended.
     Unwatch(ProcessId),
+    /// Report sockets with these ports from now on, and say when that is so.
+    WatchPorts(Vec<u16>, oneshot::Sender<()>),
 }
 
 struct Drain {
@@ -109,6 +111,14 @@ impl Drain {
             }
             Command::Unwatch(process) => {
                 self.capture.unwatch_process(process);
+                return Ok(());
+            }
+            Command::WatchPorts(ports, done) => {
+                for port in ports {
+                    self.capture.watch_port(port)?;
+                }
+                // Fails only when the one who looks is gone.
+                let _ = done.send(());
                 return Ok(());
             }
             Command::Inventory(Ok(inventory)) => Message::Inventory(Box::new(inventory)),

@@ -125,6 +125,7 @@ pub fn snapshot(findings: Vec<Finding>) -> Snapshot {
             loss: Loss::default(),
             completeness: Completeness::Exact,
             totals: Completeness::Exact,
+            holders: Completeness::Exact,
             unreadable_processes: 0,
             hidden_processes: false,
             host_pids: true,
