@@ -10,4 +10,7 @@ mod daemon_life;
 mod events;
 mod faults;
 mod findings;
+mod holders;
 mod lifecycle;
+mod namespaces;
+mod recognized;
