@@ -17,9 +17,9 @@ mod sock_diag;
 mod tables;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use tracer_core::inventory::{Inventory, RecognizedPort};
+use tracer_core::inventory::{Holder, Inventory, RecognizedPort};
 use tracer_core::ports::PortMap;
 use tracer_core::time::BootNs;
 
@@ -200,24 +200,15 @@ impl Looker {
             |inode: u64| rows.0.contains_key(&inode) || candidates.contains_key(&inode) || also.contains(&inode);
         let idle = rows.0.is_empty() && candidates.is_empty() && also.is_empty();
         if !idle || self.looks % LOOKS_BETWEEN_PASSES == 1 {
-            let found = self.find_holders(&rows, is_wanted)?;
-            inventory.held = also.iter().map(|inode| (*inode, Vec::new())).collect();
-            for (inode, holder) in &found.holders {
-                if let Some((table, row)) = rows.0.get(inode) {
-                    let socket = inventory.tables.get_mut(*table).and_then(|table| table.sockets.get_mut(*row));
-                    if let Some(socket) = socket {
-                        socket.holders.push(*holder);
-                    }
-                }
-                if let Some(holders) = inventory.held.get_mut(inode) {
-                    holders.push(*holder);
-                }
-            }
             let proc_root = &self.settings.proc_root;
+            let found = holders::find(proc_root, &self.threads, is_wanted)?;
+            inventory.held = also.iter().map(|inode| (*inode, Vec::new())).collect();
+            rows.assign(&mut inventory, &found.holders);
             inventory.recognized = self.recognizer.judge(proc_root, &listeners, &candidates, &found.holders);
             self.unreadable_processes = found.unreadable_processes;
             self.hidden_processes = found.hidden_processes;
             self.descriptors = found.namespaces;
+            self.search_threads(&rows, &mut inventory)?;
         }
         inventory.recognized_without_room = self.recognizer.without_room();
         inventory.unreadable_processes = self.unreadable_processes;
@@ -225,30 +216,30 @@ impl Looker {
         Ok(inventory)
     }
 
-    /// One pass over all descriptors. A socket that had no holder twice in a row is searched for once among threads that
-    /// share their process' descriptors with nobody; one that had none once was probably closed between dump and pass.
-    fn find_holders(&mut self, rows: &Rows, wanted: impl Fn(u64) -> bool) -> Result<holders::Found, InventoryError> {
-        let proc_root: &Path = &self.settings.proc_root;
+    /// A socket that had no holder twice in a row is searched for once among threads that share their process'
+    /// descriptors with nobody. One that had none once was probably closed between dump and pass.
+    fn search_threads(&mut self, rows: &Rows, inventory: &mut Inventory) -> Result<(), InventoryError> {
         if self.looks.is_multiple_of(LOOKS_BETWEEN_PASSES) {
             self.threads.clear();
             self.ownerless.clear();
         }
-        let found = holders::find(proc_root, &self.threads, &wanted)?;
-        let held: HashSet<u64> = found.holders.iter().map(|(inode, _)| *inode).collect();
-        let without: Vec<u64> = rows.0.keys().filter(|inode| !held.contains(inode)).copied().collect();
-        let due: HashSet<u64> =
-            without.iter().filter(|inode| self.ownerless.get(inode) == Some(&false)).copied().collect();
-        let known = |inode: &u64| self.ownerless.contains_key(inode);
-        self.ownerless = without.iter().map(|inode| (*inode, known(inode))).collect();
+        let ownerless = inventory.sockets().filter(|socket| socket.inode != 0 && socket.holders.is_empty());
+        let now: HashMap<u64, bool> =
+            ownerless.map(|socket| (socket.inode, self.ownerless.contains_key(&socket.inode))).collect();
+        let before = std::mem::replace(&mut self.ownerless, now);
+        let is_due = |(inode, searched): &(u64, bool)| !searched && self.ownerless.contains_key(inode);
+        let due: HashSet<u64> = before.into_iter().filter(is_due).map(|(inode, _)| inode).collect();
         if due.is_empty() {
-            return Ok(found);
+            return Ok(());
         }
+        let proc_root = &self.settings.proc_root;
         let threads = holders::threads_with(proc_root, |inode| due.contains(&inode))?;
-        if threads.is_empty() {
-            return Ok(found);
+        if !threads.is_empty() {
+            self.threads.extend(threads);
+            let found = holders::find(proc_root, &self.threads, |inode| due.contains(&inode))?;
+            rows.assign(inventory, &found.holders);
         }
-        self.threads.extend(threads);
-        holders::find(proc_root, &self.threads, &wanted)
+        Ok(())
     }
 }
 
@@ -262,6 +253,20 @@ impl Rows {
             table.sockets.iter().enumerate().map(move |(row, socket)| (socket.inode, (index, row)))
         });
         Self(rows.filter(|(inode, _)| *inode != 0).collect())
+    }
+
+    /// Gives each socket its holders.
+    fn assign(&self, inventory: &mut Inventory, holders: &[(u64, Holder)]) {
+        for (inode, holder) in holders {
+            let row = self.0.get(inode);
+            let socket = row.and_then(|(table, row)| inventory.tables.get_mut(*table)?.sockets.get_mut(*row));
+            if let Some(socket) = socket {
+                socket.holders.push(*holder);
+            }
+            if let Some(held) = inventory.held.get_mut(inode) {
+                held.push(*holder);
+            }
+        }
     }
 }
 

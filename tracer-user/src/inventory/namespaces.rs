@@ -175,8 +175,8 @@ impl Mounts {
     fn namespaces(&mut self, proc_root: &Path) -> &[(u32, PathBuf)] {
         let lists = self.lists.get_or_insert_with(|| lists(proc_root));
         // Each has to be asked.
-        let changed = lists.iter_mut().fold(false, |changed, list| list.refresh() || changed);
-        if changed {
+        let changed = lists.iter_mut().map(List::refresh).filter(|changed| *changed).count();
+        if changed > 0 {
             self.found = lists.iter().flat_map(|list| list.found.iter().cloned()).collect();
         }
         &self.found

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use nix::sys::socket::{setsockopt, sockopt::KeepAlive};
 use tracer_core::event::{ProcessId, Role};
