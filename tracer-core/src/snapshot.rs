@@ -97,6 +97,11 @@ pub struct Probe {
 pub struct Loss {
     /// Records that found the ring buffer full.
     pub ring_full: u64,
+    /// Of these, ends of connections: where the opening was told, a look finds the end (`missed_closes`), else the whole
+    /// life is not in the totals.
+    pub ends: u64,
+    /// Reads of kernel memory that failed: a field of a record is 0, or a record is missing.
+    pub read_failed: u64,
     /// Sockets that found the kernel side's map full.
     pub map_full: u64,
     /// Processes that found the kernel side's map full; their end shows at the next look.

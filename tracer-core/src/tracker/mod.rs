@@ -54,6 +54,8 @@ impl Default for Bounds {
 #[expect(missing_docs, reason = "the names are `Loss`'s")]
 pub struct LossBefore {
     pub ring_full: u64,
+    pub ends: u64,
+    pub read_failed: u64,
     pub map_full: u64,
     pub process_map_full: u64,
     pub program_skipped: u64,
@@ -100,6 +102,8 @@ pub struct Tracker {
     lost_at: Option<BootNs>,
     looks: u64,
     sight: Sight,
+    /// Whether events tell what happens between looks.
+    has_events: bool,
 }
 
 impl Tracker {
@@ -127,7 +131,15 @@ impl Tracker {
             lost_at: None,
             looks: 0,
             sight: Sight::default(),
+            has_events: true,
         }
+    }
+
+    /// The same for looks at the socket table alone: what they find or miss is no loss, and what happens in between is
+    /// never known.
+    #[must_use]
+    pub fn without_events(self) -> Self {
+        Self { has_events: false, ..self }
     }
 
     /// Tells the observer's network namespace: a loopback address in any other one is another database. Call it before
@@ -172,7 +184,7 @@ impl Tracker {
         match (self.looks, self.lost_at) {
             (0, _) => Completeness::Unknown,
             (_, Some(_)) => Completeness::LowerBound,
-            (_, None) if self.sight.is_obstructed() => Completeness::LowerBound,
+            _ if !self.has_events || self.sight.is_obstructed() => Completeness::LowerBound,
             (_, None) => Completeness::Exact,
         }
     }
@@ -182,6 +194,7 @@ impl Tracker {
     pub fn totals_completeness(&self) -> Completeness {
         let loss = self.loss;
         let lost = loss.ring_full
+            + loss.read_failed
             + loss.map_full
             + loss.program_skipped
             + loss.queue_full
@@ -191,7 +204,7 @@ impl Tracker {
             + loss.missed_closes;
         match (self.looks, lost) {
             (0, _) => Completeness::Unknown,
-            (_, 0) => Completeness::Exact,
+            (_, 0) if self.has_events => Completeness::Exact,
             _ => Completeness::LowerBound,
         }
     }
@@ -199,10 +212,12 @@ impl Tracker {
     /// Takes the absolute loss counts of the stages before the tracker. True if something was lost since the last call:
     /// a look at the socket table is due, and until then counts are lower bounds.
     pub fn note_loss(&mut self, before: LossBefore, now: BootNs) -> bool {
-        let LossBefore { ring_full, map_full, process_map_full, program_skipped, queue_full, decode_errors } = before;
+        let LossBefore { ring_full, ends, read_failed, map_full, .. } = before;
+        let LossBefore { process_map_full, program_skipped, queue_full, decode_errors, .. } = before;
         // A process that is not watched costs no connection.
         let known = Loss { process_map_full, ..self.loss };
-        self.loss = Loss { ring_full, map_full, program_skipped, queue_full, decode_errors, ..known };
+        self.loss =
+            Loss { ring_full, ends, read_failed, map_full, program_skipped, queue_full, decode_errors, ..known };
         let lost = self.loss != known;
         if lost {
             self.lost_at = Some(now);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::endpoints::{Resolver, overlay, parse_address, parse_port};
-use super::{CmdlinePolicy, Config, ConfigError, EndpointRule, Overrides, raw};
+use super::{CmdlinePolicy, Config, ConfigError, EndpointRule, Hooks, Overrides, raw};
 
 /// Largest configuration file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -219,6 +219,9 @@ impl Layer<'_> {
             capture.btf = PathBuf::from(path.get_ref());
         }
         capture.recognize = raw.recognize.unwrap_or(capture.recognize);
+        if let Some(hooks) = &raw.hooks {
+            capture.hooks = Hooks::from_toml(hooks.get_ref()).map_err(|why| self.source.fail(hooks.span(), why))?;
+        }
         for (port, database) in &raw.ports {
             let fail = |span, why| self.source.fail(span, format!("capture.ports: {why}"));
             let number = parse_port(port.get_ref()).map_err(|why| fail(port.span(), why))?;

@@ -4,6 +4,7 @@
 //! key or the flag. Knows no command and starts nothing; the only IO is the file and the name service.
 
 mod endpoints;
+mod hooks;
 mod layers;
 mod raw;
 #[cfg(test)]
@@ -13,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use hooks::Hooks;
 pub use tracer_core::detect::{CloseWaitLeakConfig, DetectConfig, LimitPressureConfig};
 use tracer_core::ports::PortMap;
 
@@ -54,6 +56,10 @@ pub struct CaptureConfig {
     pub recognize: bool,
     /// The running kernel's types.
     pub btf: PathBuf,
+    /// Which hooks may be used.
+    pub hooks: Hooks,
+    /// A fault for tests, which no user can switch on: so many in a hundred ends are lost as if the ring were full.
+    pub lost_ends_percent: u32,
 }
 
 impl Default for CaptureConfig {
@@ -64,6 +70,8 @@ impl Default for CaptureConfig {
             ports: PortMap::default(),
             recognize: true,
             btf: PathBuf::from(VMLINUX_BTF),
+            hooks: Hooks::default(),
+            lost_ends_percent: 0,
         }
     }
 }

@@ -24,6 +24,7 @@ pub(super) struct Capture {
     pub map_entries: Option<Spanned<i64>>,
     pub btf: Option<Spanned<String>>,
     pub recognize: Option<bool>,
+    pub hooks: Option<Spanned<toml::Value>>,
     pub ports: BTreeMap<Spanned<String>, Spanned<String>>,
 }
 

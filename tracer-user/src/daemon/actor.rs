@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tracer_core::detect::{DetectConfig, Store};
 use tracer_core::event::{Event, ProcessId};
@@ -116,6 +117,8 @@ impl Actor {
             Message::Counters { kernel, decode_errors } => {
                 self.take_loss(LossBefore {
                     ring_full: kernel.ring_full_total(),
+                    ends: kernel.ends_lost(),
+                    read_failed: kernel.read_failed,
                     map_full: kernel.map_full,
                     process_map_full: kernel.process_map_full,
                     program_skipped: kernel.program_skipped,
@@ -232,6 +235,14 @@ impl Actor {
             Request::Snapshot { fresh: false, reply } => {
                 // The client has gone.
                 let _ = reply.send(Arc::new(self.snapshot()));
+            }
+            Request::FollowEvents { reply } => {
+                // A full queue: then the next tick does it. Dropping the reply would tell the client that we stop.
+                if let Err(TrySendError::Full(drain::Command::Follow(reply))) =
+                    self.peers.drain.try_send(drain::Command::Follow(reply))
+                {
+                    let _ = reply.send(());
+                }
             }
             Request::OpenFindings { reply } => {
                 let findings = self.findings.findings(&clock::wall_anchor());
