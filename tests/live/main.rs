@@ -4,10 +4,16 @@
 //! tracer-user && cargo test -p socklife-tests --test live`. Every expected number comes from what the test itself did,
 //! from `ss` or from PostgreSQL, never from socklife.
 
+mod connects;
 mod control;
 mod counts;
 mod daemon_life;
 mod events;
 mod faults;
 mod findings;
+mod holders;
 mod lifecycle;
+mod loss;
+mod namespaces;
+mod poll;
+mod recognized;

@@ -97,6 +97,11 @@ pub struct Probe {
 pub struct Loss {
     /// Records that found the ring buffer full.
     pub ring_full: u64,
+    /// Of these, ends of connections: where the opening was told, a look finds the end (`missed_closes`), else the whole
+    /// life is not in the totals.
+    pub ends: u64,
+    /// Reads of kernel memory that failed: a field of a record is 0, or a record is missing.
+    pub read_failed: u64,
     /// Sockets that found the kernel side's map full.
     pub map_full: u64,
     /// Processes that found the kernel side's map full; their end shows at the next look.
@@ -144,6 +149,8 @@ pub struct Capture {
     pub completeness: Completeness,
     /// What the totals and series since the start are worth: a lower bound once any event was lost.
     pub totals: Completeness,
+    /// What the connections' holders are worth: a lower bound while processes cannot be read or are hidden.
+    pub holders: Completeness,
     /// Processes whose descriptors could not be read at the last look.
     pub unreadable_processes: u32,
     /// Whether /proc hides the processes of others (`hidepid`): then nobody knows how many hold what.

@@ -46,6 +46,7 @@ impl Tracker {
         match event {
             Event::Process(event) => self.apply_process(event),
             Event::Socket(event) => match event.kind {
+                SocketEventKind::Connect => self.apply_connect(event),
                 SocketEventKind::Open => self.apply_open(event),
                 SocketEventKind::Accept => self.apply_accept(event),
                 SocketEventKind::State => self.apply_state(event),
@@ -90,12 +91,28 @@ impl Tracker {
         if self.begin(event, established).is_some() { Effect::Opened } else { Effect::Ignored }
     }
 
+    /// The opening may not have been told yet: then this tells it.
     fn apply_accept(&mut self, event: &SocketEvent) -> Effect {
-        let Some(slot) = self.find_accepted(event).or_else(|| self.begin_accepted(event)) else {
-            return Effect::Ignored;
+        let known = match event.established {
+            Some(_) => self.find(event).or_else(|| self.reclaim(event)).or_else(|| self.revive(event)),
+            None => self.find_accepted(event).or_else(|| self.begin_accepted(event)),
         };
+        let Some(slot) = known else { return Effect::Ignored };
         self.link(slot, event);
         Effect::Accepted
+    }
+
+    /// A connect that hangs: a look at the socket table may know it already, but not who it is.
+    fn apply_connect(&mut self, event: &SocketEvent) -> Effect {
+        if self.tombstones.holds(event) {
+            return Effect::Ignored;
+        }
+        if let Some(slot) = self.find(event) {
+            self.link(slot, event);
+        } else if self.sockets.by_tuple(&event.tuple).is_none() {
+            self.connecting(event);
+        }
+        Effect::Ignored
     }
 
     fn apply_state(&mut self, event: &SocketEvent) -> Effect {
@@ -161,7 +178,7 @@ impl Tracker {
             self.introduce(&opener);
         }
         if open {
-            self.book_open(endpoint, account, event.at);
+            self.book_open(endpoint, account, event.established.unwrap_or(event.at));
         }
         self.book_end(endpoint, account, event.role, open, event.at);
         let opener = event.opener.map(|task| Opener { id: task.id, comm: task.comm });
@@ -216,9 +233,8 @@ impl Tracker {
         Some(slot)
     }
 
-    /// The socket that was accepted. The record does not say which life it is of, but the process had the descriptor, so
-    /// the address was not reused yet: the ring has the opening before it, and an end that was earlier is before it,
-    /// too.
+    /// The socket that was accepted, by a record that does not say which life it is of. But the process had the
+    /// descriptor, so the address was not reused yet: an end that was earlier is before it in the ring.
     fn find_accepted(&self, event: &SocketEvent) -> Option<Slot> {
         let slot = self.sockets.by_tuple(&event.tuple)?;
         let socket = self.socket(slot)?;
@@ -229,7 +245,7 @@ impl Tracker {
         };
         let same = socket.role == event.role
             && socket.sk.is_none_or(|sk| sk.get() == event.sk)
-            && socket.inode.map_or(event.at >= since, |inode| Some(inode.get()) == event.inode);
+            && socket.inode.map_or(event.at >= since, |inode| event.inode.is_none_or(|told| told == inode.get()));
         same.then_some(slot)
     }
 
@@ -287,6 +303,20 @@ impl Tracker {
         let slot = self.insert(socket)?;
         self.link(slot, event);
         Some(slot)
+    }
+
+    fn connecting(&mut self, event: &SocketEvent) {
+        let Some(birth) = event.birth else { return };
+        let endpoint = self.endpoint_of(&event.tuple, event.role);
+        let place = (event.tuple, event.role, endpoint);
+        let mut socket = Socket::new(place, event.new_state, Began::Before(event.at), birth);
+        socket.last_event = event.at;
+        socket.sk = NonZeroU64::new(event.sk);
+        socket.inode = event.inode.and_then(NonZeroU32::new);
+        socket.look = self.looks;
+        if let Some(slot) = self.insert(socket) {
+            self.link(slot, event);
+        }
     }
 
     /// Learns from an event after the opening; if the opening itself was lost, this is when the socket counts as open.

@@ -86,6 +86,8 @@ pub struct Tracker {
     last_loss: Option<BootNs>,
     looks: u32,
     sight: Sight,
+    /// Whether events tell what happens between looks.
+    has_events: bool,
 }
 
 impl Tracker {
@@ -111,7 +113,15 @@ impl Tracker {
             last_loss: None,
             looks: 0,
             sight: Sight::default(),
+            has_events: true,
         }
+    }
+
+    /// The same for looks at the socket table alone: what they find or miss is no loss, and what happens in between is
+    /// never known.
+    #[must_use]
+    pub fn without_events(self) -> Self {
+        Self { has_events: false, ..self }
     }
 
     /// Tells the observer's network namespace: a loopback address in any other one is another database. Call it before
@@ -156,7 +166,7 @@ impl Tracker {
         match (self.looks, self.lost_at) {
             (0, _) => Completeness::Unknown,
             (_, Some(_)) => Completeness::LowerBound,
-            (_, None) if self.sight.is_obstructed() => Completeness::LowerBound,
+            _ if !self.has_events || self.sight.is_obstructed() => Completeness::LowerBound,
             (_, None) => Completeness::Exact,
         }
     }
@@ -166,6 +176,7 @@ impl Tracker {
     pub fn totals_completeness(&self) -> Completeness {
         let loss = self.loss;
         let lost = loss.ring_full
+            + loss.read_failed
             + loss.map_full
             + loss.program_skipped
             + loss.queue_full
@@ -175,7 +186,7 @@ impl Tracker {
             + loss.missed_closes;
         match (self.looks, lost) {
             (0, _) => Completeness::Unknown,
-            (_, 0) => Completeness::Exact,
+            (_, 0) if self.has_events => Completeness::Exact,
             _ => Completeness::LowerBound,
         }
     }

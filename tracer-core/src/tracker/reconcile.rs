@@ -178,7 +178,7 @@ impl Tracker {
         }
         let (endpoint, account, is_open) = (socket.endpoint(), socket.account, socket.is_open());
         let active = socket.last_active();
-        self.loss.missed_opens += missed_opens;
+        self.missed_opens(missed_opens);
         if !was_open && is_open {
             self.connected_unseen(slot, endpoint, account, finished);
         }
@@ -223,7 +223,8 @@ impl Tracker {
     fn remove_absent(&mut self, look_started: BootNs) -> bool {
         let look = self.looks;
         let sight = &self.sight;
-        let after_loss = self.lost_at.is_some();
+        // Without events there is none that could be on its way.
+        let after_loss = self.lost_at.is_some() || !self.has_events;
         let mut suspects = false;
         let mut gone: Vec<(Slot, BootNs)> = Vec::new();
         for (slot, socket) in self.sockets.iter_mut() {
@@ -255,16 +256,24 @@ impl Tracker {
     /// Ends a life whose end no event told, or not yet.
     pub(super) fn end_unseen(&mut self, slot: Slot, at: BootNs) {
         let Some(socket) = self.sockets.remove(slot) else { return };
+        self.missed_close();
         if !socket.is_open() {
             // It failed, or it was established and closed: only its end can tell.
             self.tombstones.bury_attempt(&socket, at);
-            self.loss.missed_closes += 1;
             return;
         }
         self.tombstones.bury_early(&socket, at);
         self.book_removed(&socket, at);
-        self.loss.missed_closes += 1;
-        self.loss.missed_opens += u64::from(socket.unannounced);
+        self.missed_opens(u64::from(socket.unannounced));
+    }
+
+    /// Openings that no event told. Without events that is how they all are.
+    fn missed_opens(&mut self, opens: u64) {
+        self.loss.missed_opens += if self.has_events { opens } else { 0 };
+    }
+
+    fn missed_close(&mut self) {
+        self.loss.missed_closes += u64::from(self.has_events);
     }
 
     /// Peaks of what was in use at once, by endpoint and by process.

@@ -59,9 +59,14 @@ impl Sight {
         }
     }
 
-    /// Whether counts may be short for want of sight.
+    /// Whether connections may be out of sight.
     pub(super) fn is_obstructed(&self) -> bool {
-        !self.unreachable.is_empty() || self.unreadable_processes > 0 || self.hidden_processes
+        !self.unreachable.is_empty()
+    }
+
+    /// Whether holders may be.
+    pub(super) fn hides_holders(&self) -> bool {
+        self.unreadable_processes > 0 || self.hidden_processes
     }
 
     /// How long a socket may be absent before its end counts as lost; `usual` where looks can see it. Where they cannot,

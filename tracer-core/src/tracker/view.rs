@@ -69,6 +69,11 @@ impl Tracker {
                     (Mode::Poll, Completeness::Exact) => Completeness::LowerBound,
                     (_, completeness) => completeness,
                 },
+                holders: match (self.looks, self.sight.hides_holders()) {
+                    (0, _) => Completeness::Unknown,
+                    (_, true) => Completeness::LowerBound,
+                    (_, false) => Completeness::Exact,
+                },
                 unreadable_processes: self.sight.unreadable_processes,
                 hidden_processes: self.sight.hidden_processes,
                 host_pids: about.host_pids,

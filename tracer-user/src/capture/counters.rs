@@ -31,6 +31,12 @@ impl KernelCounters {
     pub fn ring_full_total(&self) -> u64 {
         self.ring_full.iter().sum()
     }
+
+    /// Of these, ends of connections.
+    #[must_use]
+    pub fn ends_lost(&self) -> u64 {
+        self.ring_full[usize::from(kind::END)]
+    }
 }
 
 /// The counter map.
@@ -56,6 +62,11 @@ impl Counters {
         all.read_failed = self.sum(counter::READ_FAILED)?;
         all.nested = self.sum(counter::NESTED)?;
         Ok(all)
+    }
+
+    /// Changes of the owner map that no record told of.
+    pub(super) fn untold(&self) -> Result<u64, CaptureError> {
+        self.sum(counter::UNTOLD)
     }
 
     fn sum(&self, index: u32) -> Result<u64, CaptureError> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::endpoints::{Resolver, overlay, parse_address, parse_port};
-use super::{CmdlinePolicy, Config, ConfigError, EndpointRule, Overrides, raw};
+use super::{CmdlinePolicy, Config, ConfigError, EndpointRule, Hooks, Overrides, raw};
 
 /// Largest configuration file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -169,6 +169,7 @@ impl Layer<'_> {
             self.number(value, key, 1, max, |s| *target = Duration::from_secs(u64::from(s)))
         };
         seconds(&raw.inventory.reconcile_s, "inventory.reconcile_s", 3_600, &mut config.inventory.reconcile)?;
+        config.inventory.namespaces = raw.inventory.namespaces.unwrap_or(config.inventory.namespaces);
         seconds(&raw.detect.window_s, "detect.window_s", 3_600, &mut config.detect.window)?;
         let leak = &mut config.detect.close_wait_leak;
         seconds(&raw.detect.close_wait_leak.after_s, "detect.close_wait_leak.after_s", 86_400, &mut leak.after)?;
@@ -216,6 +217,10 @@ impl Layer<'_> {
         self.number(&raw.map_entries, "capture.map_entries", 1_024, 1 << 20, |n| capture.map_entries = n)?;
         if let Some(path) = &raw.btf {
             capture.btf = PathBuf::from(path.get_ref());
+        }
+        capture.recognize = raw.recognize.unwrap_or(capture.recognize);
+        if let Some(hooks) = &raw.hooks {
+            capture.hooks = Hooks::from_toml(hooks.get_ref()).map_err(|why| self.source.fail(hooks.span(), why))?;
         }
         for (port, database) in &raw.ports {
             let fail = |span, why| self.source.fail(span, format!("capture.ports: {why}"));

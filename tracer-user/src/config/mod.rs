@@ -4,6 +4,7 @@
 //! key or the flag. Knows no command and starts nothing; the only IO is the file and the name service.
 
 mod endpoints;
+mod hooks;
 mod layers;
 mod raw;
 #[cfg(test)]
@@ -13,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use hooks::Hooks;
 pub use tracer_core::detect::{CloseWaitLeakConfig, DetectConfig, LimitPressureConfig};
 use tracer_core::ports::PortMap;
 
@@ -50,13 +52,27 @@ pub struct CaptureConfig {
     pub map_entries: u32,
     /// Watched ports.
     pub ports: PortMap,
+    /// Whether ports that known database servers listen on are watched, too.
+    pub recognize: bool,
     /// The running kernel's types.
     pub btf: PathBuf,
+    /// Which hooks may be used.
+    pub hooks: Hooks,
+    /// A fault for tests, which no user can switch on: so many in a hundred ends are lost as if the ring were full.
+    pub lost_ends_percent: u32,
 }
 
 impl Default for CaptureConfig {
     fn default() -> Self {
-        Self { ring_bytes: 1 << 20, map_entries: 65_536, ports: PortMap::default(), btf: PathBuf::from(VMLINUX_BTF) }
+        Self {
+            ring_bytes: 1 << 20,
+            map_entries: 65_536,
+            ports: PortMap::default(),
+            recognize: true,
+            btf: PathBuf::from(VMLINUX_BTF),
+            hooks: Hooks::default(),
+            lost_ends_percent: 0,
+        }
     }
 }
 
@@ -65,11 +81,13 @@ impl Default for CaptureConfig {
 pub struct InventoryConfig {
     /// Time between two looks at the socket table.
     pub reconcile: Duration,
+    /// Whether every network namespace is watched, or only the daemon's own.
+    pub namespaces: bool,
 }
 
 impl Default for InventoryConfig {
     fn default() -> Self {
-        Self { reconcile: Duration::from_secs(10) }
+        Self { reconcile: Duration::from_secs(10), namespaces: true }
     }
 }
 

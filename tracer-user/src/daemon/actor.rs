@@ -1,11 +1,12 @@
 //! The one task that owns the tracker: no locks, no shared state. Events, looks and identities come in; snapshots and
 //! changes of findings go out.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tracer_core::detect::{DetectConfig, Store};
 use tracer_core::event::{Event, ProcessId};
@@ -43,6 +44,8 @@ pub struct Peers {
     pub identities: SyncSender<Ask>,
     /// Wakes the task that looks at the socket table.
     pub wanted: Arc<Notify>,
+    /// Sockets, by inode number, that the next look should ask /proc about because no table shows them.
+    pub unseen: watch::Sender<BTreeSet<u64>>,
 }
 
 /// The tracker's owner.
@@ -114,6 +117,8 @@ impl Actor {
             Message::Counters { kernel, decode_errors } => {
                 self.take_loss(Loss {
                     ring_full: kernel.ring_full_total(),
+                    ends: kernel.ends_lost(),
+                    read_failed: kernel.read_failed,
                     map_full: kernel.map_full,
                     process_map_full: kernel.process_map_full,
                     program_skipped: kernel.program_skipped,
@@ -161,7 +166,10 @@ impl Actor {
 
     fn take_look(&mut self, inventory: Inventory) {
         let started = inventory.started;
-        let again = self.tracker.apply_inventory(inventory);
+        // What newly watched ports had before is found by the look after.
+        let new_ports = !inventory.recognized.is_empty();
+        let again = self.tracker.apply_inventory(inventory) || new_ports;
+        self.peers.unseen.send_replace(self.tracker.unseen_inodes());
         // What the look introduced did not connect or accept while it was watched: its exit is not reported yet.
         let introduced = self.tracker.take_unidentified();
         if !introduced.is_empty() {
@@ -170,7 +178,7 @@ impl Actor {
             self.identify_later(introduced);
         }
         // Two looks in a row settle what is gone; new doubts after that wait for the next round.
-        if again && !self.doubted {
+        if new_ports || (again && !self.doubted) {
             self.doubted = true;
             self.peers.wanted.notify_one();
             return;
@@ -228,6 +236,14 @@ impl Actor {
             Request::Snapshot { fresh: false, reply } => {
                 // The client has gone.
                 let _ = reply.send(Arc::new(self.snapshot()));
+            }
+            Request::FollowEvents { reply } => {
+                // A full queue: then the next tick does it. Dropping the reply would tell the client that we stop.
+                if let Err(TrySendError::Full(drain::Command::Follow(reply))) =
+                    self.peers.drain.try_send(drain::Command::Follow(reply))
+                {
+                    let _ = reply.send(());
+                }
             }
             Request::OpenFindings { reply } => {
                 let findings = self.findings.findings(&clock::wall_anchor());

@@ -11,8 +11,9 @@ mod actor;
 mod drain;
 pub mod handle;
 mod identify;
+mod look;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,12 +31,16 @@ use tracer_core::tracker::{About, Bounds, EndpointRule, Tracker};
 
 use crate::api::server;
 use crate::api::socket::Socket;
-use crate::capture::{Capture, KernelCounters, Settings};
+use crate::capture::{Allowed, Capture, CaptureError, KernelCounters, Settings, without_hooks};
 use crate::clock;
 use crate::config::Config;
 use crate::inventory;
 
 const PROC: &str = "/proc";
+
+/// Numbers that mean different processes must not be mixed.
+const OTHER_PIDS: &str = "kernel events number processes in the host's pid namespace and /proc in another one: run in \
+                          the host's pid namespace (docker run --pid=host, Kubernetes hostPID: true)";
 
 /// Messages that may wait for the actor; a message carries at most [`drain::BATCH`] events.
 const QUEUE: usize = 128;
@@ -63,7 +68,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut stop_signals = StopSignals::new()?;
     let socket = Socket::bind(&config.api)?;
     let started = clock::boot_clock();
-    let (mut capture, about) = start_capture(&config, started)?;
+    let (capture, about) = start_capture(&config, started)?;
 
     let config = Arc::new(config);
     let (messages, inbox) = mpsc::channel(QUEUE);
@@ -73,13 +78,19 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (handle, served) = handle::channel();
     let handle::Served { requests, findings, events, shutdown } = served;
 
-    let ring = capture.take_ring()?;
-    let mut drain = tokio::spawn(drain::run(capture, ring, messages.clone(), drain_inbox));
+    let polls = capture.is_none();
+    let source = drain::Source::new(capture, events.clone())?;
+    let mut drain = tokio::spawn(drain::run(source, messages.clone(), drain_inbox));
     let identities = identify::spawn(&config, messages);
-    let looker = look(Arc::clone(&config), Arc::clone(&wanted), drain_commands.clone(), shutdown.subscribe());
-    let looker = tokio::spawn(looker);
-    let tracker = Tracker::new(Bounds::default(), config.capture.ports.clone(), rules(&config));
-    let peers = actor::Peers { findings, events, drain: drain_commands, identities, wanted };
+    let (unseen, sockets_to_ask) = watch::channel(BTreeSet::new());
+    let looks = look::Looks { wanted: Arc::clone(&wanted), unseen: sockets_to_ask, drain: drain_commands.clone() };
+    let looker = tokio::spawn(look::run(Arc::clone(&config), looks, shutdown.subscribe()));
+    let mut tracker = Tracker::new(Bounds::default(), config.capture.ports.clone(), rules(&config));
+    tracker.set_home(inventory::own_netns(Path::new(PROC))?);
+    if polls {
+        tracker = tracker.without_events();
+    }
+    let peers = actor::Peers { findings, events, drain: drain_commands, identities, wanted, unseen };
     let actor = actor::Actor::new(tracker, config.detect.clone(), about, peers, ready);
     let actor = tokio::spawn(actor.run(inbox, requests, shutdown.subscribe()));
 
@@ -118,22 +129,52 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     outcome
 }
 
-fn start_capture(config: &Config, started: BootNs) -> anyhow::Result<(Capture, About)> {
+/// Attaches what can be attached; without any hook the socket table alone has to do, unless the user wants it otherwise
+/// or lacks the privilege to see other processes' sockets as well.
+fn start_capture(config: &Config, started: BootNs) -> anyhow::Result<(Option<Capture>, About)> {
     let proc_root = Path::new(PROC);
-    let settings = Settings {
-        ring_bytes: config.capture.ring_bytes,
-        map_entries: config.capture.map_entries,
-        netns: inventory::own_netns(proc_root)?,
-        btf: config.capture.btf.clone(),
+    let host_pids = inventory::host_pids(proc_root);
+    let hooks = config.capture.hooks;
+    let attempt = if hooks.kernel == Allowed::NOTHING {
+        Err("capture.hooks is poll".to_owned())
+    } else if !host_pids {
+        bail!(OTHER_PIDS);
+    } else {
+        match attach(config, proc_root) {
+            Ok(capture) => Ok(capture),
+            Err(error) if !hooks.poll || error.downcast_ref() == Some(&CaptureError::NoPrivilege) => return Err(error),
+            Err(error) => Err(format!("{error:#}")),
+        }
     };
-    let mut capture = Capture::start(&settings, &config.capture.ports)?;
-    capture.spawn_log_reader()?;
     release_start_memory();
-    let probes = capture.probes().to_vec();
+    let (capture, mode, probes) = match attempt {
+        Ok(capture) => {
+            let probes = capture.probes().to_vec();
+            (Some(capture), Mode::Ebpf, probes)
+        }
+        Err(reason) => {
+            tracing::warn!(reason, "no kernel events: only what each look at the socket table finds is known");
+            (None, Mode::Poll, without_hooks(&reason))
+        }
+    };
     for probe in &probes {
         tracing::info!(fact = probe.fact, via = probe.via, state = ?probe.state, reason = probe.reason, "probe");
     }
-    Ok((capture, About { host: inventory::host(proc_root), mode: Mode::Ebpf, started, probes }))
+    Ok((capture, About { host: inventory::host(proc_root), mode, started, probes, host_pids }))
+}
+
+fn attach(config: &Config, proc_root: &Path) -> anyhow::Result<Capture> {
+    let settings = Settings {
+        ring_bytes: config.capture.ring_bytes,
+        map_entries: config.capture.map_entries,
+        netns: if config.inventory.namespaces { 0 } else { inventory::own_netns(proc_root)? },
+        btf: config.capture.btf.clone(),
+        hooks: config.capture.hooks.kernel,
+        lost_ends_percent: config.capture.lost_ends_percent,
+    };
+    let mut capture = Capture::start(&settings, &config.capture.ports)?;
+    capture.spawn_log_reader()?;
+    Ok(capture)
 }
 
 /// Returns after `--for`; never without it.
@@ -141,33 +182,6 @@ async fn pass(run_for: Option<Duration>) {
     match run_for {
         Some(duration) => tokio::time::sleep(duration).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Looks at the socket table every `reconcile_s` and whenever somebody wants it.
-async fn look(
-    config: Arc<Config>,
-    wanted: Arc<Notify>,
-    drain: mpsc::Sender<drain::Command>,
-    mut stopped: watch::Receiver<bool>,
-) {
-    let mut interval = tokio::time::interval(config.inventory.reconcile);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = interval.tick() => {}
-            () = wanted.notified() => {}
-            _ = stopped.changed() => return,
-        }
-        let ports = config.capture.ports.clone();
-        let looked = tokio::task::spawn_blocking(move || {
-            let request = inventory::Request { ports: &ports, proc_root: Path::new(PROC), with_holders: true };
-            inventory::collect(&request, clock::boot_clock).map_err(|error| error.to_string())
-        });
-        let result = looked.await.unwrap_or_else(|error| Err(error.to_string()));
-        if drain.send(drain::Command::Inventory(result)).await.is_err() {
-            return;
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use tracer_core::snapshot::ProbeState;
+use tracer_core::snapshot::{Mode, ProbeState};
 
 use super::Report;
 use crate::ui::escape;
@@ -30,6 +30,7 @@ pub fn render(report: &Report, colour: bool) -> String {
         &host.memlock_bytes.map_or_else(|| "unlimited".to_owned(), |n| format!("{n} bytes")),
     );
     row(&mut out, "network ns", &host.netns.map_or_else(|| "unknown".to_owned(), |inode| inode.to_string()));
+    row(&mut out, "pids", if host.host_pids { "the host's" } else { "another namespace's" });
     row(&mut out, "clock", &clock(report));
     row(
         &mut out,
@@ -103,7 +104,10 @@ fn problems(out: &mut String, report: &Report, colour: bool) {
         line(out, &format!("  {}  {fact}: {reason}; {next}", paint(word, shade, colour)));
     }
     let (verdict, shade) = if report.works {
-        ("socklife can work here", Colour::Green)
+        match report.mode {
+            Some(Mode::Ebpf) => ("socklife can work here", Colour::Green),
+            _ => ("socklife can only poll the socket table here", Colour::Yellow),
+        }
     } else {
         ("socklife cannot work here", Colour::Red)
     };
@@ -129,6 +133,7 @@ mod tests {
         privileges     uid 0, bpf yes, dac_read_search yes, net_admin yes, perfmon yes, sys_admin yes, sys_ptrace yes
         locked memory  unlimited
         network ns     4026531840
+        pids           the host's
         clock          2026-11-21T20:41:07.000Z, up 7200 s, of which 60 s suspended
         daemon         not running on /run/s.sock: no daemon answers
         hooks
@@ -139,7 +144,7 @@ mod tests {
           net.core.bpf_jit_enable  -
           net.ipv4.tcp_retries2    15
         problems
-          minor  no hook delivers path_trouble: not there; see `hooks`; another kernel may offer it
+          minor  no hook delivers path_trouble: not there; another kernel may offer one
         verdict        socklife can work here
         ");
     }
@@ -148,7 +153,7 @@ mod tests {
     fn colours_are_only_where_wanted() {
         let report = Report::new(host(), Err("refused".to_owned()), absent());
         assert!(!render(&report, false).contains('\u{1b}'));
-        assert!(render(&report, true).contains("\u{1b}[1;31msocklife cannot work here\u{1b}[0m"));
-        assert!(render(&report, false).contains("fatal  the eBPF programs do not load: refused; "));
+        assert!(render(&report, true).contains("socklife can only poll the socket table here\u{1b}[0m"));
+        assert!(render(&report, false).contains("minor  the eBPF programs do not load: refused; "));
     }
 }

@@ -125,6 +125,7 @@ pub fn snapshot(findings: Vec<Finding>) -> Snapshot {
             loss: Loss::default(),
             completeness: Completeness::Exact,
             totals: Completeness::Exact,
+            holders: Completeness::Exact,
             unreadable_processes: 0,
             hidden_processes: false,
             host_pids: true,
@@ -161,6 +162,7 @@ pub fn fake(state: Snapshot) -> Fake {
         while let Some(request) = requests.recv().await {
             match request {
                 Request::Snapshot { reply, .. } => drop(reply.send(Arc::clone(&state))),
+                Request::FollowEvents { reply } => drop(reply.send(())),
                 Request::OpenFindings { reply } => {
                     drop(reply.send(state.findings.iter().cloned().map(Arc::new).collect()));
                 }
