@@ -4,6 +4,7 @@
 //! PostgreSQL say for comparison. It knows socklife only as a user does, by its command line and its JSON, and links
 //! none of its code.
 
+pub mod bench;
 pub mod client;
 pub mod daemon;
 pub mod ending;
