@@ -6,9 +6,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 /// Every figure measured, by name.
+#[derive(Default)]
 pub struct Report {
     figures: BTreeMap<String, Figure>,
-    load_rounds: usize,
 }
 
 /// One figure.
@@ -33,11 +33,6 @@ pub struct Spread {
 }
 
 impl Report {
-    /// Without any figure.
-    pub fn new(load_rounds: usize) -> Self {
-        Self { figures: BTreeMap::new(), load_rounds }
-    }
-
     /// Adds a round's number to a figure. Names are paths such as `load/reset/socklife/connections_per_s`.
     pub fn add(&mut self, name: impl Into<String>, unit: &'static str, number: f64) {
         let figure = self.figures.entry(name.into()).or_insert_with(|| Figure { unit, samples: Vec::new() });
@@ -60,11 +55,6 @@ impl Report {
         self.figures.iter().map(|(name, figure)| (name.as_str(), figure))
     }
 
-    /// Rounds of the load.
-    pub fn load_rounds(&self) -> usize {
-        self.load_rounds
-    }
-
     /// A figure whose rounds are those of two others, put together pair by pair.
     pub fn pair(&mut self, name: &str, unit: &'static str, of: [&str; 2], put: impl Fn(f64, f64) -> f64) -> Result<()> {
         let (left, right) = (self.samples(of[0])?, self.samples(of[1])?);
@@ -80,8 +70,9 @@ impl Report {
             .figures()
             .filter_map(|(name, figure)| {
                 let Spread { median, min, max, n } = spread(&figure.samples)?;
-                let told = json!({ "unit": figure.unit, "median": median, "min": min, "max": max, "n": n,
-                    "samples": figure.samples });
+                let samples: Vec<f64> = figure.samples.iter().map(|number| rounded(*number)).collect();
+                let told = json!({ "unit": figure.unit, "median": rounded(median), "min": rounded(min),
+                    "max": rounded(max), "n": n, "samples": samples });
                 Some((name.to_owned(), told))
             })
             .collect();
@@ -97,6 +88,19 @@ pub fn spread(samples: &[f64]) -> Option<Spread> {
     let (min, max) = (*sorted.first()?, *sorted.last()?);
     let median = f64::midpoint(*sorted.get((n - 1) / 2)?, *sorted.get(n / 2)?);
     Some(Spread { median, min, max, n })
+}
+
+/// The smallest number that so many percent of all do not exceed; `None` without any number.
+pub fn percentile(samples: &[f64], percent: f64) -> Option<f64> {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.max(1) - 1).copied()
+}
+
+/// Four digits are more than any of these numbers is good for.
+fn rounded(number: f64) -> f64 {
+    format!("{number:.3e}").parse().unwrap_or(number)
 }
 
 /// A number in a JSON answer.
@@ -142,8 +146,16 @@ mod tests {
     }
 
     #[test]
+    fn a_percentile_is_one_of_the_numbers() {
+        let samples: Vec<f64> = (1..=200).rev().map(f64::from).collect();
+        let at = |percent| percentile(&samples, percent).unwrap();
+        assert_eq!([at(0.0), at(50.0), at(99.0), at(100.0)], [1.0, 100.0, 198.0, 200.0]);
+        assert_eq!(percentile(&[], 50.0), None);
+    }
+
+    #[test]
     fn pairs_are_of_the_same_round() {
-        let mut report = Report::new(2);
+        let mut report = Report::default();
         for (with, without) in [(8.0, 10.0), (3.0, 4.0)] {
             report.add("with", "per s", with);
             report.add("without", "per s", without);

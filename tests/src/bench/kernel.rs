@@ -21,7 +21,7 @@ pub fn measure(stage: &Stage, size: &Size, report: &mut Report) -> Result<()> {
     let _statistics = KernelStatistics::enable()?;
     let mut shuffle = Shuffle::new();
     for round in 1..=size.kernel_rounds {
-        let mut variants = [Variant::Socklife, Variant::Tcplife, Variant::Bpftrace];
+        let mut variants = size.variants(&[Variant::Socklife, Variant::Tcplife, Variant::Bpftrace]);
         shuffle.shuffle(&mut variants);
         eprintln!("bench: kernel: round {round} of {}", size.kernel_rounds);
         for variant in variants {

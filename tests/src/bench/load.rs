@@ -2,10 +2,10 @@
 //! whether it saw everything.
 
 use anyhow::{Context, Result};
-use serde_json::Value;
 
 use super::Size;
 use super::figures::{Report, Shuffle, number};
+use super::memory::{losses, pss_kib};
 use super::stage::{Stage, words};
 use super::tracers::{Tracer, Variant};
 use crate::daemon::Daemon;
@@ -75,15 +75,19 @@ impl Workload {
 pub fn measure(stage: &Stage, size: &Size, report: &mut Report) -> Result<()> {
     let mut shuffle = Shuffle::new();
     for round in 1..=size.load_rounds {
-        let mut variants = Variant::ALL;
+        let mut variants = size.variants(&Variant::ALL);
         shuffle.shuffle(&mut variants);
-        eprintln!("bench: load: round {round} of {}: {}", size.load_rounds, variants.map(Variant::name).join(", "));
+        eprintln!("bench: load: round {round} of {}: {}", size.load_rounds, names(&variants));
         for variant in variants {
             one_variant(stage, size, report, variant).with_context(|| format!("with {}", variant.name()))?;
         }
     }
-    WORKLOADS.iter().try_for_each(|workload| ratios(report, workload.name))?;
-    syscall_costs(report)
+    WORKLOADS.iter().try_for_each(|workload| ratios(report, size, workload.name))?;
+    syscall_costs(report, size)
+}
+
+fn names(variants: &[Variant]) -> String {
+    variants.iter().map(|variant| variant.name()).collect::<Vec<_>>().join(", ")
 }
 
 fn one_variant(stage: &Stage, size: &Size, report: &mut Report, variant: Variant) -> Result<()> {
@@ -117,7 +121,7 @@ fn one_variant(stage: &Stage, size: &Size, report: &mut Report, variant: Variant
     let measured = stage.load(&words(&format!("syscalls --count {}", size.syscalls)))?;
     report.add(format!("load/getppid/{}/call", variant.name()), "ns", number(&measured, "/ns_per_call")?);
     if let Some(daemon) = tracer.daemon() {
-        report.add(format!("load/{}/pss", variant.name()), "KiB", super::memory::pss_kib(daemon.pid())?);
+        report.add(format!("load/{}/pss", variant.name()), "KiB", pss_kib(daemon.pid())?);
     }
     tracer.stop()
 }
@@ -126,8 +130,7 @@ fn one_variant(stage: &Stage, size: &Size, report: &mut Report, variant: Variant
 /// on this host.
 pub fn account(daemon: &Daemon, expected: u64) -> Result<(f64, f64)> {
     let snapshot = daemon.snapshot()?;
-    let loss = snapshot["capture"]["loss"].as_object().context("no loss in the snapshot")?;
-    let lost = loss.values().filter_map(Value::as_f64).sum();
+    let lost = losses(&snapshot)?;
     let sum = |field: &str| -> f64 {
         let endpoints = snapshot["endpoints"].as_array().into_iter().flatten();
         endpoints.filter_map(|endpoint| endpoint[field].as_f64()).sum()
@@ -137,15 +140,18 @@ pub fn account(daemon: &Daemon, expected: u64) -> Result<(f64, f64)> {
 }
 
 /// Each variant's rate against the mean of the same round's two without anything, and its cost against tcplife's.
-fn ratios(report: &mut Report, workload: &str) -> Result<()> {
+fn ratios(report: &mut Report, size: &Size, workload: &str) -> Result<()> {
     let rate = |variant: Variant| format!("load/{workload}/{}/connections_per_s", variant.name());
     let off = format!("load/{workload}/off/connections_per_s");
     report.pair(&off, "1/s", [&rate(Variant::OffA), &rate(Variant::OffB)], f64::midpoint)?;
     let control = format!("load/{workload}/control");
     report.pair(&control, "of off", [&rate(Variant::OffB), &rate(Variant::OffA)], |b, a| b / a)?;
-    for variant in [Variant::Socklife, Variant::SocklifeTail, Variant::Tcplife, Variant::Bpftrace] {
+    for variant in size.variants(&[Variant::Socklife, Variant::SocklifeTail, Variant::Tcplife, Variant::Bpftrace]) {
         let kept = format!("load/{workload}/{}/kept", variant.name());
         report.pair(&kept, "of off", [&rate(variant), &off], |with, without| with / without)?;
+    }
+    if !size.peers {
+        return Ok(());
     }
     for variant in [Variant::Socklife, Variant::SocklifeTail] {
         let kept = |variant: Variant| format!("load/{workload}/{}/kept", variant.name());
@@ -158,10 +164,10 @@ fn ratios(report: &mut Report, workload: &str) -> Result<()> {
 }
 
 /// What every other system call of the host pays.
-fn syscall_costs(report: &mut Report) -> Result<()> {
+fn syscall_costs(report: &mut Report, size: &Size) -> Result<()> {
     let call = |variant: Variant| format!("load/getppid/{}/call", variant.name());
     report.pair("load/getppid/off/call", "ns", [&call(Variant::OffA), &call(Variant::OffB)], f64::midpoint)?;
-    for variant in [Variant::Socklife, Variant::Tcplife, Variant::Bpftrace] {
+    for variant in size.variants(&[Variant::Socklife, Variant::Tcplife, Variant::Bpftrace]) {
         let more = format!("load/getppid/{}/more", variant.name());
         report.pair(&more, "ns", [&call(variant), "load/getppid/off/call"], |with, without| with - without)?;
     }

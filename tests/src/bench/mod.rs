@@ -6,10 +6,13 @@
 //! own counters.
 
 mod figures;
+mod idle;
 mod kernel;
+mod latency;
 mod load;
 mod memory;
 mod report;
+mod scale;
 mod stage;
 mod tracers;
 
@@ -19,6 +22,7 @@ use anyhow::Result;
 
 use figures::Report;
 use stage::Stage;
+use tracers::Variant;
 
 /// A part of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -37,12 +41,15 @@ pub enum Section {
     Idle,
 }
 
-/// Flags of the command.
-#[derive(clap::Args)]
+/// Measures what socklife costs. Needs root.
+#[derive(clap::Parser)]
 pub struct Options {
     /// Few rounds and small loads, to try it: the figures mean little
     #[arg(long)]
     quick: bool,
+    /// As little as there is, and without the peers: what the tests run
+    #[arg(long, hide = true)]
+    smoke: bool,
     /// Only this section; repeatable
     #[arg(long, value_enum)]
     only: Vec<Section>,
@@ -57,6 +64,8 @@ pub struct Options {
 /// How much of everything.
 #[derive(Clone, Copy, Debug)]
 struct Size {
+    /// Whether socklife's peers run beside it.
+    peers: bool,
     /// Rounds of the load, each with every variant.
     load_rounds: usize,
     /// Connections of a flood between two threads.
@@ -73,11 +82,14 @@ struct Size {
     scale_rounds: usize,
     /// Live sockets.
     sockets: &'static [u32],
+    /// Seconds in which the daemon looks at the socket table at least once.
+    look_s: u32,
     /// Seconds of idling.
     idle_s: u32,
 }
 
 const FULL: Size = Size {
+    peers: true,
     load_rounds: 10,
     apart: 30_000,
     together: 60_000,
@@ -86,10 +98,12 @@ const FULL: Size = Size {
     closes: 500,
     scale_rounds: 5,
     sockets: &[1_000, 10_000, 100_000],
+    look_s: 12,
     idle_s: 30,
 };
 
 const QUICK: Size = Size {
+    peers: true,
     load_rounds: 2,
     apart: 2_000,
     together: 4_000,
@@ -98,24 +112,57 @@ const QUICK: Size = Size {
     closes: 20,
     scale_rounds: 1,
     sockets: &[100, 1_000],
+    look_s: 12,
     idle_s: 2,
+};
+
+const SMOKE: Size = Size {
+    peers: false,
+    load_rounds: 1,
+    apart: 150,
+    together: 150,
+    syscalls: 1_000,
+    kernel_rounds: 1,
+    closes: 3,
+    scale_rounds: 1,
+    sockets: &[50],
+    look_s: 0,
+    idle_s: 0,
 };
 
 /// Measures, prints the table, and writes what is asked for.
 pub fn run(options: &Options) -> Result<()> {
     let stage = Stage::enter()?;
-    let size = if options.quick { QUICK } else { FULL };
-    let mut report = Report::new(size.load_rounds);
+    let size = match options {
+        Options { smoke: true, .. } => SMOKE,
+        Options { quick: true, .. } => QUICK,
+        _ => FULL,
+    };
+    let mut report = Report::default();
     for (section, measure) in SECTIONS {
         if options.only.is_empty() || options.only.contains(&section) {
             eprintln!("bench: {section:?}");
             measure(&stage, &size, &mut report)?;
         }
     }
-    let whole = !options.quick && options.only.is_empty();
+    let whole = !options.quick && !options.smoke && options.only.is_empty();
     report::publish(&report, whole && !options.no_write, options.json.as_deref())
+}
+
+impl Size {
+    /// Those of `variants` that are measured.
+    fn variants(&self, variants: &[Variant]) -> Vec<Variant> {
+        variants.iter().copied().filter(|variant| self.peers || !variant.is_peer()).collect()
+    }
 }
 
 type Measure = fn(&Stage, &Size, &mut Report) -> Result<()>;
 
-const SECTIONS: [(Section, Measure); 2] = [(Section::Load, load::measure), (Section::Kernel, kernel::measure)];
+const SECTIONS: [(Section, Measure); 6] = [
+    (Section::Load, load::measure),
+    (Section::Kernel, kernel::measure),
+    (Section::Latency, latency::measure),
+    (Section::Memory, memory::measure),
+    (Section::Scale, scale::measure),
+    (Section::Idle, idle::measure),
+];

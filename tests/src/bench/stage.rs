@@ -3,7 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::libc;
@@ -13,8 +13,8 @@ use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::program::{Finished, command, finish, until};
-use crate::sandbox::Sandbox;
+use crate::program::{Finished, PATIENCE, Program, command, finish, until};
+use crate::sandbox::{Sandbox, socklife_binary};
 
 /// Beside this program: both are of the same build.
 const LOAD: &str = "bench-load";
@@ -33,6 +33,7 @@ impl Stage {
     pub fn enter() -> Result<Self> {
         let load = std::env::current_exe()?.with_file_name(LOAD);
         ensure!(load.is_file(), "{} is missing: `cargo xtask bench` builds it", load.display());
+        socklife_binary()?;
         let sandbox = Sandbox::enter()?;
         unshare(CloneFlags::CLONE_NEWNS).context("make a mount namespace")?;
         let none: Option<&str> = None;
@@ -95,6 +96,46 @@ pub fn until_still(pid: u32) -> Result<()> {
             used => Err(format!("used {used:?}")),
         })
     })
+}
+
+/// Lets time pass: where what is measured is what happens in that time.
+pub fn pass(time: Duration) {
+    let deadline = Instant::now() + time;
+    while let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        // It may return early.
+        std::thread::park_timeout(left);
+    }
+}
+
+/// Sockets that are there and do nothing.
+pub struct Held {
+    program: Program,
+    sockets: u32,
+}
+
+impl Held {
+    /// Opens them, two for each connection, and waits until all are there.
+    pub fn open(stage: &Stage, sockets: u32) -> Result<Self> {
+        let holder = stage.load_command(&words(&format!("hold --sockets {sockets}")));
+        let program = Program::start(LOAD, holder)?;
+        let line = program.out_line(Instant::now() + PATIENCE)?;
+        let said: Value = serde_json::from_str(&line).with_context(|| format!("{LOAD} said {line:?}"))?;
+        ensure!(said["sockets"] == sockets, "wanted {sockets} sockets: {said}");
+        Ok(Self { program, sockets })
+    }
+
+    /// How many there are.
+    pub fn sockets(&self) -> u32 {
+        self.sockets
+    }
+
+    /// Closes them all and waits until that is done.
+    pub fn close(mut self) -> Result<()> {
+        self.program.hang_up();
+        let status = self.program.wait(PATIENCE)?;
+        ensure!(status.success(), "{LOAD} ended with {status}: {}", self.program.log());
+        Ok(())
+    }
 }
 
 /// The kernel counts runs and time of BPF programs as long as this lives (`bpf_enable_stats` in kernel/bpf/syscall.c).

@@ -40,6 +40,11 @@ impl Variant {
     pub const ALL: [Self; 6] =
         [Self::OffA, Self::OffB, Self::Socklife, Self::SocklifeTail, Self::Tcplife, Self::Bpftrace];
 
+    /// Whether it is another's program.
+    pub fn is_peer(self) -> bool {
+        matches!(self, Self::Tcplife | Self::Bpftrace)
+    }
+
     /// Its part of a figure's name.
     pub fn name(self) -> &'static str {
         match self {

@@ -4,13 +4,6 @@ use anyhow::Result;
 use clap::Parser;
 use socklife_tests::bench;
 
-/// Measures what socklife costs. Needs root.
-#[derive(Parser)]
-struct Options {
-    #[command(flatten)]
-    bench: bench::Options,
-}
-
 fn main() -> Result<()> {
-    bench::run(&Options::parse().bench)
+    bench::run(&bench::Options::parse())
 }
