@@ -56,8 +56,8 @@ const TARGETS: [Target; 8] = [
         digits: 3,
     },
     Target {
-        fact: "events lost at full speed, 1 MiB ring, worst round",
-        figure: ("load/", "/lost"),
+        fact: "events lost at full speed, 1 MiB ring, worst round of any load",
+        figure: ("", "/lost"),
         pick: Pick::Largest,
         bound: Bound::AtMost(0.0),
         control: None,
@@ -216,7 +216,7 @@ mod tests {
         let table = markdown(&judge(&report));
         assert!(table.contains("| throughput with socklife, of off | at least 0.97 | 0.970 | met |"), "{table}");
         assert!(table.contains("| daemon on an idle host | at most 0.1 % of a core | - | not measured |"), "{table}");
-        [0.8, 1.2].iter().for_each(|number| report.add("load/reset/control", "", *number));
+        [0.8, 0.8, 1.2, 1.2].iter().for_each(|number| report.add("load/reset/control", "", *number));
         assert_eq!(words(&report)[..3], ["too noisy to say", "too noisy to say", "missed"]);
     }
 }
