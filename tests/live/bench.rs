@@ -15,6 +15,7 @@ fn expected() -> Vec<String> {
         .into_iter()
         .chain(["idle", "busy"].map(|when| format!("latency/{when}/closed")))
         .chain(["pss", "each", "pss_after_snapshot", "each_after_snapshot"].map(|what| format!("memory/50/{what}")))
+        .chain(["latency/busy/shed".to_owned(), "load/reset/socklife-tail/tail_cpu".to_owned()])
         .chain(WATCHERS.map(|each| format!("load/{each}/pss")))
         .collect();
     for workload in ["reset", "fin", "together", "unwatched"] {

@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,6 +29,8 @@ const PORT: u16 = 5432;
 const PAUSE_US: u64 = 20_000;
 /// A line that has not come by then is not coming.
 const LINE_WITHIN: Duration = Duration::from_secs(2);
+/// The schema of a line that tells of lines left out.
+const LOST: &str = "\"socklife.lost/v1\"";
 /// Lines that may wait to be read.
 const WAITING: usize = 65_536;
 
@@ -54,6 +58,7 @@ pub fn measure(stage: &Stage, size: &Size, report: &mut Report) -> Result<()> {
         }
         flood.join().map_err(|_| anyhow!("the flood panicked"))?.map(drop)
     })?;
+    report.add("latency/busy/shed", "lines", tail.shed.load(Ordering::Relaxed) as f64);
     drop(tail);
     daemon.stop(nix::sys::signal::Signal::SIGTERM)
 }
@@ -91,6 +96,8 @@ fn one_life(listener: &TcpListener, tail: &Tail, pause_us: u64) -> Result<(Socke
 struct Tail {
     child: Child,
     lines: Receiver<(Instant, String)>,
+    /// Events that the daemon says this reader was too slow for.
+    shed: Arc<AtomicU64>,
 }
 
 impl Tail {
@@ -101,18 +108,24 @@ impl Tail {
         let mut child = tail.spawn().context("start socklife tail")?;
         let stdout = child.stdout.take().context("the tail has no stdout")?;
         let (sender, lines) = sync_channel(WAITING);
+        let shed = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&shed);
         thread::spawn(move || {
             let ours = format!("\"{HOST}:");
             for line in BufReader::new(stdout).lines() {
                 let now = Instant::now();
                 let Ok(line) = line else { return };
+                if line.contains(LOST) {
+                    let line: Value = serde_json::from_str(&line).unwrap_or_default();
+                    count.fetch_add(line["lost"].as_u64().unwrap_or(1), Ordering::Relaxed);
+                }
                 // Never waits: what nobody reads is what nobody asked for.
                 if line.contains(&ours) && sender.try_send((now, line)).is_err() {
                     return;
                 }
             }
         });
-        Ok(Self { child, lines })
+        Ok(Self { child, lines, shed })
     }
 
     /// When the line arrived that this client's socket is gone; `None` if it does not come.

@@ -1,6 +1,8 @@
 //! What watching costs a load: the rate of connections, the latency of connect(2), the CPU time of the tracer, and
 //! whether it saw everything.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 
 use super::Size;
@@ -97,17 +99,22 @@ fn one_variant(stage: &Stage, size: &Size, report: &mut Report, variant: Variant
         let count = workload.count(size);
         let warm_up = count / 15;
         tracer.until_still()?;
-        let before = tracer.cpu_time()?;
+        let before = (tracer.cpu_time()?, tracer.reader_cpu_time()?);
         let measured = stage.load(&workload.arguments(count, warm_up))?;
         tracer.until_still()?;
-        let used = tracer.cpu_time()?.saturating_sub(before);
+        let used = tracer.cpu_time()?.saturating_sub(before.0);
+        let reader_used = tracer.reader_cpu_time()?.saturating_sub(before.1);
 
         let figure = |what: &str| format!("load/{}/{}/{what}", workload.name, variant.name());
         report.add(figure("connections_per_s"), "1/s", number(&measured, "/connections_per_s")?);
         report.add(figure("connect_p50"), "us", number(&measured, "/connect_ns/p50")? / 1e3);
         report.add(figure("connect_p99"), "us", number(&measured, "/connect_ns/p99")? / 1e3);
+        let each = |used: Duration| used.as_secs_f64() * 1e6 / f64::from(count + warm_up);
         if tracer.pid().is_some() {
-            report.add(figure("cpu"), "us a connection", used.as_secs_f64() * 1e6 / f64::from(count + warm_up));
+            report.add(figure("cpu"), "us a connection", each(used));
+        }
+        if variant == Variant::SocklifeTail {
+            report.add(figure("tail_cpu"), "us a connection", each(reader_used));
         }
         if workload.is_watched() {
             watched += u64::from(count + warm_up);

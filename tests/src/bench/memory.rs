@@ -11,15 +11,15 @@ use super::figures::Report;
 use super::stage::{Held, Stage, pass, until_still};
 use crate::daemon::Daemon;
 
-/// Each with a daemon of its own: an allocator keeps what it once had.
-const ROUNDS: usize = 3;
+/// Most rounds, each with a daemon of its own: an allocator keeps what it once had. They differ little.
+const MOST_ROUNDS: usize = 3;
 /// Enough for all sockets on the kernel's side; the default is for 65,536.
 const MAP: &str = "capture.map_entries=262144";
 
 /// Growth of the proportional set size by number of live connections.
 pub fn measure(stage: &Stage, size: &Size, report: &mut Report) -> Result<()> {
     for sockets in size.sockets {
-        for round in 1..=ROUNDS.min(size.scale_rounds) {
+        for round in 1..=MOST_ROUNDS.min(size.scale_rounds) {
             eprintln!("bench: memory: {sockets} sockets, round {round}");
             one_round(stage, size, *sockets, report)?;
         }

@@ -53,6 +53,9 @@ pub struct Options {
     /// Only this section; repeatable
     #[arg(long, value_enum)]
     only: Vec<Section>,
+    /// So many rounds of everything that is done in rounds
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: Option<u16>,
     /// Leave docs/benchmarks.md and docs/benchmarks.json as they are
     #[arg(long)]
     no_write: bool,
@@ -133,11 +136,14 @@ const SMOKE: Size = Size {
 /// Measures, prints the table, and writes what is asked for.
 pub fn run(options: &Options) -> Result<()> {
     let stage = Stage::enter()?;
-    let size = match options {
+    let mut size = match options {
         Options { smoke: true, .. } => SMOKE,
         Options { quick: true, .. } => QUICK,
         _ => FULL,
     };
+    if let Some(rounds) = options.rounds.map(usize::from) {
+        (size.load_rounds, size.kernel_rounds, size.scale_rounds) = (rounds, rounds, rounds);
+    }
     let mut report = Report::default();
     for (section, measure) in SECTIONS {
         if options.only.is_empty() || options.only.contains(&section) {
@@ -145,7 +151,7 @@ pub fn run(options: &Options) -> Result<()> {
             measure(&stage, &size, &mut report)?;
         }
     }
-    let whole = !options.quick && !options.smoke && options.only.is_empty();
+    let whole = !options.quick && !options.smoke && options.rounds.is_none() && options.only.is_empty();
     report::publish(&report, whole && !options.no_write, options.json.as_deref())
 }
 

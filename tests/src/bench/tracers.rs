@@ -105,6 +105,14 @@ impl Tracer {
         self.pid().map_or(Ok(Duration::ZERO), cpu_time)
     }
 
+    /// CPU time so far of the tail that reads from it.
+    pub fn reader_cpu_time(&self) -> Result<Duration> {
+        match self {
+            Self::Socklife(_, Some(tail)) => cpu_time(tail.pid()),
+            _ => Ok(Duration::ZERO),
+        }
+    }
+
     /// Waits until it, and what reads from it, have nothing left to do.
     pub fn until_still(&self) -> Result<()> {
         self.pid().map_or(Ok(()), until_still)?;

@@ -24,7 +24,10 @@ pub struct Options {
     /// Only this section; repeatable
     #[arg(long, value_name = "SECTION", value_parser = ["load", "kernel", "latency", "memory", "scale", "idle"])]
     only: Vec<String>,
-    /// Leave docs/benchmarks.md and docs/benchmarks.json as they are, which any other flag does too
+    /// So many rounds of everything that is done in rounds
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: Option<u16>,
+    /// Leave docs/benchmarks.md and docs/benchmarks.json as they are, which --quick, --only and --rounds do too
     #[arg(long)]
     no_write: bool,
     /// Write all figures into this file
@@ -71,6 +74,9 @@ fn arguments(options: &Options) -> Vec<String> {
     for section in &options.only {
         arguments.extend(["--only".to_owned(), section.clone()]);
     }
+    if let Some(rounds) = options.rounds {
+        arguments.extend(["--rounds".to_owned(), rounds.to_string()]);
+    }
     if let Some(file) = &options.json {
         // The benchmark runs where we do.
         arguments.extend(["--json".to_owned(), file.to_string_lossy().into_owned()]);
@@ -85,9 +91,10 @@ mod tests {
     #[test]
     fn what_is_asked_for_is_handed_on() {
         let only = vec!["load".to_owned(), "idle".to_owned()];
-        let all = Options { quick: true, only, no_write: true, json: Some("a.json".into()) };
-        let words = ["--quick", "--no-write", "--only", "load", "--only", "idle", "--json", "a.json"];
+        let all = Options { quick: true, only, rounds: Some(3), no_write: true, json: Some("a.json".into()) };
+        let words = ["--quick", "--no-write", "--only", "load", "--only", "idle", "--rounds", "3", "--json", "a.json"];
         assert_eq!(arguments(&all), words);
-        assert!(arguments(&Options { quick: false, only: Vec::new(), no_write: false, json: None }).is_empty());
+        let none = Options { quick: false, only: Vec::new(), rounds: None, no_write: false, json: None };
+        assert!(arguments(&none).is_empty());
     }
 }

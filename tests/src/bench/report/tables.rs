@@ -96,6 +96,11 @@ fn load(report: &Report, text: &mut String) {
             row(text, cells);
         }
     }
+    let mut cells = WORKLOADS.map(|workload| {
+        format!("{} {}", workload.name, cell(report, &format!("load/{}/socklife-tail/tail_cpu", workload.name), 2))
+    });
+    cells.sort();
+    let _ = writeln!(text, "\n`socklife tail` itself, in the same unit: {}.", cells.join(", "));
     let columns = ["", "off", "socklife adds", "tcplife adds", "bpftrace adds"];
     head(text, "Every other system call", "Nanoseconds of one getppid(2).", &columns);
     let mut cells = vec!["getppid".to_owned(), cell(report, "load/getppid/off/call", 1)];
@@ -155,15 +160,23 @@ fn kernel(report: &Report, text: &mut String) {
 
 fn latency(report: &Report, text: &mut String) {
     let about = "Milliseconds from before close(2) to the arrival of the line of `tail --events --json` at its reader; \
-                 closes come at random times. Busy is beside the load `reset`, of which the tail prints every line too.";
-    head(text, "From close to line", about, &["host", "closes", "median", "99 %", "largest", "lines that never came"]);
+                 closes come at random times. Busy is beside the load `reset`, of which the tail prints every line too; what a slow reader \
+                 misses is told to it in a line of its own.";
+    head(
+        text,
+        "From close to line",
+        about,
+        &["host", "closes", "median", "99 %", "largest", "lines of these that never came", "lines left out"],
+    );
     for when in ["idle", "busy"] {
         let name = format!("latency/{when}/closed");
         let Ok(samples) = report.samples(&name) else { continue };
         let at =
             |percent: f64| percentile(samples, percent).map_or_else(|| NOTHING.to_owned(), |ms| format!("{ms:.2}"));
         let unseen: f64 = report.samples(&format!("latency/{when}/unseen")).map_or(0.0, |all| all.iter().sum());
-        let cells = [samples.len().to_string(), at(50.0), at(99.0), at(100.0), format!("{unseen:.0}")];
+        let shed = report.spread(&format!("latency/{when}/shed"));
+        let shed = shed.map_or_else(|| NOTHING.to_owned(), |lines| format!("{:.0}", lines.max));
+        let cells = [samples.len().to_string(), at(50.0), at(99.0), at(100.0), format!("{unseen:.0}"), shed];
         row(text, [when.to_owned()].into_iter().chain(cells));
     }
 }

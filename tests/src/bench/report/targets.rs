@@ -32,7 +32,7 @@ struct Target {
     digits: usize,
 }
 
-/// Widest middle half of the control's rounds with which a ratio is judged.
+/// How far the middle half of the control's rounds may spread, and their median be from 1, for a ratio to be judged.
 const QUIET: f64 = 0.05;
 const CONTROL: Option<&str> = Some("load/reset/control");
 
@@ -116,7 +116,7 @@ pub struct Verdict {
     target: &'static Target,
     /// `None` if it was not measured.
     value: Option<f64>,
-    /// The middle half of the control's rounds, where there is one.
+    /// How far the control is from saying that nothing is as fast as nothing, where there is one.
     noise: Option<f64>,
 }
 
@@ -124,7 +124,8 @@ pub struct Verdict {
 pub fn judge(report: &Report) -> Vec<Verdict> {
     let noise = |control: &str| {
         let samples = report.samples(control).ok()?;
-        Some(percentile(samples, 75.0)? - percentile(samples, 25.0)?)
+        let spread = percentile(samples, 75.0)? - percentile(samples, 25.0)?;
+        Some(spread.max((percentile(samples, 50.0)? - 1.0).abs()))
     };
     let verdict = |target| Verdict { target, value: value(report, target), noise: target.control.and_then(noise) };
     TARGETS.iter().map(verdict).collect()
