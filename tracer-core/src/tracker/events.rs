@@ -93,11 +93,13 @@ impl Tracker {
             let known_by_event =
                 self.socket(slot).is_some_and(|socket| socket.sk.is_some() && socket.is_open() && is_told(socket));
             if known_by_event {
-                // Who accepted it may be news.
+                // Who accepted it may be news, and its state.
                 self.link(slot, event);
+                self.take_state(slot, event);
                 return Effect::Ignored;
             }
             self.upgrade(slot, event, established);
+            self.take_state(slot, event);
             return Effect::Opened;
         }
         if self.begin(event, established).is_some() { Effect::Opened } else { Effect::Ignored }
@@ -136,12 +138,19 @@ impl Tracker {
             },
         };
         self.settle(slot, event);
+        self.take_state(slot, event);
+        if event.new_state == TcpState::CloseWait { Effect::PeerClosed } else { Effect::Closing }
+    }
+
+    /// The state that the event tells, unless a later one is known.
+    fn take_state(&mut self, slot: Slot, event: &SocketEvent) {
         if let Some(socket) = self.socket_mut(slot)
+            && event.new_state.is_open()
+            && event.new_state != socket.state
             && event.at >= socket.state_since().moment()
         {
             socket.set_state(event.new_state, Began::At(event.at));
         }
-        if event.new_state == TcpState::CloseWait { Effect::PeerClosed } else { Effect::Closing }
     }
 
     fn apply_retransmit(&mut self, event: &SocketEvent) -> Effect {
@@ -278,7 +287,11 @@ impl Tracker {
             return None;
         }
         self.vacate(event, established)?;
-        self.open(event, TcpState::Established, Began::At(established))
+        let slot = self.open(event, TcpState::Established, Began::At(established))?;
+        if event.kind == SocketEventKind::Open {
+            self.take_state(slot, event);
+        }
+        Some(slot)
     }
 
     /// Makes room at the event's address and tuple for a life that began at that moment.

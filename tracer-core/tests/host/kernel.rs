@@ -160,6 +160,7 @@ impl Kernel {
             tuple,
             role,
             state,
+            changed: self.now,
             established: None,
             opener: None,
             holders: Vec::new(),
@@ -242,7 +243,7 @@ impl Kernel {
     fn open(&mut self, id: LifeId, from: TcpState) {
         let now = self.now;
         let life = &mut self.lives[id];
-        (life.state, life.established) = (Established, Some(now));
+        (life.state, life.changed, life.established) = (Established, now, Some(now));
         self.by_sk_established.insert((life.sk, now), id);
         match &mut life.entry {
             Some(entry) => entry.established = now,
@@ -324,6 +325,7 @@ impl Kernel {
 
     fn change(&mut self, id: LifeId, to: TcpState, by: Option<ProcessId>) {
         let from = std::mem::replace(&mut self.lives[id].state, to);
+        self.lives[id].changed = self.now;
         let entry = self.lives[id].entry.get_or_insert_default();
         entry.closer = by.or(entry.closer);
         if self.numbers % 1_000 < self.telling.states {
@@ -334,7 +336,7 @@ impl Kernel {
 
     fn advance(&mut self, id: LifeId, rng: &mut Rng) {
         if self.lives[id].state == FinWait1 && rng.chance(600) {
-            self.lives[id].state = FinWait2;
+            (self.lives[id].state, self.lives[id].changed) = (FinWait2, self.now);
         } else {
             self.end(id, None);
         }
@@ -413,8 +415,10 @@ impl Kernel {
     /// What the map of owners says of the connections that live, as openings.
     pub fn read_owners(&mut self) {
         for id in self.of(|life| life.entry.is_some_and(|entry| entry.established != 0)) {
-            let from = if self.lives[id].role == Role::Client { SynSent } else { SynRecv };
-            self.tell(Kind::Open, id, from, Established);
+            let (state, now) = (self.lives[id].state, self.now);
+            self.now = self.lives[id].changed;
+            self.tell(Kind::Open, id, state, state);
+            self.now = now;
         }
     }
 

@@ -26,6 +26,8 @@ pub struct Life {
     pub tuple: Tuple,
     pub role: Role,
     pub state: TcpState,
+    /// When it got there.
+    pub changed: u64,
     pub established: Option<u64>,
     pub opener: Option<Task>,
     pub holders: Vec<Holder>,

@@ -60,7 +60,7 @@ const PROFILES: &[Profile] = &[
         tombstones: ALL,
     },
     Profile { name: "short memory", telling: EAGER, faults: HARMLESS, tombstones: 40 },
-    Profile { name: "short memory, lazily", telling: MIXED, faults: Faults { lose: 20, ..HARMLESS }, tombstones: 40 },
+    Profile { name: "short memory, 2 % lost", telling: EAGER, faults: Faults { lose: 20, ..HARMLESS }, tombstones: 40 },
 ];
 
 fn number(name: &str) -> Option<u64> {
