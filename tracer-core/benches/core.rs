@@ -194,7 +194,9 @@ fn photographing(criterion: &mut Criterion) {
         boot_id: String::new(),
         socklife_version: String::new(),
     };
-    let about = About { host, mode: Mode::Ebpf, started: BootNs(SECOND), probes: Vec::new(), host_pids: true };
+    let (probes, drop_reasons) = (Vec::new(), BTreeMap::new());
+    let started = BootNs(SECOND);
+    let about = About { host, mode: Mode::Ebpf, started, probes, drop_reasons, host_pids: true };
     let store = Store::default();
     let mut group = criterion.benchmark_group("snapshot");
     group.sample_size(10);

@@ -477,6 +477,7 @@ fn brief(event: &Event) -> String {
             event.opener.map(|task| task.id.pid),
             event.inode
         ),
+        Event::Drop(event) => format!("{event:?}"),
         Event::Process(event) => format!("{event:?}"),
     }
 }
