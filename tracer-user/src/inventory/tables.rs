@@ -142,7 +142,10 @@ impl<Now: Fn() -> BootNs> Reader<'_, Now> {
         let started = (self.now)();
         let most = sock_diag::MAX_SOCKETS.saturating_sub(self.sockets);
         let dumped = sock_diag::dump(&self.filter, &mut self.buffer, most, |row| {
-            row.state == TcpState::Listen || ports.contains(row.local.port()) || ports.contains(row.remote.port())
+            let (local, remote) = (row.local.port(), row.remote.port());
+            // A socket caught on its way in or out of the table may show a port as 0: the next dump knows better.
+            let whole = local != 0 && remote != 0;
+            row.state == TcpState::Listen || (whole && (ports.contains(local) || ports.contains(remote)))
         })?;
         let finished = (self.now)();
 
