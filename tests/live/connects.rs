@@ -85,3 +85,27 @@ fn a_connect_that_hangs_has_an_opener() -> Result<()> {
     ensure!(client["failed_total"].as_u64() >= Some(1), "the hanging one failed: {client}");
     conserved(&snapshot)
 }
+
+#[test]
+fn what_the_kernel_throws_away_has_a_reason() -> Result<()> {
+    const CLOSED: &str = "127.0.0.4:5432";
+    let sandbox = Sandbox::enter()?;
+    let daemon = Daemon::start(&sandbox, &[])?;
+    let refused = || -> Result<()> {
+        let error = TcpStream::connect(CLOSED).err().context("nobody listens there")?;
+        ensure!(error.raw_os_error() == Some(Errno::ECONNREFUSED as i32), "another error: {error}");
+        Ok(())
+    };
+    // The first one makes the endpoint known.
+    refused()?;
+    let probes = daemon.snapshot()?["capture"]["probes"].clone();
+    let probe = probes.as_array().and_then(|all| all.iter().find(|probe| probe["fact"] == "packet_drop").cloned());
+    let gives_reasons = probe.context("no probe for packet_drop")?["state"] == "attached";
+    until("the reason shows, where the kernel has any", || {
+        refused()?;
+        let snapshot = daemon.snapshot()?;
+        let drops = &endpoint(&snapshot, CLOSED, "client")?["drops"];
+        let shown = drops[0]["reason"] == "NO_SOCKET" && drops[0]["packets"].as_u64() >= Some(1);
+        Ok(if shown == gives_reasons { Ok(()) } else { Err(drops.to_string()) })
+    })
+}

@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+
 use crate::event::{ProcessId, Role, Tuple};
 use crate::tcp::TcpState;
 use crate::time::BootNs;
@@ -97,7 +100,7 @@ pub struct SocketRow {
     /// Counters, if the kernel gave them.
     pub info: Option<SocketInfo>,
     /// Who has it open now.
-    pub holders: Vec<Holder>,
+    pub holders: Holders,
 }
 
 /// What a row's role is worth.
@@ -141,4 +144,89 @@ pub struct Holder {
     pub process: ProcessId,
     /// Its lowest descriptor for the socket.
     pub fd: u32,
+}
+
+/// Who has a socket open. Nearly always one process: that one is kept in place.
+#[derive(Clone)]
+pub struct Holders(Held);
+
+#[derive(Clone)]
+enum Held {
+    One(Holder),
+    Any(Vec<Holder>),
+}
+
+impl Default for Holders {
+    fn default() -> Self {
+        Self(Held::Any(Vec::new()))
+    }
+}
+
+impl Holders {
+    /// One more.
+    pub fn push(&mut self, holder: Holder) {
+        match &mut self.0 {
+            Held::Any(all) if all.is_empty() => self.0 = Held::One(holder),
+            Held::Any(all) => all.push(holder),
+            Held::One(first) => self.0 = Held::Any(vec![*first, holder]),
+        }
+    }
+}
+
+impl Deref for Holders {
+    type Target = [Holder];
+
+    fn deref(&self) -> &[Holder] {
+        match &self.0 {
+            Held::One(holder) => std::slice::from_ref(holder),
+            Held::Any(all) => all,
+        }
+    }
+}
+
+impl DerefMut for Holders {
+    fn deref_mut(&mut self) -> &mut [Holder] {
+        match &mut self.0 {
+            Held::One(holder) => std::slice::from_mut(holder),
+            Held::Any(all) => all,
+        }
+    }
+}
+
+impl FromIterator<Holder> for Holders {
+    fn from_iter<I: IntoIterator<Item = Holder>>(holders: I) -> Self {
+        let mut all = Self::default();
+        holders.into_iter().for_each(|holder| all.push(holder));
+        all
+    }
+}
+
+impl<const N: usize> PartialEq<[Holder; N]> for Holders {
+    fn eq(&self, other: &[Holder; N]) -> bool {
+        **self == *other
+    }
+}
+
+impl fmt::Debug for Holders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holders_keep_one_in_place_and_any_number() {
+        assert_eq!((size_of::<Holder>(), size_of::<Holders>()), (16, 24));
+        let holder = |pid| Holder { process: ProcessId { pid, start_ticks: 7 }, fd: 3 };
+        let mut holders = Holders::default();
+        assert!(holders.is_empty());
+        for pid in (1..=4).rev() {
+            holders.push(holder(pid));
+        }
+        holders.sort_unstable();
+        assert_eq!(holders, [holder(1), holder(2), holder(3), holder(4)]);
+    }
 }

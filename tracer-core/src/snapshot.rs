@@ -207,6 +207,17 @@ pub struct Series {
     pub in_use: Vec<u32>,
 }
 
+/// Packets that this host threw away for one reason. At most a thousand a second and CPU are seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Drops {
+    /// The kernel's name of the reason, such as `NETFILTER_DROP` (`enum skb_drop_reason`).
+    pub reason: String,
+    /// How many were seen.
+    pub packets: u64,
+    /// The last of them.
+    pub last_at: WallTime,
+}
+
 /// A database as one side of this host sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Endpoint {
@@ -235,6 +246,8 @@ pub struct Endpoint {
     pub failed_total: u64,
     /// Live sockets by TCP state, those still connecting included.
     pub by_state: BTreeMap<TcpState, u32>,
+    /// Packets from or to it that this host threw away, most first; where the kernel gives reasons (Linux 5.17).
+    pub drops: Vec<Drops>,
     /// Counts over time, finest first.
     pub series: Vec<Series>,
 }

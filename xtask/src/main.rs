@@ -3,6 +3,7 @@
 //! Parse and dispatch only. Each command is a module of its own; `sh` is what they share. Nothing here is part of
 //! socklife itself, and nothing here knows the crates' types: it sees programs, files and exit codes.
 
+mod bench;
 mod build_ebpf;
 mod lint;
 mod run;
@@ -34,6 +35,8 @@ enum Command {
     Lint,
     /// Everything that must hold before a change lands; needs root
     Test(test::Options),
+    /// What socklife costs, beside nothing and beside its peers; needs root and a quiet machine
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Lint => lint::lint().map(|()| ExitCode::SUCCESS),
         Command::Test(options) => test::test(&options),
+        Command::Bench(options) => bench::bench(&options),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

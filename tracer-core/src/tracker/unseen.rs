@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::Tracker;
+use super::{Slot, Tracker};
 use crate::inventory::{Holder, Inventory, RecognizedPort};
 use crate::socket::Socket;
 use crate::time::BootNs;
@@ -76,7 +76,7 @@ impl Sight {
     /// How long a socket may be absent before its end counts as lost; `usual` where looks can see it. Where they cannot,
     /// the events of a socket that events have told of are better than looks.
     pub(super) fn patience(&self, socket: &Socket, usual: Duration) -> Duration {
-        if self.has_seen(socket.tuple.netns) || socket.sk.is_none() { usual } else { OUT_OF_SIGHT_MOST }
+        if self.has_seen(socket.tuple.netns()) || socket.sk.is_none() { usual } else { OUT_OF_SIGHT_MOST }
     }
 }
 
@@ -85,29 +85,30 @@ impl Tracker {
     /// ask who holds them, and to read their namespace's table if it can.
     #[must_use]
     pub fn unseen_inodes(&self) -> BTreeSet<(u32, u64)> {
-        self.unseen().filter_map(|(_, socket)| Some((socket.tuple.netns, u64::from(socket.inode?)))).collect()
+        let known =
+            self.unseen().filter_map(|(_, socket)| Some((socket.tuple.netns(), u64::from(socket.inode?.get()))));
+        known.collect()
     }
 
-    fn unseen(&self) -> impl Iterator<Item = (usize, &Socket)> {
-        let is_unseen = |socket: &Socket| self.looks > 0 && !self.sight.tables.contains_key(&socket.tuple.netns);
-        let all = self.sockets.iter().enumerate().filter_map(|(slot, socket)| Some((slot, socket.as_ref()?)));
-        all.filter(move |(_, socket)| is_unseen(socket))
+    fn unseen(&self) -> impl Iterator<Item = (Slot, &Socket)> {
+        let is_unseen = |socket: &Socket| self.looks > 0 && !self.sight.tables.contains_key(&socket.tuple.netns());
+        self.sockets.numbered().filter(move |(_, socket)| is_unseen(socket))
     }
 
     /// Holders of sockets that are in no table. Somebody's holding it proves that a socket is there.
-    pub(super) fn apply_held(&mut self, held: &BTreeMap<u64, Vec<Holder>>, finished: BootNs) {
+    pub(super) fn apply_held(&mut self, held: &BTreeMap<u64, Vec<Holder>>) {
         if held.is_empty() {
             return;
         }
-        let found = self.unseen().filter_map(|(slot, socket)| Some((slot, held.get(&u64::from(socket.inode?))?)));
-        let found: Vec<(usize, &Vec<Holder>)> = found.collect();
+        let found = self.unseen().filter_map(|(slot, socket)| Some((slot, held.get(&u64::from(socket.inode?.get()))?)));
+        let found: Vec<(Slot, &Vec<Holder>)> = found.collect();
         let look = self.looks;
         for (slot, holders) in found {
             if let Some(socket) = self.socket_mut(slot).filter(|_| !holders.is_empty()) {
                 socket.look = look;
-                socket.absent = None;
+                socket.set_absent(None);
             }
-            self.take_holders(slot, holders.clone(), finished);
+            self.take_holders(slot, holders.iter().copied().collect());
         }
     }
 

@@ -77,7 +77,7 @@ fn close_wait_leak_found_by_a_look_gives_a_lower_bound() {
             inode: 1,
             cookie: 1,
             info: None,
-            holders: vec![Holder { process: ProcessId { pid: 412, start_ticks: 100 }, fd: 5 }],
+            holders: [Holder { process: ProcessId { pid: 412, start_ticks: 100 }, fd: 5 }].into_iter().collect(),
         })
         .collect();
     let mut restarted = Scene::new(None);

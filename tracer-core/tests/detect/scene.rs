@@ -69,7 +69,7 @@ impl Scene {
             sk: u64::from(port) * 64 + u64::from(role == Role::Server),
             birth: Some(opened),
             established: Some(opened),
-            tuple: Tuple { netns: NETNS, local, remote },
+            tuple: Tuple::new(NETNS, local, remote),
             role,
             old_state: TcpState::Established,
             new_state: state,
@@ -155,7 +155,7 @@ impl Scene {
                 inode: u64::from(*port),
                 cookie: u64::from(*port),
                 info: None,
-                holders: vec![Holder { process, fd: 3 }],
+                holders: [Holder { process, fd: 3 }].into_iter().collect(),
             }
         });
         let sockets = rows.collect();

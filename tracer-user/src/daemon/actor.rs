@@ -12,9 +12,9 @@ use tracer_core::detect::{DetectConfig, Store};
 use tracer_core::event::{Event, ProcessId};
 use tracer_core::finding::FindingLine;
 use tracer_core::inventory::Inventory;
-use tracer_core::snapshot::{EventLine, Snapshot};
+use tracer_core::snapshot::{EventLine, Loss, Snapshot};
 use tracer_core::time::BootNs;
-use tracer_core::tracker::{About, LossBefore, Tracker, event_line};
+use tracer_core::tracker::{About, Tracker, event_line};
 
 use super::handle::Request;
 use super::identify::Ask;
@@ -115,7 +115,7 @@ impl Actor {
         match message {
             Message::Events(events) => self.take_events(&events),
             Message::Counters { kernel, decode_errors } => {
-                self.take_loss(LossBefore {
+                self.take_loss(Loss {
                     ring_full: kernel.ring_full_total(),
                     ends: kernel.ends_lost(),
                     read_failed: kernel.read_failed,
@@ -125,6 +125,7 @@ impl Actor {
                     // The queue takes only what it has room for; the rest waits in the ring.
                     queue_full: 0,
                     decode_errors,
+                    ..Loss::default()
                 });
             }
             Message::Inventory(inventory) => self.take_look(*inventory),
@@ -146,7 +147,7 @@ impl Actor {
     }
 
     /// Loss that goes on asks for a look less and less often: the regular ones repair it as well.
-    fn take_loss(&mut self, loss: LossBefore) {
+    fn take_loss(&mut self, loss: Loss) {
         let now = clock::boot_clock();
         if !self.tracker.note_loss(loss, now) {
             return;

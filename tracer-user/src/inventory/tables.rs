@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tracer_core::event::Tuple;
-use tracer_core::inventory::{Inventory, SocketRow, Table};
+use tracer_core::inventory::{Holders, Inventory, SocketRow, Table};
 use tracer_core::ports::PortMap;
 use tracer_core::tcp::TcpState;
 use tracer_core::time::BootNs;
@@ -162,13 +162,13 @@ impl<Now: Fn() -> BootNs> Reader<'_, Now> {
                 Some(SocketRow {
                     role,
                     certainty,
-                    tuple: Tuple { netns, local: row.local, remote: row.remote },
+                    tuple: Tuple::new(netns, row.local, row.remote),
                     state: row.state,
                     uid: row.uid,
                     inode: u64::from(row.inode),
                     cookie: row.cookie,
                     info: row.info,
-                    holders: Vec::new(),
+                    holders: Holders::default(),
                 })
             }));
         }

@@ -48,7 +48,7 @@ fn connected(listen: &str) -> (TcpListener, TcpStream, TcpStream) {
 }
 
 fn find_row(inventory: &Inventory, local: SocketAddr, remote: SocketAddr) -> Option<&SocketRow> {
-    let mut rows = inventory.sockets().filter(|row| row.tuple.local == local && row.tuple.remote == remote);
+    let mut rows = inventory.sockets().filter(|row| row.tuple.local() == local && row.tuple.remote() == remote);
     let row = rows.next();
     assert!(rows.next().is_none(), "{local} appears twice");
     row
