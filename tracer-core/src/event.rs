@@ -227,6 +227,15 @@ pub struct SocketEvent {
     pub totals: Totals,
 }
 
+impl SocketEvent {
+    /// Whether it was read from what the kernel side remembers of living sockets: such an opening tells a state, no
+    /// change, and it is as old as that state.
+    #[must_use]
+    pub fn is_remembered(&self) -> bool {
+        self.kind == SocketEventKind::Open && self.old_state == self.new_state
+    }
+}
+
 /// What a process event says happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProcessEventKind {

@@ -2,6 +2,9 @@
 //! elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use hashbrown::HashMap;
 
 use crate::event::{ProcessId, Role};
 use crate::tracker::Tracker;
@@ -22,32 +25,46 @@ pub(super) struct Culprit {
     pub open: u32,
 }
 
+/// Who holds a connection, before anybody asked what people call it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Holder {
+    Process(ProcessId),
+    Host(IpAddr),
+    Unknown,
+}
+
 /// Holders of the open connections of one endpoint, the biggest first.
 pub(super) fn culprits(tracker: &Tracker, endpoint: usize, role: Role) -> Vec<Culprit> {
-    let mut found = BTreeMap::<String, (Culprit, BTreeSet<ProcessId>)>::new();
+    // Connections are many and holders few: names are made for holders.
+    let mut held = HashMap::<Holder, u32>::new();
     for socket in tracker.sockets().filter(|socket| socket.endpoint() == endpoint && socket.is_open()) {
         // On the database's side the holders are the database itself: the client's address says more.
-        let process = match role {
-            Role::Client => socket.responsible().and_then(|id| tracker.processes().get(&id)),
-            Role::Server => None,
+        let holder = match role {
+            Role::Client => socket.responsible().map_or(Holder::Unknown, Holder::Process),
+            Role::Server => Holder::Host(socket.tuple.remote().ip()),
         };
-        let (key, label, group) = match (process, role) {
+        *held.entry(holder).or_default() += 1;
+    }
+    let mut held: Vec<(Holder, u32)> = held.into_iter().collect();
+    held.sort_unstable();
+    let mut found = BTreeMap::<String, (Culprit, BTreeSet<ProcessId>)>::new();
+    for (holder, open) in held {
+        let process = match holder {
+            Holder::Process(id) => tracker.processes().get(&id),
+            Holder::Host(_) | Holder::Unknown => None,
+        };
+        let (key, label, group) = match (process, holder) {
             (Some(process), _) => match process.identity.as_deref() {
                 Some(identity) => (format!("g{}", identity.group.id), process.label(), Some(identity.group.id.clone())),
                 None => (format!("p{:?}", process.id), process.label(), None),
             },
-            (None, Role::Server) => {
-                let host = socket.tuple.remote().ip().to_string();
-                (format!("h{host}"), host, None)
-            }
-            (None, Role::Client) => ("u".to_owned(), "an unknown process".to_owned(), None),
+            (None, Holder::Host(host)) => (format!("h{host}"), host.to_string(), None),
+            (None, _) => ("u".to_owned(), "an unknown process".to_owned(), None),
         };
         let (culprit, members) =
             found.entry(key).or_insert_with(|| (Culprit { label, group, pids: Vec::new(), open: 0 }, BTreeSet::new()));
-        culprit.open += 1;
-        if let Some(process) = process {
-            members.insert(process.id);
-        }
+        culprit.open += open;
+        members.extend(process.map(|process| process.id));
     }
     let mut all: Vec<Culprit> = found
         .into_values()

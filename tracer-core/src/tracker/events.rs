@@ -220,7 +220,7 @@ impl Tracker {
         let socket = self.socket(slot)?;
         let unclaimed = socket.sk.is_none_or(|sk| sk.get() == event.sk);
         // A socket that a look found, and an older event: it may be of an earlier life whose end is still to be told.
-        let late = socket.sk.is_none() && event.at < socket.first_seen;
+        let late = socket.sk.is_none() && event.at < socket.first_seen && !event.is_remembered();
         let doubtful = late
             && match event.role {
                 // A client's inode number would tell; it has none any more.

@@ -18,7 +18,7 @@ pub use events::Effect;
 pub use view::{About, event_line};
 
 use crate::endpoint::{Endpoint, Place};
-use crate::event::{ProcessId, Role, SocketEvent, SocketEventKind, Tuple};
+use crate::event::{ProcessId, Role, SocketEvent, Tuple};
 use crate::identity::Identity;
 use crate::inventory::RecognizedPort;
 use crate::ports::PortMap;
@@ -340,9 +340,8 @@ impl Tracker {
 
     /// What is told of a moment that long ago may be over, and its end forgotten: it is not taken in, and counted.
     fn too_late(&mut self, event: &SocketEvent) -> bool {
-        // What the kernel side still remembers lives, however old it is: it tells one state, not a change.
-        let lives = event.old_state == event.new_state && event.kind == SocketEventKind::Open;
-        let late = !lives && self.tombstones.may_have_forgotten(event.at);
+        // What the kernel side still remembers lives, however old it is.
+        let late = !event.is_remembered() && self.tombstones.may_have_forgotten(event.at);
         if late {
             self.loss.tracker_full += 1;
             self.lost_at = self.lost_at.max(Some(event.at));

@@ -13,6 +13,9 @@ const BURST: u32 = 60;
 /// An interrupted program holds its record back for less than this.
 pub const HELD_BACK: u64 = 400 * MS;
 
+/// A read of the map of owners takes less than this until it is applied.
+pub const READ_TAKES: u64 = 20 * MS;
+
 /// How often, in a thousand.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
@@ -89,7 +92,7 @@ impl Pipe {
 
     /// From the map of owners, which loses nothing and takes its time.
     pub fn send_later(&mut self, event: Event, now: u64, rng: &mut Rng) {
-        self.wait(event, now + rng.within(0, HELD_BACK));
+        self.wait(event, now + rng.within(0, READ_TAKES));
     }
 
     fn wait(&mut self, event: Event, due: u64) {

@@ -79,8 +79,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let handle::Served { requests, findings, events, shutdown } = served;
 
     let polls = capture.is_none();
-    let source = drain::Source::new(capture, events.clone())?;
-    let mut drain = tokio::spawn(drain::run(source, messages.clone(), drain_inbox));
+    let mut drain = drain::spawn(capture, events.clone(), messages.clone(), drain_inbox);
     let identities = identify::spawn(&config, messages);
     let (unseen, sockets_to_ask) = watch::channel(BTreeSet::new());
     let looks = look::Looks { wanted: Arc::clone(&wanted), unseen: sockets_to_ask, drain: drain_commands.clone() };
