@@ -24,6 +24,8 @@ pub struct Inventory {
     pub tables: Vec<Table>,
     /// Namespaces (inode numbers) that are there and could not be entered or read: nothing is known of their sockets.
     pub unreachable: Vec<u32>,
+    /// Namespaces that are there and were left for a later look, because they had nothing to watch at the last one.
+    pub skipped: Vec<u32>,
     /// Sockets that were asked for by their inode number, and who has them open: perhaps nobody.
     pub held: BTreeMap<u64, Vec<Holder>>,
     /// Processes whose descriptors could not be read: their sockets appear without that holder.

@@ -141,7 +141,7 @@ fn of_a_namespace_that_cannot_be_entered_nothing_ends_and_completeness_says_so()
     }
     assert_eq!(counts(&tracker)[0].1, 1);
     assert_eq!(tracker.completeness(), Completeness::LowerBound);
-    assert_eq!(tracker.unseen_inodes(), BTreeSet::from([1001]));
+    assert_eq!(tracker.unseen_inodes(), BTreeSet::from([(AWAY, 1001)]));
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn out_of_sight_a_holder_keeps_a_socket_and_its_end_ends_it() {
     tracker.apply(&event(K::Open, 2 * S, away, (TcpState::SynSent, Established)));
     // The opener has passed it on and is gone, and with it the way into its namespace.
     assert!(tracker.apply_inventory(look(vec![table(HOME, 3 * S, vec![])])), "a second look asks who holds it");
-    assert_eq!(tracker.unseen_inodes(), BTreeSet::from([1001]));
+    assert_eq!(tracker.unseen_inodes(), BTreeSet::from([(AWAY, 1001)]));
     for at in [4, 10, 20] {
         let held = BTreeMap::from([(1001, vec![holder(50)])]);
         assert!(!tracker.apply_inventory(Inventory { held, ..look(vec![table(HOME, at * S, vec![])]) }));
@@ -243,4 +243,21 @@ fn what_a_recognized_port_had_before_is_filled_in_and_not_missed() {
     tracker.apply_inventory(look(vec![table(HOME, 5 * S, rows.clone())]));
     tracker.apply_inventory(look(vec![table(HOME, 8 * S, rows)]));
     assert_eq!((counts(&tracker)[0].1, tracker.loss().missed_opens), (4, 1));
+}
+
+#[test]
+fn a_namespace_left_for_later_is_in_sight_and_proves_nothing() {
+    let mut tracker = tracker();
+    let away = tuple(AWAY, 1001, "10.0.0.5:5432");
+    tracker.apply(&event(K::Open, 2 * S, away, (TcpState::SynSent, Established)));
+    for at in [3, 5, 7] {
+        let skipping = Inventory { skipped: vec![AWAY], ..look(vec![table(HOME, at * S, vec![])]) };
+        assert!(!tracker.apply_inventory(skipping));
+        assert_eq!(tracker.unseen_inodes(), BTreeSet::from([(AWAY, 1001)]), "its table is wanted next");
+    }
+    assert_eq!((counts(&tracker)[0].1, tracker.completeness()), (1, Completeness::Exact));
+    // It was in sight all the time: what events did not tell was missed.
+    let rows = vec![row(away, vec![holder(42)]), row(tuple(AWAY, 1002, "10.0.0.5:5432"), vec![])];
+    tracker.apply_inventory(look(vec![table(HOME, 9 * S, vec![]), table(AWAY, 9 * S, rows)]));
+    assert_eq!((counts(&tracker)[0].1, tracker.loss().missed_opens), (2, 1));
 }

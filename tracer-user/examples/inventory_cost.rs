@@ -36,7 +36,7 @@ fn main() -> anyhow::Result<()> {
         |namespaces| Settings { ports: ports.clone(), proc_root: proc_root.to_owned(), namespaces, recognize: true };
     let none = BTreeSet::new();
     let mut everywhere = Looker::new(settings(true));
-    let inventory = everywhere.look(&none, &boot_clock)?;
+    let inventory = everywhere.look(&none, true, &boot_clock)?;
     println!("{} sockets, {} children", inventory.sockets().count(), children.len());
     let held = inventory.sockets().filter(|socket| !socket.holders.is_empty()).count();
     println!("{held} have a holder; {} processes unreadable", inventory.unreadable_processes);
@@ -44,9 +44,10 @@ fn main() -> anyhow::Result<()> {
 
     let mut own = Looker::new(settings(false));
     time("own table", || own.tables(&boot_clock).map(|_| ()))?;
-    time("own table and holders", || own.look(&none, &boot_clock).map(|_| ()))?;
+    time("own table and holders", || own.look(&none, true, &boot_clock).map(|_| ()))?;
     time("every table", || everywhere.tables(&boot_clock).map(|_| ()))?;
-    time("every table and holders", || everywhere.look(&none, &boot_clock).map(|_| ()))?;
+    time("every table and holders", || everywhere.look(&none, true, &boot_clock).map(|_| ()))?;
+    time("the regular look: quiet namespaces take turns", || everywhere.look(&none, false, &boot_clock).map(|_| ()))?;
     let no_threads = Threads::new();
     time("a full pass over all descriptors, none wanted", || {
         holders::find(proc_root, &no_threads, |_| false).map(|_| ())

@@ -33,7 +33,7 @@ pub fn snapshot(config: &Config) -> anyhow::Result<Snapshot> {
     let mut tracker = Tracker::new(Bounds::default(), config.capture.ports.clone(), daemon::rules(config));
     tracker.set_home(inventory::own_netns(proc_root)?);
     let look = |looker: &mut Looker| {
-        looker.look(&BTreeSet::new(), &clock::boot_clock).context("cannot look at the socket table")
+        looker.look(&BTreeSet::new(), true, &clock::boot_clock).context("cannot look at the socket table")
     };
     let mut looked = look(&mut looker)?;
     if !looked.recognized.is_empty() {

@@ -21,6 +21,8 @@ pub(super) struct Sight {
     pub(super) tables: BTreeMap<u32, BootNs>,
     /// Namespaces that were there and could not be read.
     pub(super) unreachable: BTreeSet<u32>,
+    /// Namespaces that were there and left for a later look.
+    skipped: BTreeSet<u32>,
     /// Ports watched since the look before: what is found on them is older than their watch.
     new_ports: Vec<u16>,
     pub(super) unreadable_processes: u32,
@@ -34,6 +36,7 @@ impl Sight {
         let new = Self {
             tables: inventory.tables.iter().map(|table| (table.netns, table.started)).collect(),
             unreachable: inventory.unreachable.iter().copied().collect(),
+            skipped: inventory.skipped.iter().copied().collect(),
             new_ports: std::mem::take(&mut self.new_ports),
             unreadable_processes: inventory.unreadable_processes,
             hidden_processes: inventory.hidden_processes,
@@ -42,8 +45,9 @@ impl Sight {
         std::mem::replace(self, new)
     }
 
+    /// Whether looks can see the namespace, even if the last one did not care to.
     pub(super) fn has_seen(&self, netns: u32) -> bool {
-        self.tables.contains_key(&netns)
+        self.tables.contains_key(&netns) || self.skipped.contains(&netns)
     }
 
     pub(super) fn is_new_port(&self, port: u16) -> bool {
@@ -54,7 +58,7 @@ impl Sight {
     pub(super) fn absent_since(&self, netns: u32, look_started: BootNs) -> Option<BootNs> {
         match self.tables.get(&netns) {
             Some(started) => Some(*started),
-            None if self.unreachable.contains(&netns) => None,
+            None if self.unreachable.contains(&netns) || self.skipped.contains(&netns) => None,
             None => Some(look_started),
         }
     }
@@ -77,15 +81,17 @@ impl Sight {
 }
 
 impl Tracker {
-    /// Inode numbers of the live sockets that the last look could not see in any table: for the next look to ask who
-    /// holds them.
+    /// Live sockets that the last look did not see in any table, by namespace and inode number: for the next look to
+    /// ask who holds them, and to read their namespace's table if it can.
     #[must_use]
-    pub fn unseen_inodes(&self) -> BTreeSet<u64> {
-        self.unseen().filter_map(|(_, socket)| socket.inode).map(|inode| u64::from(inode.get())).collect()
+    pub fn unseen_inodes(&self) -> BTreeSet<(u32, u64)> {
+        let known =
+            self.unseen().filter_map(|(_, socket)| Some((socket.tuple.netns(), u64::from(socket.inode?.get()))));
+        known.collect()
     }
 
     fn unseen(&self) -> impl Iterator<Item = (Slot, &Socket)> {
-        let is_unseen = |socket: &Socket| self.looks > 0 && !self.sight.has_seen(socket.tuple.netns());
+        let is_unseen = |socket: &Socket| self.looks > 0 && !self.sight.tables.contains_key(&socket.tuple.netns());
         self.sockets.numbered().filter(move |(_, socket)| is_unseen(socket))
     }
 

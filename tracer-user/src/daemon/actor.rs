@@ -44,8 +44,8 @@ pub struct Peers {
     pub identities: SyncSender<Ask>,
     /// Wakes the task that looks at the socket table.
     pub wanted: Arc<Notify>,
-    /// Sockets, by inode number, that the next look should ask /proc about because no table shows them.
-    pub unseen: watch::Sender<BTreeSet<u64>>,
+    /// Sockets, by namespace and inode number, that the next look should ask about because no table showed them.
+    pub unseen: watch::Sender<BTreeSet<(u32, u64)>>,
 }
 
 /// The tracker's owner.

@@ -16,8 +16,8 @@ use crate::inventory::{Looker, Settings};
 pub struct Looks {
     /// Somebody wants a look.
     pub wanted: Arc<Notify>,
-    /// Inode numbers of sockets that the tracker knows and no table shows.
-    pub unseen: watch::Receiver<BTreeSet<u64>>,
+    /// Sockets that the tracker knows and no table showed, by namespace and inode number.
+    pub unseen: watch::Receiver<BTreeSet<(u32, u64)>>,
     /// Takes looks, and watches ports.
     pub drain: mpsc::Sender<Command>,
 }
@@ -34,14 +34,15 @@ pub async fn run(config: Arc<Config>, looks: Looks, mut stopped: watch::Receiver
     };
     let mut looker = Looker::new(settings.clone());
     loop {
-        tokio::select! {
-            _ = interval.tick() => {}
-            () = looks.wanted.notified() => {}
+        // Whoever wants a look wants it whole.
+        let thorough = tokio::select! {
+            _ = interval.tick() => false,
+            () = looks.wanted.notified() => true,
             _ = stopped.changed() => return,
-        }
+        };
         let unseen = looks.unseen.borrow().clone();
         let looked = tokio::task::spawn_blocking(move || {
-            let result = looker.look(&unseen, &clock::boot_clock).map_err(|error| error.to_string());
+            let result = looker.look(&unseen, thorough, &clock::boot_clock).map_err(|error| error.to_string());
             (looker, result)
         });
         let result = match looked.await {

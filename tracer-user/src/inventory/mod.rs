@@ -26,6 +26,7 @@ use tracer_core::time::BootNs;
 use holders::Threads;
 use namespaces::{Mounts, Ways};
 use recognize::{Candidates, Recognizer};
+use tables::Turns;
 
 pub use host::host;
 pub use inet_diag::WireError;
@@ -110,6 +111,8 @@ pub struct Looker {
     mounts: Mounts,
     /// Descriptors of namespaces that the last pass over /proc came across.
     descriptors: Vec<(u32, u32, u32)>,
+    /// Namespaces whose last table had nothing to watch, and at which look that was.
+    quiet: HashMap<u32, u64>,
     recognizer: Recognizer,
     /// Threads that are known to have sockets in a descriptor table of their own.
     threads: Threads,
@@ -132,6 +135,7 @@ impl Looker {
             looks: 0,
             mounts: Mounts::default(),
             descriptors: Vec::new(),
+            quiet: HashMap::new(),
             recognizer: Recognizer::default(),
             threads: Threads::new(),
             ownerless: HashMap::new(),
@@ -148,51 +152,81 @@ impl Looker {
     }
 
     /// One look: each namespace's table between two readings of `now`, then the holders of its sockets and of the
-    /// sockets with the inode numbers `also`.
+    /// sockets `also` (namespace, inode number). Unless it is to be `thorough`, namespaces that had nothing to watch take
+    /// turns if together they take long.
     pub fn look(
         &mut self,
-        also: &BTreeSet<u64>,
+        also: &BTreeSet<(u32, u64)>,
+        thorough: bool,
         now: &(impl Fn() -> BootNs + Sync),
     ) -> Result<Inventory, InventoryError> {
         self.looks += 1;
         let known: BTreeSet<u32> = self.descriptors.iter().map(|(netns, ..)| *netns).collect();
-        let inventory = self.look_once(also, now)?;
+        let (wanted, also) = (also, also.iter().map(|(_, inode)| *inode).collect());
+        let turns = self.turns(wanted, thorough);
+        let inventory = self.look_once(&also, &turns, now)?;
         let seen = |netns: &u32| {
             known.contains(netns)
                 || inventory.unreachable.contains(netns)
+                || inventory.skipped.contains(netns)
                 || inventory.tables.iter().any(|table| table.netns == *netns)
         };
         if !self.settings.namespaces || self.descriptors.iter().all(|(netns, ..)| seen(netns)) {
             return Ok(inventory);
         }
         // The pass over the descriptors has come across namespaces that nothing else leads to.
-        let again = self.look_once(also, now)?;
+        let again = self.look_once(&also, &turns, now)?;
         Ok(Inventory { recognized: [inventory.recognized, again.recognized].concat(), ..again })
     }
 
     /// The tables alone, without holders.
     pub fn tables(&mut self, now: &(impl Fn() -> BootNs + Sync)) -> Result<Inventory, InventoryError> {
-        self.read_tables(now).map(|read| read.inventory)
+        self.read_tables(&Turns::default(), now).map(|read| read.inventory)
     }
 
-    fn read_tables(&mut self, now: &(impl Fn() -> BootNs + Sync)) -> Result<tables::Read, InventoryError> {
+    /// Which namespaces may wait: those that had nothing to watch and where nothing is known to have come since.
+    fn turns(&self, wanted: &BTreeSet<(u32, u64)>, thorough: bool) -> Turns {
+        if thorough {
+            return Turns::default();
+        }
+        let busy: HashSet<u32> = wanted.iter().map(|(netns, _)| *netns).collect();
+        self.quiet.iter().filter(|(netns, _)| !busy.contains(netns)).map(|(netns, look)| (*netns, *look)).collect()
+    }
+
+    fn read_tables(
+        &mut self,
+        turns: &Turns,
+        now: &(impl Fn() -> BootNs + Sync),
+    ) -> Result<tables::Read, InventoryError> {
         let Settings { ports, proc_root, namespaces, .. } = &self.settings;
         let started = now();
         let ways = match namespaces {
             true => namespaces::find(proc_root, &mut self.mounts, &self.descriptors)?,
             false => Ways::new(),
         };
-        tables::read(proc_root, ports, ways, started, now)
+        let read = tables::read(&tables::Where { proc_root, ports, ways: &ways, turns }, started, now)?;
+        // What is gone is forgotten.
+        self.quiet.retain(|netns, _| ways.contains_key(netns));
+        for table in &read.inventory.tables {
+            if table.sockets.is_empty() {
+                self.quiet.insert(table.netns, self.looks);
+            } else {
+                self.quiet.remove(&table.netns);
+            }
+        }
+        Ok(read)
     }
 
     fn look_once(
         &mut self,
         also: &BTreeSet<u64>,
+        turns: &Turns,
         now: &(impl Fn() -> BootNs + Sync),
     ) -> Result<Inventory, InventoryError> {
-        let tables::Read { mut inventory, listeners } = self.read_tables(now)?;
+        let tables::Read { mut inventory, listeners } = self.read_tables(turns, now)?;
+        let all = inventory.skipped.is_empty();
         let candidates = match self.settings.recognize {
-            true => self.recognizer.candidates(&listeners, &self.settings.ports),
+            true => self.recognizer.candidates(&listeners, all, &self.settings.ports),
             false => Candidates::new(),
         };
         let rows = Rows::of(&inventory);

@@ -38,16 +38,19 @@ pub(super) struct Recognizer {
 }
 
 impl Recognizer {
-    /// The listeners on ports that are not watched and whose holder is not known to be something else.
-    pub(super) fn candidates(&mut self, listeners: &[Listener], ports: &PortMap) -> Candidates {
+    /// The listeners on ports that are not watched and whose holder is not known to be something else. `all`: whether
+    /// these are all listeners there are.
+    pub(super) fn candidates(&mut self, listeners: &[Listener], all: bool, ports: &PortMap) -> Candidates {
         self.looks += 1;
         if self.looks.is_multiple_of(LOOKS_BETWEEN_CHECKS) {
             self.checked.clear();
         }
         let unwatched = || listeners.iter().filter(|listener| listener.inode != 0 && !ports.contains(listener.port));
-        // What does not listen any more is forgotten.
-        let still: HashSet<u64> = unwatched().map(|listener| listener.inode).collect();
-        self.checked.retain(|inode| still.contains(inode));
+        if all {
+            // What does not listen any more is forgotten.
+            let still: HashSet<u64> = unwatched().map(|listener| listener.inode).collect();
+            self.checked.retain(|inode| still.contains(inode));
+        }
         let new = unwatched().filter(|listener| !self.checked.contains(&listener.inode));
         new.map(|listener| (listener.inode, *listener)).collect()
     }
@@ -167,7 +170,7 @@ mod tests {
             listener(16_379, 9),
             listener(9999, 0),
         ];
-        let candidates = recognizer.candidates(&all, &map);
+        let candidates = recognizer.candidates(&all, true, &map);
         let mut inodes: Vec<u64> = candidates.keys().copied().collect();
         inodes.sort_unstable();
         assert_eq!(inodes, [2, 3, 4, 5, 6, 7, 9]);
@@ -181,7 +184,7 @@ mod tests {
         // Only the one whose holder is unknown is asked about again, until all are after a while.
         let mut asked = Vec::new();
         for _ in 0..30 {
-            asked.push(recognizer.candidates(&all, &map).len());
+            asked.push(recognizer.candidates(&all, true, &map).len());
         }
         assert_eq!(asked[..28], [1; 28]);
         assert_eq!(asked[28..], [4, 4]);
@@ -193,7 +196,7 @@ mod tests {
         tree.process(10, "postgres", Some("/usr/bin/postgres"));
         let mut recognizer = Recognizer::default();
         let all = [listener(5499, 2)];
-        let candidates = recognizer.candidates(&all, &PortMap::default());
+        let candidates = recognizer.candidates(&all, true, &PortMap::default());
         let earlier = (2, Holder { process: ProcessId { pid: 10, start_ticks: 99 }, fd: 3 });
         assert!(recognizer.judge(tree.0.path(), &all, &candidates, &[earlier]).is_empty());
     }
@@ -205,7 +208,7 @@ mod tests {
         let mut recognizer = Recognizer::default();
         let all: Vec<Listener> = (0..70u16).map(|i| listener(20_000 + i, 100 + u64::from(i))).collect();
         let holders: Vec<_> = all.iter().map(|each| holder(each.inode, 10)).collect();
-        let candidates = recognizer.candidates(&all, &PortMap::default());
+        let candidates = recognizer.candidates(&all, true, &PortMap::default());
         assert_eq!(recognizer.judge(tree.0.path(), &all, &candidates, &holders).len(), RECOGNIZED_MAX);
         assert_eq!(recognizer.without_room(), 6);
     }

@@ -1,10 +1,11 @@
 //! The socket tables of this and every other network namespace. Other namespaces are entered on a thread that is made
 //! for one look and ends with it: no thread of the daemon is ever anywhere else than at home.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use tracer_core::event::Tuple;
 use tracer_core::inventory::{Holders, Inventory, SocketRow, Table};
@@ -12,7 +13,7 @@ use tracer_core::ports::PortMap;
 use tracer_core::tcp::TcpState;
 use tracer_core::time::BootNs;
 
-use super::namespaces::{self, Entered, NAMESPACES_MAX, Ways};
+use super::namespaces::{self, Entered, NAMESPACES_MAX, Way, Ways};
 use super::port_filter::PortFilter;
 use super::recognize::Listener;
 use super::roles::{LocalPorts, local_port_range};
@@ -25,16 +26,31 @@ pub(super) struct Read {
     pub listeners: Vec<Listener>,
 }
 
-/// Reads the calling thread's table and those of the namespaces that `ways` lead into. Only the own one has to succeed.
+/// Namespaces that may be left for a later look, and the look that read them last.
+pub(super) type Turns = HashMap<u32, u64>;
+
+/// What those may take of one look, all together. A dump walks the whole host's hash table, so the price of a namespace
+/// is that of all sockets of the host.
+const TURNS_MOST: Duration = Duration::from_millis(5);
+
+/// What to read.
+pub(super) struct Where<'a> {
+    pub proc_root: &'a Path,
+    pub ports: &'a PortMap,
+    pub ways: &'a Ways,
+    pub turns: &'a Turns,
+}
+
+/// Reads the calling thread's table and those of the namespaces that the ways lead into. Only the own one has to
+/// succeed.
 pub(super) fn read(
-    proc_root: &Path,
-    ports: &PortMap,
-    mut ways: Ways,
+    place: &Where<'_>,
     started: BootNs,
     now: &(impl Fn() -> BootNs + Sync),
 ) -> Result<Read, InventoryError> {
+    let Where { proc_root, ports, ways, turns } = *place;
     let home = netns::own_netns(proc_root)?;
-    ways.remove(&home);
+    let order = order(ways, turns, home);
     let mut reader = Reader {
         proc_root,
         ports,
@@ -45,16 +61,36 @@ pub(super) fn read(
         read: Read { inventory: Inventory { started, ..Inventory::default() }, listeners: Vec::new() },
     };
     reader.table(home)?;
-    let mut read = if ways.is_empty() { reader.read } else { elsewhere(reader, ways)? };
+    let mut read = if order.is_empty() { reader.read } else { elsewhere(reader, &order)? };
     read.inventory.finished = now();
     Ok(read)
 }
 
+/// A namespace to visit: the look that read it last if it may wait, its inode number, and ways into it.
+type Visit<'a> = (Option<u64>, u32, &'a [Way]);
+
+/// Those that cannot wait, then those that have waited longest.
+fn order<'a>(ways: &'a Ways, turns: &Turns, home: u32) -> Vec<Visit<'a>> {
+    let elsewhere = ways.iter().filter(|(netns, _)| **netns != home);
+    let mut order: Vec<Visit<'a>> =
+        elsewhere.map(|(netns, ways)| (turns.get(netns).copied(), *netns, ways.as_slice())).collect();
+    order.sort_by_key(|(last, netns, _)| (*last, *netns));
+    order
+}
+
 /// The other namespaces, one after the other, on a thread that does not come back.
-fn elsewhere<Now: Fn() -> BootNs + Sync>(mut reader: Reader<'_, Now>, ways: Ways) -> Result<Read, InventoryError> {
+fn elsewhere<Now: Fn() -> BootNs + Sync>(
+    mut reader: Reader<'_, Now>,
+    order: &[Visit<'_>],
+) -> Result<Read, InventoryError> {
     std::thread::scope(|scope| {
         let visit = move || {
-            for (index, (netns, ways)) in ways.iter().enumerate() {
+            let mut turns_began = None;
+            for (index, (may_wait, netns, ways)) in order.iter().enumerate() {
+                if may_wait.is_some() && turns_began.get_or_insert_with(Instant::now).elapsed() > TURNS_MOST {
+                    reader.read.inventory.skipped.push(*netns);
+                    continue;
+                }
                 if index >= NAMESPACES_MAX {
                     reader.read.inventory.unreachable.push(*netns);
                     continue;
@@ -106,7 +142,10 @@ impl<Now: Fn() -> BootNs> Reader<'_, Now> {
         let started = (self.now)();
         let most = sock_diag::MAX_SOCKETS.saturating_sub(self.sockets);
         let dumped = sock_diag::dump(&self.filter, &mut self.buffer, most, |row| {
-            row.state == TcpState::Listen || ports.contains(row.local.port()) || ports.contains(row.remote.port())
+            let (local, remote) = (row.local.port(), row.remote.port());
+            // A socket caught on its way in or out of the table may show a port as 0: the next dump knows better.
+            let whole = local != 0 && remote != 0;
+            row.state == TcpState::Listen || (whole && (ports.contains(local) || ports.contains(remote)))
         })?;
         let finished = (self.now)();
 
@@ -158,6 +197,14 @@ fn is_without_tcp(proc_root: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_busy_come_first_and_the_quiet_take_turns() {
+        let ways = Ways::from([1, 2, 3, 4, 5].map(|netns| (netns, vec![Way::Process(netns)])));
+        let turns = Turns::from([(1, 30), (2, 10), (4, 20)]);
+        let visited: Vec<u32> = order(&ways, &turns, 5).iter().map(|(_, netns, _)| *netns).collect();
+        assert_eq!(visited, [3, 2, 4, 1]);
+    }
 
     #[test]
     fn namespaces_without_tcp_are_told_by_their_counters() {

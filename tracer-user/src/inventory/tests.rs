@@ -29,7 +29,7 @@ fn looker(ports: PortMap) -> Looker {
 fn look(port: u16, with_holders: bool) -> Inventory {
     let mut looker = looker(watching(port));
     match with_holders {
-        true => looker.look(&BTreeSet::new(), &boot_clock).unwrap(),
+        true => looker.look(&BTreeSet::new(), true, &boot_clock).unwrap(),
         false => looker.tables(&boot_clock).unwrap(),
     }
 }
@@ -243,6 +243,6 @@ fn without_proc_there_is_an_error_that_names_the_file() {
     let root = tempfile::tempdir().unwrap();
     let settings =
         Settings { ports: PortMap::default(), proc_root: root.path().to_owned(), namespaces: false, recognize: false };
-    let error = Looker::new(settings).look(&BTreeSet::new(), &boot_clock).unwrap_err();
+    let error = Looker::new(settings).look(&BTreeSet::new(), true, &boot_clock).unwrap_err();
     assert!(error.to_string().contains("thread-self/ns/net"), "{error}");
 }
