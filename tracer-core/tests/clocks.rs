@@ -64,7 +64,8 @@ fn crowded() -> Tracker {
 fn about() -> About {
     let none = String::new;
     let host = Host { hostname: none(), kernel: none(), arch: none(), boot_id: none(), socklife_version: none() };
-    About { host, mode: Mode::Ebpf, started: BootNs(S), probes: Vec::new(), host_pids: true }
+    let (probes, drop_reasons) = (Vec::new(), Default::default());
+    About { host, mode: Mode::Ebpf, started: BootNs(S), probes, drop_reasons, host_pids: true }
 }
 
 /// The wall clock is wrong by so many seconds.
