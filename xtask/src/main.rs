@@ -9,6 +9,7 @@ mod run;
 mod setup;
 mod sh;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,8 @@ enum Command {
     Lint,
     /// Everything that must hold before a change lands; needs root
     Test(test::Options),
+    /// The live suite on other kernels, each in a guest (QEMU)
+    Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Lint => lint::lint().map(|()| ExitCode::SUCCESS),
         Command::Test(options) => test::test(&options),
+        Command::Vm(options) => vm::vm(&options),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
