@@ -31,6 +31,8 @@ const FILES: &[&str] = &[
     "/usr/share/zoneinfo/UTC",
     "/usr/share/zoneinfo/Etc/UTC",
 ];
+/// Directories of the root that are links into /usr where a distribution has merged them.
+const ROOT_LINKS: &[&str] = &["/bin", "/sbin", "/lib", "/lib64"];
 /// Where PostgreSQL's packages put each version's programs and what they read.
 const POSTGRES_PROGRAMS: &str = "/usr/lib/postgresql";
 const POSTGRES_SHARE: &str = "/usr/share/postgresql";
@@ -75,6 +77,9 @@ impl<W: Write> Root<W> {
 
     /// What every test of the suite may use; `repository` brings the suite's scripts and its Python packages.
     pub fn add_the_suite(&mut self, repository: &Path) -> Result<()> {
+        for path in ROOT_LINKS {
+            self.add(Path::new(path))?;
+        }
         for name in PROGRAMS {
             self.add(&program(name)?)?;
         }

@@ -14,7 +14,7 @@ finish() {
 # Whatever happens, the machine goes off.
 trap finish EXIT
 
-/vm/busybox mkdir -p /proc /sys /dev /run /tmp /root /vm/applets /usr/sbin
+/vm/busybox mkdir -p /proc /sys /dev /run /tmp /root /vm/applets
 /vm/busybox mount -t proc proc /proc
 /vm/busybox mount -t sysfs sysfs /sys
 /vm/busybox mount -t devtmpfs devtmpfs /dev
@@ -53,6 +53,10 @@ say() {
   echo "@vm $1 $(echo "$2" | tr -d '\n')"
 }
 
+doctor() {
+  say doctor "$("$SOCKLIFE_BIN" doctor --json)"
+}
+
 # pass NAME EXPECTED_ACCEPT ARGUMENTS_OF_RUN TEST_FILTER...
 pass() {
   name=$1 SOCKLIFE_EXPECT_ACCEPT=$2 SOCKLIFE_RUN_ARGS=$3
@@ -65,6 +69,5 @@ pass() {
 }
 
 echo "@vm release $(uname -r)"
-say doctor "$("$SOCKLIFE_BIN" doctor --json 2>&1)"
 . /vm/passes
 echo "@vm end"

@@ -191,7 +191,7 @@ fn find(program: &str) -> Result<PathBuf> {
 /// What the guest's first process does after it has set the machine up.
 fn passes(suite: &Suite, only: &[String]) -> String {
     let mut text = format!(
-        "export SOCKLIFE_BIN={} LIVE={} SOCKLIFE_TEST_SLOWER={SLOWER}\n",
+        "export SOCKLIFE_BIN={} LIVE={} SOCKLIFE_TEST_SLOWER={SLOWER}\ndoctor\n",
         quoted(&suite.socklife.to_string_lossy()),
         quoted(&suite.live.to_string_lossy())
     );
@@ -221,8 +221,9 @@ mod tests {
         let text = passes(&suite, &["it's".to_owned()]);
         let mut lines = text.lines();
         assert_eq!(lines.next(), Some("export SOCKLIFE_BIN='/a b/socklife' LIVE='/live' SOCKLIFE_TEST_SLOWER=10"));
+        assert_eq!(lines.next(), Some("doctor"));
         assert_eq!(lines.next(), Some(format!(r"pass 'full' '{}' '' 'it'\''s'", PASSES[0].accept).as_str()));
-        assert_eq!(text.lines().count(), 1 + PASSES.len());
+        assert_eq!(text.lines().count(), 2 + PASSES.len());
     }
 
     #[test]
