@@ -10,4 +10,5 @@ mod daemon_life;
 mod events;
 mod faults;
 mod findings;
+mod hooks;
 mod lifecycle;

@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod ending;
 pub mod flood;
 pub mod look;
+pub mod pace;
 pub mod postgres;
 pub mod program;
 pub mod sandbox;
