@@ -78,13 +78,14 @@ fn without_privilege_it_says_what_is_missing() -> Result<()> {
 }
 
 #[test]
-fn without_btf_it_names_the_file() -> Result<()> {
+fn hooks_without_btf_are_refused_by_the_files_name() -> Result<()> {
     let sandbox = Sandbox::enter()?;
     let socket = socket_path(&sandbox);
-    let said =
-        socklife(&["run", "--for", "20s", "--socket", &socket.to_string_lossy(), "--set", "capture.btf=/nonexistent"])?;
-    fails(&said, 3, &["/nonexistent", "BTF"])?;
-    ensure!(!socket.try_exists()?, "it left its socket");
+    let socket = socket.to_string_lossy();
+    let hooks = "capture.hooks=raw_tp,syscall";
+    let said = socklife(&["run", "--for", "20s", "--socket", &socket, "--set", "capture.btf=/none", "--set", hooks])?;
+    fails(&said, 3, &["/none", "BTF"])?;
+    ensure!(!socket_path(&sandbox).try_exists()?, "it left its socket");
     Ok(())
 }
 

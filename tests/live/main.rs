@@ -12,3 +12,4 @@ mod faults;
 mod findings;
 mod hooks;
 mod lifecycle;
+mod poll;

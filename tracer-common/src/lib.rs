@@ -6,17 +6,18 @@
 #![no_std]
 
 /// Bumped whenever a record's layout or a map's meaning changes; decode refuses a record of another version.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// `RecordHeader::kind` values. Never renumbered.
 pub mod kind {
-    /// A connection reached ESTABLISHED. [`super::SocketRecord`].
+    /// A connection reached ESTABLISHED; only while somebody watches events live. [`super::SocketRecord`].
     pub const OPEN: u8 = 1;
-    /// A connection changed to a state on its way out: CLOSE_WAIT, FIN_WAIT1, LAST_ACK. [`super::SocketRecord`].
+    /// A connection changed to a state on its way out: CLOSE_WAIT, FIN_WAIT1, LAST_ACK; only while somebody watches
+    /// events live. [`super::SocketRecord`].
     pub const STATE: u8 = 2;
-    /// The kernel released the socket (or it left TCP for good). [`super::SocketRecord`].
+    /// The kernel released the socket (or it left TCP for good). [`super::SocketRecord`] of the whole life.
     pub const END: u8 = 3;
-    /// A process took a connection off its listener's queue. [`super::SocketRecord`] without birth and establishment.
+    /// A process took a connection off its listener's queue. [`super::SocketRecord`].
     pub const ACCEPT: u8 = 4;
     /// The kernel sent a segment again; at most one a second a socket. [`super::SocketRecord`].
     pub const RETRANSMIT: u8 = 5;
@@ -24,8 +25,12 @@ pub mod kind {
     pub const EXEC: u8 = 6;
     /// The last thread of a process that owns watched sockets ended. [`super::ProcessRecord`].
     pub const EXIT: u8 = 7;
+    /// A connect that failed before the socket changed its state: no route, no address. [`super::SocketRecord`].
+    pub const REFUSED: u8 = 8;
+    /// The kernel threw a packet of a watched port away. [`super::DropRecord`].
+    pub const DROP: u8 = 9;
     /// One more than the largest kind: the length of per-kind counters.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 10;
 }
 
 /// Which side of the connection this socket is.
@@ -52,8 +57,27 @@ pub mod counter {
     pub const READ_FAILED: u32 = OWNERS_FULL + 2;
     /// State changes that the second instance of the program handled, because the first was running on that CPU.
     pub const NESTED: u32 = OWNERS_FULL + 3;
+    /// Changes of the owner map that no record told of.
+    pub const UNTOLD: u32 = OWNERS_FULL + 4;
     /// Number of counters.
-    pub const COUNT: u32 = OWNERS_FULL + 4;
+    pub const COUNT: u32 = OWNERS_FULL + 5;
+}
+
+/// Indices of the control map, which user space writes while the programs run.
+pub mod control {
+    /// Not 0 while somebody watches events live: openings and state changes are then told one by one, instead of being
+    /// left in the owner map until the next look at it.
+    pub const LIVE: u32 = 0;
+    /// Not 0 while a program on the return of connect tells of those that fail within the call.
+    pub const CONNECT: u32 = 1;
+    /// Number of controls.
+    pub const COUNT: u32 = 2;
+}
+
+/// Bits of [`Owner::flags`].
+pub mod flag {
+    /// Shut down before its handshake ended: then the close runs without a caller.
+    pub const CLOSED_EARLY: u8 = 1;
 }
 
 /// The kernel wakes the reader at most once in this time, except when the ring runs full; the reader looks again
@@ -70,8 +94,8 @@ pub struct RecordHeader {
     pub version: u8,
     /// Whole length of the record in bytes.
     pub len: u16,
-    /// Inode number of the socket's network namespace; 0 in process records.
-    pub netns: u32,
+    /// Explicit padding, zero.
+    pub pad: u32,
     /// `bpf_ktime_get_boot_ns` when it happened.
     pub at_ns: u64,
 }
@@ -90,23 +114,34 @@ pub struct TaskRecord {
     pub comm: [u8; 16],
 }
 
-/// One fact about one TCP socket.
+/// What the kernel side remembers of a watched socket from birth to release, keyed by its kernel address.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SocketRecord {
-    /// Kind, version, length, network namespace, time.
-    pub header: RecordHeader,
-    /// Kernel address of the socket: the same for all events of one life, reused by later lives.
-    pub sk: u64,
+pub struct Owner {
     /// When the connect (client) or the handshake's end (server) was seen; 0 if before tracing began.
     pub birth_ns: u64,
     /// When ESTABLISHED was reached; 0 if never or before tracing began.
     pub established_ns: u64,
+    /// When `state` was reached; 0 if before tracing began.
+    pub state_ns: u64,
+    /// When the last [`kind::RETRANSMIT`] was sent for it.
+    pub retransmit_ns: u64,
+    /// Start of the closing process, boot-time nanoseconds.
+    pub closer_start_ns: u64,
+    /// Who opened it (client), or who accepted it (server; in [`kind::ACCEPT`] only).
+    pub opener: TaskRecord,
     /// Local address; IPv4 in the first four bytes, the rest zero.
     pub local: [u8; 16],
     /// Remote address, same shape.
     pub remote: [u8; 16],
-    /// Local port, host order; 0 when the kernel had already released it and it was never seen.
+    /// Process that closed it; 0 unknown (peer, kernel, or not seen).
+    pub closer_tgid: u32,
+    /// Inode number of the socket's network namespace.
+    pub netns: u32,
+    /// Inode number of the socket; 0 while no process has taken it. With it a look at the socket table tells lives of
+    /// one tuple apart.
+    pub inode: u32,
+    /// Local port, host order; 0 until the kernel has chosen one.
     pub local_port: u16,
     /// Remote port, host order.
     pub remote_port: u16,
@@ -114,23 +149,26 @@ pub struct SocketRecord {
     pub family: u8,
     /// One of [`role`].
     pub role: u8,
-    /// TCP state before, `include/net/tcp_states.h` numbering.
-    pub old_state: u8,
-    /// TCP state after.
-    pub new_state: u8,
-    /// Who opened (client) or accepted (server) it.
-    pub opener: TaskRecord,
-    /// Process that closed it; 0 unknown (peer, kernel, or not seen).
-    pub closer_tgid: u32,
-    /// `sk_err` at the moment, an errno; 0 none.
-    pub error: u16,
-    /// Consecutive retransmission time-outs (`icsk_retransmits`).
-    pub rtos: u8,
+    /// TCP state, `include/net/tcp_states.h` numbering.
+    pub state: u8,
+    /// Bits of [`flag`].
+    pub flags: u8,
     /// Explicit padding, zero.
-    pub pad: u8,
-    /// Start of the closing process, boot-time nanoseconds.
-    pub closer_start_ns: u64,
-    /// `tcp_sock.bytes_sent`.
+    pub pad: u32,
+}
+
+/// One fact about one TCP socket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketRecord {
+    /// Kind, version, length, time.
+    pub header: RecordHeader,
+    /// Kernel address of the socket: the same for all events of one life, reused by later lives.
+    pub sk: u64,
+    /// All that is remembered of the life.
+    pub owner: Owner,
+    /// `tcp_sock.bytes_sent`; like the rest, 0 where it is of no interest: in [`kind::OPEN`], [`kind::STATE`],
+    /// [`kind::ACCEPT`].
     pub bytes_sent: u64,
     /// `tcp_sock.bytes_received` less the one that the kernel counts for the peer's FIN.
     pub bytes_received: u64,
@@ -138,11 +176,16 @@ pub struct SocketRecord {
     pub srtt_us: u32,
     /// `tcp_sock.total_retrans`.
     pub retransmits: u32,
-    /// Inode number of the socket; 0 while no process has taken it. With it a look at the socket table tells lives of
-    /// one tuple apart.
-    pub inode: u32,
+    /// `sk_err` at the moment, an errno; 0 none.
+    pub error: u16,
+    /// TCP state before.
+    pub old_state: u8,
+    /// TCP state after.
+    pub new_state: u8,
+    /// Consecutive retransmission time-outs (`icsk_retransmits`).
+    pub rtos: u8,
     /// Explicit padding, zero.
-    pub pad2: u32,
+    pub pad: [u8; 3],
 }
 
 /// One fact about one process.
@@ -155,32 +198,28 @@ pub struct ProcessRecord {
     pub task: TaskRecord,
 }
 
-/// What the kernel side remembers of a watched socket from birth to release, keyed by its address.
+/// A packet of a watched port that the kernel threw away.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Owner {
-    /// See [`SocketRecord::birth_ns`].
-    pub birth_ns: u64,
-    /// See [`SocketRecord::established_ns`].
-    pub established_ns: u64,
-    /// Who opened or accepted it.
-    pub opener: TaskRecord,
-    /// Start of the closing process.
-    pub closer_start_ns: u64,
-    /// Who closed it; 0 unknown.
-    pub closer_tgid: u32,
-    /// Local port, kept because the kernel clears it before the socket's end.
-    pub local_port: u16,
-    /// One of [`role`].
-    pub role: u8,
-    /// 1 if it was shut down before its handshake ended: then the close runs without a caller.
-    pub closed_early: u8,
-    /// When the last [`kind::RETRANSMIT`] was sent for it.
-    pub retransmit_ns: u64,
-    /// See [`SocketRecord::inode`].
-    pub inode: u32,
+pub struct DropRecord {
+    /// Kind, version, length, time.
+    pub header: RecordHeader,
+    /// Source address as in the packet; IPv4 in the first four bytes, the rest zero.
+    pub source: [u8; 16],
+    /// Destination address, same shape.
+    pub destination: [u8; 16],
+    /// Source port, host order.
+    pub source_port: u16,
+    /// Destination port, host order.
+    pub destination_port: u16,
+    /// 4 or 6.
+    pub family: u8,
     /// Explicit padding, zero.
-    pub pad2: u32,
+    pub pad: [u8; 3],
+    /// The running kernel's `enum skb_drop_reason`.
+    pub reason: u32,
+    /// Packets of this reason that were thrown away since the last such record on that CPU, this one included.
+    pub count: u32,
 }
 
 /// Offsets into the running kernel's structures, in bytes, resolved from its BTF at start.
@@ -197,8 +236,6 @@ pub struct Offsets {
     pub skc_num: u32,
     /// `sock_common.skc_family`.
     pub skc_family: u32,
-    /// `sock_common.skc_state`.
-    pub skc_state: u32,
     /// `sock_common.skc_net.net`.
     pub skc_net: u32,
     /// `sock_common.skc_v6_daddr`.
@@ -235,8 +272,6 @@ pub struct Offsets {
     pub task_signal: u32,
     /// `signal_struct.live`.
     pub signal_live: u32,
-    /// `task_struct.tgid`.
-    pub task_tgid: u32,
     /// `task_struct.flags`.
     pub task_flags: u32,
     /// `task_struct.files`.
@@ -245,8 +280,6 @@ pub struct Offsets {
     pub files_fdt: u32,
     /// `fdtable.fd`.
     pub fdt_fd: u32,
-    /// `fdtable.max_fds`.
-    pub fdt_max_fds: u32,
     /// `file.private_data`.
     pub file_private_data: u32,
     /// `socket.sk`.
@@ -255,14 +288,29 @@ pub struct Offsets {
     pub sk_socket: u32,
     /// `inode.i_ino` of the inode that follows a `struct socket` in its `struct socket_alloc`.
     pub socket_ino: u32,
+    /// `sk_buff.head`.
+    pub skb_head: u32,
+    /// `sk_buff.network_header`.
+    pub skb_network_header: u32,
+    /// `sk_buff.protocol`.
+    pub skb_protocol: u32,
+    /// First argument of a function in `pt_regs`.
+    pub regs_first: u32,
+    /// Second argument of a function in `pt_regs`.
+    pub regs_second: u32,
+    /// Returned value in `pt_regs`.
+    pub regs_returned: u32,
+    /// First argument of a system call in `pt_regs`, where its returned value does not overwrite it.
+    pub regs_call_first: u32,
 }
 
 const _: () = {
     assert!(size_of::<RecordHeader>() == 16);
     assert!(size_of::<TaskRecord>() == 32);
-    assert!(size_of::<SocketRecord>() == 160);
+    assert!(size_of::<Owner>() == 128);
+    assert!(size_of::<SocketRecord>() == 184);
+    assert!(size_of::<DropRecord>() == 64);
     assert!(size_of::<ProcessRecord>() == 48);
-    assert!(size_of::<Owner>() == 80);
-    assert!(size_of::<Offsets>() == 34 * 4);
+    assert!(size_of::<Offsets>() == 38 * 4);
     assert!(ABI_VERSION <= u8::MAX as u32);
 };

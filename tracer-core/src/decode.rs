@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use tracer_common::{ABI_VERSION, ProcessRecord, RecordHeader, SocketRecord, TaskRecord, kind, role};
+use tracer_common::{ABI_VERSION, Owner, ProcessRecord, RecordHeader, SocketRecord, TaskRecord, kind, role};
 
 use crate::event::{
     Comm, Event, ProcessEvent, ProcessEventKind, ProcessId, Role, SocketEvent, SocketEventKind, Task, Totals, Tuple,
@@ -36,7 +36,9 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         return Err(DecodeError::Version(header.version));
     }
     let wanted = match header.kind {
-        kind::OPEN | kind::STATE | kind::END | kind::ACCEPT | kind::RETRANSMIT => size_of::<SocketRecord>(),
+        kind::OPEN | kind::STATE | kind::END | kind::ACCEPT | kind::RETRANSMIT | kind::REFUSED => {
+            size_of::<SocketRecord>()
+        }
         kind::EXEC | kind::EXIT => size_of::<ProcessRecord>(),
         unknown => return Err(DecodeError::Kind(unknown)),
     };
@@ -57,57 +59,80 @@ fn process(reader: &mut Reader<'_>, header: RecordHeader, kind: ProcessEventKind
 
 fn socket(reader: &mut Reader<'_>, header: RecordHeader) -> Result<Event, DecodeError> {
     let sk = reader.u64()?;
-    let birth_ns = reader.u64()?;
-    let established_ns = reader.u64()?;
-    let local: [u8; 16] = reader.array()?;
-    let remote: [u8; 16] = reader.array()?;
-    let local_port = reader.u16()?;
-    let remote_port = reader.u16()?;
-    let [family, role, old_state, new_state] = reader.array()?;
-    let opener = reader.task()?;
-    let closer_tgid = reader.u32()?;
-    let error = reader.u16()?;
-    let [rtos, _pad] = reader.array()?;
-    let closer_start_ns = reader.u64()?;
-    let totals = Totals {
+    let owner = reader.owner()?;
+    let mut totals = Totals {
         bytes_sent: reader.u64()?,
         bytes_received: reader.u64()?,
         srtt_us: Some(reader.u32()?).filter(|us| *us != 0),
         retransmits: reader.u32()?,
-        consecutive_rtos: rtos,
+        consecutive_rtos: 0,
     };
-    let inode = reader.u32()?;
-    let closer = (closer_tgid != 0).then(|| ProcessId::from_boot(closer_tgid, BootNs(closer_start_ns)));
-    Ok(Event::Socket(SocketEvent {
-        kind: match header.kind {
-            kind::OPEN => SocketEventKind::Open,
-            kind::STATE => SocketEventKind::State,
-            kind::END => SocketEventKind::End,
-            kind::ACCEPT => SocketEventKind::Accept,
-            _ => SocketEventKind::Retransmit,
-        },
-        at: BootNs(header.at_ns),
+    let error = reader.u16()?;
+    let [old_state, new_state, rtos, ..]: [u8; 6] = reader.array()?;
+    totals.consecutive_rtos = rtos;
+    let kind = match header.kind {
+        kind::OPEN => SocketEventKind::Open,
+        kind::STATE => SocketEventKind::State,
+        kind::ACCEPT => SocketEventKind::Accept,
+        kind::RETRANSMIT => SocketEventKind::Retransmit,
+        // A connect that was refused at once is a life that ended before it began.
+        _ => SocketEventKind::End,
+    };
+    let states = (state(old_state, "old state")?, state(new_state, "new state")?);
+    Ok(Event::Socket(SocketEvent { error, totals, ..event(kind, BootNs(header.at_ns), sk, &owner, states)? }))
+}
+
+/// What the kernel side remembers of a living socket, as the event that would have told it: of its establishment, or of
+/// a connect still under way. `None` for an entry that is about to go.
+pub fn remembered(sk: u64, owner: &Owner) -> Result<Option<Event>, DecodeError> {
+    let now = state(owner.state, "state")?;
+    let kind = match now {
+        TcpState::Close => return Ok(None),
+        TcpState::SynSent | TcpState::SynRecv => SocketEventKind::Connect,
+        _ => SocketEventKind::Open,
+    };
+    let event = event(kind, BootNs(owner.state_ns), sk, owner, (now, now))?;
+    // Without a port it cannot be matched yet; without a time nothing was seen but that it is there.
+    let useful = event.tuple.local.port() != 0 && owner.state_ns != 0;
+    Ok(useful.then_some(Event::Socket(event)))
+}
+
+fn event(
+    kind: SocketEventKind,
+    at: BootNs,
+    sk: u64,
+    owner: &Owner,
+    (old_state, new_state): (TcpState, TcpState),
+) -> Result<SocketEvent, DecodeError> {
+    Ok(SocketEvent {
+        kind,
+        at,
         sk,
-        birth: moment(birth_ns),
-        established: moment(established_ns),
+        birth: moment(owner.birth_ns),
+        established: moment(owner.established_ns),
         tuple: Tuple {
-            netns: header.netns,
-            local: SocketAddr::new(address(family, local)?, local_port),
-            remote: SocketAddr::new(address(family, remote)?, remote_port),
+            netns: owner.netns,
+            local: SocketAddr::new(address(owner.family, owner.local)?, owner.local_port),
+            remote: SocketAddr::new(address(owner.family, owner.remote)?, owner.remote_port),
         },
-        role: match role {
+        role: match owner.role {
             role::CLIENT => Role::Client,
             role::SERVER => Role::Server,
             _ => return Err(DecodeError::Field("role")),
         },
-        old_state: TcpState::from_kernel(old_state).ok_or(DecodeError::Field("old state"))?,
-        new_state: TcpState::from_kernel(new_state).ok_or(DecodeError::Field("new state"))?,
-        opener: task(&opener),
-        closer,
-        inode: (inode != 0).then_some(inode),
-        error,
-        totals,
-    }))
+        old_state,
+        new_state,
+        opener: task(&owner.opener),
+        closer: (owner.closer_tgid != 0)
+            .then(|| ProcessId::from_boot(owner.closer_tgid, BootNs(owner.closer_start_ns))),
+        inode: (owner.inode != 0).then_some(owner.inode),
+        error: 0,
+        totals: Totals::default(),
+    })
+}
+
+fn state(number: u8, field: &'static str) -> Result<TcpState, DecodeError> {
+    TcpState::from_kernel(number).ok_or(DecodeError::Field(field))
 }
 
 fn moment(ns: u64) -> Option<BootNs> {
@@ -161,10 +186,42 @@ impl Reader<'_> {
 
     fn header(&mut self) -> Result<RecordHeader, DecodeError> {
         let [kind, version] = self.array()?;
-        Ok(RecordHeader { kind, version, len: self.u16()?, netns: self.u32()?, at_ns: self.u64()? })
+        Ok(RecordHeader { kind, version, len: self.u16()?, pad: self.u32()?, at_ns: self.u64()? })
     }
 
     fn task(&mut self) -> Result<TaskRecord, DecodeError> {
         Ok(TaskRecord { tgid: self.u32()?, uid: self.u32()?, start_ns: self.u64()?, comm: self.array()? })
+    }
+    fn owner(&mut self) -> Result<Owner, DecodeError> {
+        let birth_ns = self.u64()?;
+        let established_ns = self.u64()?;
+        let state_ns = self.u64()?;
+        let retransmit_ns = self.u64()?;
+        let closer_start_ns = self.u64()?;
+        let opener = self.task()?;
+        let (local, remote) = (self.array()?, self.array()?);
+        let (closer_tgid, netns, inode) = (self.u32()?, self.u32()?, self.u32()?);
+        let (local_port, remote_port) = (self.u16()?, self.u16()?);
+        let [family, role, state, flags] = self.array()?;
+        Ok(Owner {
+            birth_ns,
+            established_ns,
+            state_ns,
+            retransmit_ns,
+            closer_start_ns,
+            opener,
+            local,
+            remote,
+            closer_tgid,
+            netns,
+            inode,
+            local_port,
+            remote_port,
+            family,
+            role,
+            state,
+            flags,
+            pad: self.u32()?,
+        })
     }
 }

@@ -99,7 +99,9 @@ pub struct Task {
 /// What a socket event says happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SocketEventKind {
-    /// ESTABLISHED reached.
+    /// A connect is under way, and has been for a while.
+    Connect,
+    /// ESTABLISHED reached, or found to be reached.
     Open,
     /// CLOSE_WAIT, FIN_WAIT1 or LAST_ACK reached.
     State,

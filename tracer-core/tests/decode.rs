@@ -92,7 +92,7 @@ fn every_truncation_is_an_error() {
 
 #[test]
 fn impossible_fields_are_named() {
-    let socket = records().into_iter().find(|record| record.len() == 160).unwrap();
+    let socket = records().into_iter().find(|record| record.len() == 184).unwrap();
     let check = |at: usize, value: u8, error: DecodeError| {
         let mut bytes = socket.to_vec();
         bytes[at] = value;
@@ -101,11 +101,11 @@ fn impossible_fields_are_named() {
     check(0, 0, DecodeError::Kind(0));
     check(0, 99, DecodeError::Kind(99));
     check(1, 77, DecodeError::Version(77));
-    check(2, 1, DecodeError::Length(160));
-    check(76, 5, DecodeError::Field("address family"));
-    check(77, 0, DecodeError::Field("role"));
-    check(78, 0, DecodeError::Field("old state"));
-    check(79, 13, DecodeError::Field("new state"));
+    check(2, 1, DecodeError::Length(184));
+    check(144, 5, DecodeError::Field("address family"));
+    check(145, 0, DecodeError::Field("role"));
+    check(178, 0, DecodeError::Field("old state"));
+    check(179, 13, DecodeError::Field("new state"));
 }
 
 proptest! {

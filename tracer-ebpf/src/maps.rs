@@ -3,7 +3,7 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
-use tracer_common::{ABI_VERSION, Offsets, Owner, counter};
+use tracer_common::{ABI_VERSION, Offsets, Owner, TaskRecord, control, counter};
 
 /// Records for user space. Sized by the loader.
 #[map]
@@ -14,13 +14,22 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map]
 pub static OWNERS: HashMap<u64, Owner> = HashMap::with_max_entries(65_536, 0);
 
-/// Processes that own watched sockets: tgid to start time. Sized by the loader.
+/// Processes that own watched sockets, by tgid; without a name until the kernel side has seen one connect or accept.
+/// Sized by the loader.
 #[map]
-pub static PROCESSES: HashMap<u32, u64> = HashMap::with_max_entries(16_384, 0);
+pub static PROCESSES: HashMap<u32, TaskRecord> = HashMap::with_max_entries(16_384, 0);
+
+/// Calls of connect(2) under way, by thread: socket and address. Only where the ladder needs a return probe for it.
+#[map]
+pub static CONNECTING: HashMap<u64, [u64; 2]> = HashMap::with_max_entries(4096, 0);
 
 /// One bit for each watched port.
 #[map]
 pub static PORTS: Array<u64> = Array::with_max_entries(1024, 0);
+
+/// See `tracer_common::control`.
+#[map]
+static CONTROL: Array<u64> = Array::with_max_entries(control::COUNT, 0);
 
 /// See `tracer_common::counter`.
 #[map]
@@ -45,6 +54,10 @@ static NETNS: u32 = 0;
 /// Wake the reader whatever the time once this many bytes wait in the ring.
 #[unsafe(no_mangle)]
 static WAKE_BYTES: u32 = 1 << 18;
+
+/// So many in a hundred ends are treated as if the ring were full. Only tests set it.
+#[unsafe(no_mangle)]
+static LOST_ENDS_PERCENT: u32 = 0;
 
 /// Goes into every record; decode refuses a record of another version.
 #[unsafe(no_mangle)]
@@ -77,6 +90,24 @@ pub fn netns() -> u32 {
 }
 
 #[inline(always)]
+pub fn lost_ends_percent() -> u32 {
+    // SAFETY: a static is always readable.
+    unsafe { core::ptr::read_volatile(&raw const LOST_ENDS_PERCENT) }
+}
+
+/// Whether somebody watches events as they happen.
+#[inline(always)]
+pub fn is_live() -> bool {
+    CONTROL.get(control::LIVE).is_some_and(|value| *value != 0)
+}
+
+/// Whether a program waits for connects that fail after their change to SYN_SENT.
+#[inline(always)]
+pub fn has_connect_hook() -> bool {
+    CONTROL.get(control::CONNECT).is_some_and(|value| *value != 0)
+}
+
+#[inline(always)]
 pub fn wake_bytes() -> u64 {
     // SAFETY: a static is always readable.
     u64::from(unsafe { core::ptr::read_volatile(&raw const WAKE_BYTES) })
@@ -89,12 +120,14 @@ pub fn abi_version() -> u8 {
     unsafe { core::ptr::read_volatile(&raw const ABI) as u8 }
 }
 
-/// Adds one to a counter of this CPU.
+/// Adds one to a counter of this CPU; what it is now.
 #[inline(always)]
-pub fn count(index: u32) {
-    if let Some(value) = COUNTERS.get_ptr_mut(index) {
-        // SAFETY: the pointer is to this CPU's slot of a live map; programs of one CPU may nest (softirq over task),
-        // and then an increment can be lost, never torn.
-        unsafe { *value += 1 };
+pub fn count(index: u32) -> u64 {
+    let Some(value) = COUNTERS.get_ptr_mut(index) else { return 0 };
+    // SAFETY: the pointer is to this CPU's slot of a live map; programs of one CPU may nest (softirq over task), and then
+    // an increment can be lost, never torn.
+    unsafe {
+        *value += 1;
+        *value
     }
 }

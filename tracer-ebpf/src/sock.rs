@@ -1,7 +1,7 @@
 //! Reads of kernel socket structures, by offsets that user space resolved from the running kernel's BTF.
 
-use aya_ebpf::helpers::{bpf_probe_read_kernel, bpf_probe_read_kernel_buf};
-use tracer_common::{SocketRecord, counter};
+use aya_ebpf::helpers::bpf_probe_read_kernel;
+use tracer_common::{Owner, SocketRecord, counter};
 
 use crate::maps::{count, offset};
 
@@ -31,19 +31,85 @@ pub struct Ports {
     pub local: u16,
     pub remote: u16,
     pub family: u16,
+    pub state: u8,
 }
 
-/// `skc_dport`, `skc_num` and `skc_family` lie side by side in every kernel since 3.13; user space checks that before
+impl Ports {
+    #[inline(always)]
+    fn from_word(word: u64) -> Self {
+        Self {
+            remote: u16::from_be(word as u16),
+            local: (word >> 16) as u16,
+            family: (word >> 32) as u16,
+            state: (word >> 48) as u8,
+        }
+    }
+}
+
+/// `skc_dport`, `skc_num`, `skc_family` and `skc_state` lie side by side in every kernel since 3.13; user space checks that before
 /// it loads this program.
 #[inline(always)]
 pub fn ports(sk: Sock) -> Option<Ports> {
-    let head: u64 = read(sk, offset!(skc_dport))?;
-    let bytes = head.to_ne_bytes();
-    Some(Ports {
-        remote: u16::from_be_bytes([bytes[0], bytes[1]]),
-        local: u16::from_ne_bytes([bytes[2], bytes[3]]),
-        family: u16::from_ne_bytes([bytes[4], bytes[5]]),
-    })
+    read(sk, offset!(skc_dport)).map(Ports::from_word)
+}
+
+/// Bytes of `struct sock_common` that [`Head`] takes in one read; user space checks that what is wanted lies inside.
+const HEAD_WORDS: usize = 13;
+
+/// The start of a `struct sock`: ports, addresses, family, namespace.
+pub struct Head([u64; HEAD_WORDS]);
+
+impl Head {
+    #[inline(always)]
+    pub fn read(sk: Sock) -> Option<Self> {
+        read(sk, 0).map(Self)
+    }
+
+    #[inline(always)]
+    fn at<T: Copy>(&self, offset: usize) -> T {
+        // SAFETY: user space checks that every offset used here, and what is read there, lies inside; the values are
+        // integers and arrays of bytes.
+        unsafe { self.0.as_ptr().byte_add(offset).cast::<T>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    pub fn ports(&self) -> Ports {
+        Ports::from_word(self.at(offset!(skc_dport)))
+    }
+
+    /// Inode number of the socket's network namespace; 0 if unreadable.
+    #[inline(always)]
+    pub fn netns(&self) -> u32 {
+        read::<u32>(self.at(offset!(skc_net)), offset!(net_inum)).unwrap_or(0)
+    }
+
+    /// Fills in addresses, ports and family; a v4-mapped IPv6 socket is reported as IPv4.
+    #[inline(always)]
+    pub fn fill(&self, owner: &mut Owner) {
+        let ports = self.ports();
+        owner.local_port = ports.local;
+        owner.remote_port = ports.remote;
+        if ports.family == AF_INET6 {
+            let remote: [u64; 2] = self.at(offset!(skc_v6_daddr));
+            if remote[0] != 0 || (remote[1] as u32) != u32::from_be(0x0000_ffff) {
+                let local: [u64; 2] = self.at(offset!(skc_v6_rcv_saddr));
+                owner.family = 6;
+                owner.remote = words(remote);
+                owner.local = words(local);
+                return;
+            }
+        }
+        owner.family = 4;
+        owner.remote = words([u64::from(self.at::<u32>(offset!(skc_daddr))), 0]);
+        owner.local = words([u64::from(self.at::<u32>(offset!(skc_rcv_saddr))), 0]);
+    }
+}
+
+/// Both BPF targets that kernels run are little-endian here: the first byte of an address is the lowest.
+#[inline(always)]
+fn words(words: [u64; 2]) -> [u8; 16] {
+    // SAFETY: both are 16 bytes without padding.
+    unsafe { core::mem::transmute(words) }
 }
 
 /// MPTCP and DCCP run through the same tracepoints.
@@ -58,19 +124,19 @@ pub fn inet_sport(sk: Sock) -> u16 {
     read::<u16>(sk, offset!(inet_sport)).map_or(0, u16::from_be)
 }
 
-/// Inode number of the socket's network namespace; 0 if unreadable.
-#[inline(always)]
-pub fn netns(sk: Sock) -> u32 {
-    read::<u64>(sk, offset!(skc_net)).and_then(|net| read::<u32>(net, offset!(net_inum))).unwrap_or(0)
-}
-
 /// Inode number of the socket; 0 while no process has taken it off the listener's queue, and once it is orphaned.
 #[inline(always)]
 pub fn inode(sk: Sock) -> u32 {
     match read::<u64>(sk, offset!(sk_socket)) {
         None | Some(0) => 0,
-        Some(socket) => read::<u64>(socket, offset!(socket_ino)).unwrap_or(0) as u32,
+        Some(socket) => inode_of(socket),
     }
+}
+
+/// Inode number of a `struct socket`.
+#[inline(always)]
+pub fn inode_of(socket: u64) -> u32 {
+    read::<u64>(socket, offset!(socket_ino)).unwrap_or(0) as u32
 }
 
 /// `SHUTDOWN_MASK` is set and no error is: inside `__tcp_close`, which sets the mask before it changes the state. A
@@ -94,42 +160,19 @@ pub fn error(sk: Sock) -> u16 {
     read::<i32>(sk, offset!(sk_err)).unwrap_or(0) as u16
 }
 
-/// Fills the addresses and the family; a v4-mapped IPv6 socket is reported as IPv4.
+/// Fills in the remote address from the words of a `struct sockaddr_in` (address at byte 4) or `sockaddr_in6` (at byte
+/// 8); a v4-mapped address is reported as IPv4.
 #[inline(always)]
-pub fn fill_addresses(record: &mut SocketRecord, sk: Sock, family: u16) {
-    if family == AF_INET6 {
-        let mut remote = [0u8; 16];
-        let at = (sk as usize + offset!(skc_v6_daddr)) as *const u8;
-        // SAFETY: the helper checks the address itself and fails instead of faulting.
-        if unsafe { bpf_probe_read_kernel_buf(at, &mut remote) }.is_err() {
-            count(counter::READ_FAILED);
-        }
-        let mapped = u64::from_ne_bytes([
-            remote[0], remote[1], remote[2], remote[3], remote[4], remote[5], remote[6], remote[7],
-        ]) == 0
-            && u32::from_ne_bytes([remote[8], remote[9], remote[10], remote[11]]) == u32::from_be(0x0000_ffff);
-        if !mapped {
-            record.family = 6;
-            record.remote = remote;
-            let at = (sk as usize + offset!(skc_v6_rcv_saddr)) as *const u8;
-            // SAFETY: as above.
-            if unsafe { bpf_probe_read_kernel_buf(at, &mut record.local) }.is_err() {
-                count(counter::READ_FAILED);
-            }
-            return;
-        }
+pub fn fill_remote(owner: &mut Owner, family: Option<u16>, first: u64, second: u64, third: u64) {
+    owner.family = 4;
+    if family != Some(AF_INET6) {
+        owner.remote = words([first >> 32, 0]);
+    } else if second == 0 && third as u32 == u32::from_be(0x0000_ffff) {
+        owner.remote = words([third >> 32, 0]);
+    } else {
+        owner.family = 6;
+        owner.remote = words([second, third]);
     }
-    record.family = 4;
-    let remote: [u8; 4] = read(sk, offset!(skc_daddr)).unwrap_or([0; 4]);
-    let local: [u8; 4] = read(sk, offset!(skc_rcv_saddr)).unwrap_or([0; 4]);
-    record.remote[0] = remote[0];
-    record.remote[1] = remote[1];
-    record.remote[2] = remote[2];
-    record.remote[3] = remote[3];
-    record.local[0] = local[0];
-    record.local[1] = local[1];
-    record.local[2] = local[2];
-    record.local[3] = local[3];
 }
 
 /// `SOCK_DONE`, bit 1 of `enum sock_flags`, is set by `tcp_fin`, and the FIN has moved `rcv_nxt` and so
@@ -140,7 +183,7 @@ fn fin_received(sk: Sock) -> bool {
     read::<u64>(sk, offset!(skc_flags)).is_some_and(|flags| flags & SOCK_DONE != 0)
 }
 
-/// Fills what the kernel counted over the socket's life.
+/// Fills in what the kernel counted over the socket's life.
 #[inline(always)]
 pub fn fill_totals(record: &mut SocketRecord, sk: Sock) {
     record.bytes_sent = read(sk, offset!(tcp_bytes_sent)).unwrap_or(0);

@@ -10,11 +10,33 @@ use crate::sock::read;
 const PF_KTHREAD: u32 = 0x0020_0000;
 const E2BIG: i32 = -7;
 
-/// Fills in the running process; leaves all zero for a kernel thread (a deferred close runs in one).
+/// Nobody.
+pub const NOBODY: TaskRecord = TaskRecord { tgid: 0, uid: 0, start_ns: 0, comm: [0; 16] };
+
+/// The running process, with the name that the first of its threads had which connected or accepted. From now on its
+/// exec and exit are reported. All zero for a kernel thread (a deferred close runs in one).
+#[inline(always)]
+pub fn watched(record: &mut TaskRecord) {
+    let tgid = current_tgid();
+    // Entries go when the process ends, so a known tgid is the process it was.
+    // SAFETY: the value is copied out at once; another thread of the process may replace it meanwhile by the same.
+    if let Some(known) = unsafe { PROCESSES.get(tgid) }
+        && known.comm[0] != 0
+    {
+        *record = *known;
+        return;
+    }
+    fill_current(record);
+    if record.tgid != 0 && PROCESSES.insert(tgid, *record, 0) == Err(E2BIG) {
+        count(counter::PROCESSES_FULL);
+    }
+}
+
+/// Fills in the running process; leaves the record alone for a kernel thread.
 #[inline(always)]
 pub fn fill_current(record: &mut TaskRecord) {
     let task = current_task();
-    if read::<u32>(task, offset!(task_flags)).is_none_or(|flags| flags & PF_KTHREAD != 0) {
+    if is_kernel_thread(task) {
         return;
     }
     record.uid = bpf_get_current_uid_gid() as u32;
@@ -27,11 +49,15 @@ pub fn fill_current(record: &mut TaskRecord) {
 /// Pid and start of the running process; zeros for a kernel thread.
 #[inline(always)]
 pub fn current_id() -> (u32, u64) {
-    let task = current_task();
-    if read::<u32>(task, offset!(task_flags)).is_none_or(|flags| flags & PF_KTHREAD != 0) {
-        return (0, 0);
+    let tgid = current_tgid();
+    // SAFETY: as in `watched`.
+    if let Some(known) = unsafe { PROCESSES.get(tgid) }
+        && known.comm[0] != 0
+    {
+        return (tgid, known.start_ns);
     }
-    (current_tgid(), start_ns(task))
+    let task = current_task();
+    if is_kernel_thread(task) { (0, 0) } else { (tgid, start_ns(task)) }
 }
 
 #[inline(always)]
@@ -46,23 +72,13 @@ pub fn current_task() -> u64 {
 }
 
 #[inline(always)]
+fn is_kernel_thread(task: u64) -> bool {
+    read::<u32>(task, offset!(task_flags)).is_none_or(|flags| flags & PF_KTHREAD != 0)
+}
+
+#[inline(always)]
 fn start_ns(task: u64) -> u64 {
     read::<u64>(task, offset!(task_group_leader))
         .and_then(|leader| read::<u64>(leader, offset!(task_start_boottime)))
         .unwrap_or(0)
-}
-
-/// From now on report this process' exec and exit.
-#[inline(always)]
-pub fn watch(task: &TaskRecord) {
-    if task.tgid == 0 {
-        return;
-    }
-    // SAFETY: the value is copied out at once; another CPU may replace it meanwhile, with the same start time.
-    if unsafe { PROCESSES.get(task.tgid) }.is_some_and(|start| *start == task.start_ns) {
-        return;
-    }
-    if PROCESSES.insert(task.tgid, task.start_ns, 0) == Err(E2BIG) {
-        count(counter::PROCESSES_FULL);
-    }
 }

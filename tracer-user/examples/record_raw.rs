@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tracer_core::ports::PortMap;
-use tracer_user::capture::{Capture, Settings, VMLINUX_BTF};
+use tracer_user::capture::{Allowed, Capture, Settings, VMLINUX_BTF};
 use tracer_user::inventory::own_netns;
 
 #[tokio::main(flavor = "current_thread")]
@@ -20,8 +20,12 @@ async fn main() -> anyhow::Result<()> {
         map_entries: 65_536,
         netns: own_netns(Path::new("/proc"))?,
         btf: VMLINUX_BTF.into(),
+        hooks: Allowed::default(),
+        lost_ends_percent: 0,
     };
     let mut capture = Capture::start(&settings, &PortMap::default())?;
+    // Every kind of record.
+    capture.set_live(true)?;
     let mut ring = capture.take_ring()?;
     println!("recording");
     tokio::time::sleep(Duration::from_secs(seconds)).await;

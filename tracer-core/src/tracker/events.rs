@@ -45,6 +45,7 @@ impl Tracker {
         match event {
             Event::Process(event) => self.apply_process(event),
             Event::Socket(event) => match event.kind {
+                SocketEventKind::Connect => self.apply_connect(event),
                 SocketEventKind::Open => self.apply_open(event),
                 SocketEventKind::Accept => self.apply_accept(event),
                 SocketEventKind::State => self.apply_state(event),
@@ -85,10 +86,30 @@ impl Tracker {
         if self.begin(event, established).is_some() { Effect::Opened } else { Effect::Ignored }
     }
 
+    /// The opening may not have been told yet: then this tells it.
     fn apply_accept(&mut self, event: &SocketEvent) -> Effect {
-        let Some(slot) = self.find_accepted(event) else { return Effect::Ignored };
-        self.link(slot, event);
-        Effect::Accepted
+        let known = if event.established.is_some() { self.find(event) } else { self.find_accepted(event) };
+        if let Some(slot) = known {
+            self.link(slot, event);
+            return Effect::Accepted;
+        }
+        match self.revive(event) {
+            Some(_) => Effect::Accepted,
+            None => Effect::Ignored,
+        }
+    }
+
+    /// A connect that hangs: a look at the socket table may know it already, but not who it is.
+    fn apply_connect(&mut self, event: &SocketEvent) -> Effect {
+        if self.tombstones.holds(event) {
+            return Effect::Ignored;
+        }
+        if let Some(slot) = self.find(event) {
+            self.link(slot, event);
+        } else if !self.by_tuple.contains_key(&event.tuple) {
+            self.connecting(event);
+        }
+        Effect::Ignored
     }
 
     fn apply_state(&mut self, event: &SocketEvent) -> Effect {
@@ -152,7 +173,7 @@ impl Tracker {
             self.introduce(&opener, event.at);
         }
         if open {
-            self.book_open(endpoint, account, event.at);
+            self.book_open(endpoint, account, event.established.unwrap_or(event.at));
         }
         self.book_end(endpoint, account, event.role, open, event.at);
         let opener = event.opener.map(|task| Opener { id: task.id, comm: task.comm });
@@ -174,7 +195,7 @@ impl Tracker {
         (unclaimed && same_life(socket, event) && !self.tombstones.holds(event)).then_some(slot)
     }
 
-    /// The socket that was accepted. The record does not say which life it is of, but the process had the descriptor, so
+    /// The socket that was accepted, by a record that does not say which life it is of. But the process had the descriptor, so
     /// the address was not reused yet: the ring has the opening before it, and an end that was earlier is before it,
     /// too.
     fn find_accepted(&self, event: &SocketEvent) -> Option<Slot> {
@@ -183,7 +204,7 @@ impl Tracker {
         let same = socket.tuple == event.tuple
             && socket.role == event.role
             && socket.sk.is_none_or(|sk| sk == event.sk)
-            && (socket.inode.is_none() || socket.inode == event.inode);
+            && (socket.inode.is_none() || event.inode.is_none() || socket.inode == event.inode);
         same.then_some(*slot)
     }
 
@@ -226,6 +247,22 @@ impl Tracker {
         })?;
         self.link(slot, event);
         Some(slot)
+    }
+
+    fn connecting(&mut self, event: &SocketEvent) {
+        let Some(birth) = event.birth else { return };
+        let endpoint = self.endpoint_of(&event.tuple, event.role);
+        let place = (event.tuple, event.role, endpoint);
+        let slot = self.insert(Socket {
+            last_event: event.at,
+            sk: Some(event.sk),
+            inode: event.inode,
+            look: self.looks,
+            ..Socket::new(place, event.new_state, Began::Before(event.at), birth)
+        });
+        if let Some(slot) = slot {
+            self.link(slot, event);
+        }
     }
 
     /// Learns from an event after the opening; if the opening itself was lost, this is when the socket counts as open.

@@ -94,6 +94,8 @@ pub struct Tracker {
     lost_at: Option<BootNs>,
     looks: u64,
     unreadable_processes: u32,
+    /// Whether events tell what happens between looks.
+    has_events: bool,
 }
 
 impl Tracker {
@@ -119,7 +121,15 @@ impl Tracker {
             lost_at: None,
             looks: 0,
             unreadable_processes: 0,
+            has_events: true,
         }
+    }
+
+    /// The same for looks at the socket table alone: what they find or miss is no loss, and what happens in between is
+    /// never known.
+    #[must_use]
+    pub fn without_events(self) -> Self {
+        Self { has_events: false, ..self }
     }
 
     /// Live sockets, those still connecting included, in no particular order.
@@ -158,6 +168,7 @@ impl Tracker {
         match (self.looks, self.lost_at) {
             (0, _) => Completeness::Unknown,
             (_, Some(_)) => Completeness::LowerBound,
+            _ if !self.has_events => Completeness::LowerBound,
             (_, None) => Completeness::Exact,
         }
     }
@@ -176,7 +187,7 @@ impl Tracker {
             + loss.missed_closes;
         match (self.looks, lost) {
             (0, _) => Completeness::Unknown,
-            (_, 0) => Completeness::Exact,
+            (_, 0) if self.has_events => Completeness::Exact,
             _ => Completeness::LowerBound,
         }
     }

@@ -52,7 +52,7 @@ impl Tracker {
             Some((slot, SameLife::No)) => {
                 // The old life ended and the new one began before this look, and both events were lost.
                 if self.remove(slot, started.minus(Duration::from_nanos(1))).is_some() {
-                    self.loss.missed_closes += 1;
+                    self.missed_close();
                 }
                 None
             }
@@ -109,7 +109,7 @@ impl Tracker {
         }
         // Connects in progress are not announced by events.
         if !first && row.state.is_open() {
-            self.loss.missed_opens += 1;
+            self.missed_open();
         }
         let endpoint = self.endpoint_of(&row.tuple, row.role);
         let place = (row.tuple, row.role, endpoint);
@@ -160,7 +160,7 @@ impl Tracker {
 
     /// A connect that was in progress at an earlier look has been established, and its event was lost.
     fn connected_unseen(&mut self, slot: Slot, endpoint: usize, account: Option<ProcessId>, at: BootNs) {
-        self.loss.missed_opens += 1;
+        self.missed_open();
         if let Some(socket) = self.socket_mut(slot) {
             socket.began = Began::Before(at);
         }
@@ -171,7 +171,8 @@ impl Tracker {
     /// to be seen. True if something is missing for the first time.
     fn remove_absent(&mut self, netns: u32, started: BootNs) -> bool {
         let look = self.looks;
-        let after_loss = self.lost_at.is_some();
+        // Without events there is none that could be on its way.
+        let after_loss = self.lost_at.is_some() || !self.has_events;
         let mut suspects = false;
         let mut gone: Vec<Slot> = Vec::new();
         for (slot, socket) in self.sockets.iter_mut().enumerate() {
@@ -194,10 +195,19 @@ impl Tracker {
             if let Some(socket) = self.remove(slot, started)
                 && socket.is_open()
             {
-                self.loss.missed_closes += 1;
+                self.missed_close();
             }
         }
         suspects
+    }
+
+    /// An opening that no event told. Without events that is how they all are.
+    fn missed_open(&mut self) {
+        self.loss.missed_opens += u64::from(self.has_events);
+    }
+
+    fn missed_close(&mut self) {
+        self.loss.missed_closes += u64::from(self.has_events);
     }
 
     /// Peaks of what was in use at once, by endpoint and by process.

@@ -1,77 +1,116 @@
-//! Tracepoints `sys_exit_accept` and `sys_exit_accept4`: which process took a connection. The call returns a
-//! descriptor, which is followed to its socket.
+//! Which process took a connection off its listener's queue: by the return of `inet_csk_accept` (fexit, kretprobe),
+//! else by the tracepoints `sys_exit_accept` and `sys_exit_accept4`, whose descriptor is followed to its socket.
 //!
-//! Unlike all other programs this one does not run under the socket's lock: the connection may end on another CPU
-//! meanwhile and its entry in `OWNERS` may already belong to another socket. So the map is not touched here. The socket
-//! itself stays, because the process has its descriptor.
+//! None of these runs under the socket's lock: the connection may end on another CPU meanwhile and its entry in
+//! `OWNERS` may already belong to another socket. So entries are read with care here and never written. The socket
+//! itself stays, because the process has it.
 
-use aya_ebpf::macros::tracepoint;
-use aya_ebpf::programs::TracePointContext;
-use tracer_common::{SocketRecord, kind, role};
+use aya_ebpf::EbpfContext;
+use aya_ebpf::macros::{fexit, kretprobe, tracepoint};
+use aya_ebpf::programs::{FExitContext, RetProbeContext, TracePointContext};
+use tracer_common::{Owner, kind, role};
 
-use super::{now_ns, tcp};
-use crate::emit::emit;
-use crate::maps::offset;
-use crate::sock::read;
+use super::{EMPTY, emit_socket, now_ns, tcp};
+use crate::maps::{OWNERS, offset};
+use crate::sock::{Head, Sock, read};
 use crate::{filter, sock, task};
 
 /// Offset of `ret` in every `sys_exit_*` record: 8 bytes of common fields, then `int nr` padded to 8.
 const RET_OFFSET: usize = 16;
 
+/// Before Linux 6.10: `inet_csk_accept(sk, flags, err, kern)`.
+#[fexit(function = "inet_csk_accept")]
+pub fn accept_exit_4(ctx: FExitContext) -> i32 {
+    accepted(ctx.arg::<u64>(4), 0);
+    0
+}
+
+/// Since Linux 6.10: `inet_csk_accept(sk, arg)`.
+#[fexit(function = "inet_csk_accept")]
+pub fn accept_exit_2(ctx: FExitContext) -> i32 {
+    accepted(ctx.arg::<u64>(2), 0);
+    0
+}
+
+#[kretprobe(function = "inet_csk_accept")]
+pub fn accept_return(ctx: RetProbeContext) -> u32 {
+    if let Some(sk) = read::<u64>(ctx.as_ptr() as u64, offset!(regs_returned)) {
+        accepted(sk, 0);
+    }
+    0
+}
+
 #[tracepoint(category = "syscalls", name = "sys_exit_accept")]
 pub fn accept(ctx: TracePointContext) -> u32 {
-    accepted(&ctx);
+    accepted_fd(&ctx);
     0
 }
 
 #[tracepoint(category = "syscalls", name = "sys_exit_accept4")]
 pub fn accept4(ctx: TracePointContext) -> u32 {
-    accepted(&ctx);
+    accepted_fd(&ctx);
     0
 }
 
 #[inline(always)]
-fn accepted(ctx: &TracePointContext) {
-    // SAFETY: reads the program's own context through a checking helper.
-    let Ok(fd) = (unsafe { ctx.read_at::<i64>(RET_OFFSET) }) else { return };
-    if fd < 0 {
-        return;
+fn accepted_fd(ctx: &TracePointContext) {
+    let fd = returned(ctx);
+    if fd >= 0
+        && let Some(socket) = socket_of(fd as u64)
+        && let Some(sk) = read(socket, offset!(socket_sk))
+    {
+        accepted(sk, socket);
     }
-    let Some(sk) = socket_of(fd as u64) else { return };
-    let Some(ports) = sock::ports(sk) else { return };
-    if !filter::watched(ports.local) || !sock::is_tcp(sk, ports) || !filter::watched_netns(sock::netns(sk)) {
-        return;
-    }
-    let state: u8 = read(sk, offset!(skc_state)).unwrap_or(0);
-    if state == tcp::CLOSE {
-        return;
-    }
-    emit(kind::ACCEPT, now_ns(), |record: &mut SocketRecord| {
-        record.header.netns = sock::netns(sk);
-        record.sk = sk;
-        record.local_port = ports.local;
-        record.remote_port = ports.remote;
-        record.role = role::SERVER;
-        record.old_state = state;
-        record.new_state = state;
-        record.inode = sock::inode(sk);
-        sock::fill_addresses(record, sk, ports.family);
-        task::fill_current(&mut record.opener);
-        task::watch(&record.opener);
-    });
 }
 
-/// `current->files->fdt->fd[fd]->private_data->sk`.
+/// What the system call returns.
 #[inline(always)]
-fn socket_of(fd: u64) -> Option<u64> {
+pub fn returned(ctx: &TracePointContext) -> i64 {
+    // SAFETY: a constant offset within the record of every `sys_exit_*`, which the verifier checks.
+    unsafe { ctx.as_ptr().byte_add(RET_OFFSET).cast::<i64>().read() }
+}
+
+#[inline(always)]
+fn accepted(sk: Sock, socket: u64) {
+    if sk == 0 {
+        return;
+    }
+    let Some(head) = Head::read(sk) else { return };
+    let ports = head.ports();
+    if !filter::watched(ports.local) || !sock::is_tcp(sk, ports) {
+        return;
+    }
+    let netns = head.netns();
+    let state = ports.state;
+    if !filter::watched_netns(netns) || state == tcp::CLOSE {
+        return;
+    }
+    // Not known yet where the kernel function returns: it is given its descriptor afterwards.
+    let inode = if socket == 0 { 0 } else { sock::inode_of(socket) };
+    let mut owner = Owner { role: role::SERVER, netns, state, inode, ..EMPTY };
+    head.fill(&mut owner);
+    (owner.birth_ns, owner.established_ns) = beginning(sk);
+    task::watched(&mut owner.opener);
+    emit_socket(kind::ACCEPT, sk, now_ns(), &owner, state, false);
+}
+
+/// When the life in the socket's entry began. An entry that is still the same after it was read was this socket's all
+/// the time: it could have become another's in between, but not this one's again.
+#[inline(always)]
+fn beginning(sk: Sock) -> (u64, u64) {
+    let Some(known) = OWNERS.get_ptr(sk) else { return (0, 0) };
+    // SAFETY: memory of a live map; the check below throws away what was not this socket's.
+    let times = unsafe { ((*known).birth_ns, (*known).established_ns) };
+    if OWNERS.get_ptr(sk) == Some(known) { times } else { (0, 0) }
+}
+
+/// `current->files->fdt->fd[fd]->private_data`, a `struct socket`. The descriptor is this very call's: it is within the
+/// table, which never shrinks.
+#[inline(always)]
+pub fn socket_of(fd: u64) -> Option<u64> {
     let files: u64 = read(task::current_task(), offset!(task_files))?;
     let table: u64 = read(files, offset!(files_fdt))?;
-    let max: u32 = read(table, offset!(fdt_max_fds))?;
-    if fd >= u64::from(max) {
-        return None;
-    }
     let array: u64 = read(table, offset!(fdt_fd))?;
     let file: u64 = read(array, fd as usize * 8)?;
-    let socket: u64 = read(file, offset!(file_private_data))?;
-    read(socket, offset!(socket_sk))
+    read(file, offset!(file_private_data))
 }

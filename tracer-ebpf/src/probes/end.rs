@@ -7,18 +7,16 @@ use tracer_common::kind;
 
 use super::{emit_socket, now_ns, tcp};
 use crate::maps::OWNERS;
-use crate::sock;
 
 #[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
 pub fn destroy(ctx: RawTracePointContext) -> i32 {
     let sk: u64 = ctx.arg(0);
+    let Some(known) = OWNERS.get_ptr_mut(sk) else { return 0 };
     // SAFETY: the entry is live; nobody else writes the entry of a socket that is being destroyed.
-    let Some(owner) = (unsafe { OWNERS.get(sk) }) else { return 0 };
-    if let Some(ports) = sock::ports(sk) {
-        emit_socket(kind::END, sk, now_ns(), owner, (tcp::CLOSE, tcp::CLOSE), ports, |record| {
-            sock::fill_totals(record, sk);
-        });
-    }
+    let owner = unsafe { &mut *known };
+    let old = owner.state;
+    owner.state = tcp::CLOSE;
+    emit_socket(kind::END, sk, now_ns(), owner, old, true);
     // Removed by nobody else: a failure would mean it is gone, which is what is wanted.
     let _ = OWNERS.remove(sk);
     0

@@ -2,10 +2,10 @@
 
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
-use tracer_common::kind;
+use tracer_common::{counter, kind};
 
 use super::{emit_socket, now_ns};
-use crate::maps::{OWNERS, offset};
+use crate::maps::{OWNERS, count};
 use crate::sock;
 
 const REPORT_INTERVAL_NS: u64 = 1_000_000_000;
@@ -21,11 +21,14 @@ pub fn retransmit(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     owner.retransmit_ns = at_ns;
-    if let Some(ports) = sock::ports(sk) {
-        let state: u8 = sock::read(sk, offset!(skc_state)).unwrap_or(0);
-        emit_socket(kind::RETRANSMIT, sk, at_ns, owner, (state, state), ports, |record| {
-            sock::fill_totals(record, sk);
-        });
+    let Some(ports) = sock::ports(sk) else { return 0 };
+    if owner.local_port == 0 {
+        // A connect gets its port after the change to SYN_SENT. One that hangs is seen here, at its second SYN.
+        owner.local_port = ports.local;
+        count(counter::UNTOLD);
     }
+    // The entry may be stale in what no hook tells, such as FIN_WAIT2.
+    owner.state = ports.state;
+    emit_socket(kind::RETRANSMIT, sk, at_ns, owner, ports.state, true);
     0
 }

@@ -3,7 +3,7 @@
 
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
-use tracer_common::{ProcessRecord, kind};
+use tracer_common::{ProcessRecord, TaskRecord, kind};
 
 use super::now_ns;
 use crate::maps::{PROCESSES, offset};
@@ -12,8 +12,11 @@ use crate::{emit, task};
 
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub fn exec(_ctx: RawTracePointContext) -> i32 {
-    if PROCESSES.get_ptr(task::current_tgid()).is_some() {
-        report(kind::EXEC);
+    let tgid = task::current_tgid();
+    if PROCESSES.get_ptr(tgid).is_some() {
+        let record = report(kind::EXEC);
+        // The name is another one from now on. The entry is there: this cannot run into the map's bound.
+        let _ = PROCESSES.insert(tgid, record, 0);
     }
     0
 }
@@ -37,6 +40,11 @@ pub fn exit(_ctx: RawTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn report(kind: u8) {
-    emit::emit(kind, now_ns(), |record: &mut ProcessRecord| task::fill_current(&mut record.task));
+fn report(kind: u8) -> TaskRecord {
+    let mut task = task::NOBODY;
+    task::fill_current(&mut task);
+    emit::emit(kind, now_ns(), |header, slot| {
+        slot.write(ProcessRecord { header, task });
+    });
+    task
 }

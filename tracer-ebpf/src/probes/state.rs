@@ -3,20 +3,19 @@
 //! Where a caller exists (net/ipv4/tcp.c, tcp_ipv4.c): CLOSE -> SYN_SENT runs in connect(2); -> FIN_WAIT1 and
 //! -> LAST_ACK run in close(2), shutdown(2) or exit; -> CLOSE only when [`sock::closed_by_caller`]. All else may run in
 //! softirq and names no process.
+//!
+//! What a life is made of is kept in `OWNERS` and told by one record at its end. User space learns of the living by
+//! looking at the map when `UNTOLD` says that there is something new; only while somebody watches events live are
+//! openings and state changes told one by one.
 
-use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
-use aya_log_ebpf::warn;
-use tracer_common::{Owner, counter, kind, role};
+use tracer_common::{Owner, counter, flag, kind, role};
 
-use super::{EMPTY, emit_socket, now_ns, tcp};
-use crate::maps::{HANDLED, LAST, OWNERS, count};
-use crate::sock::{self, Ports};
+use super::{EMPTY, emit_socket, now_ns, remember, tcp};
+use crate::maps::{HANDLED, OWNERS, count, has_connect_hook, is_live};
+use crate::sock::{self, Head, Ports, Sock};
 use crate::{filter, task};
-
-const E2BIG: i32 = -7;
-const LOG_INTERVAL_NS: u64 = 1_000_000_000;
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn set_state(ctx: RawTracePointContext) -> i32 {
@@ -69,140 +68,177 @@ fn handle(ctx: &RawTracePointContext) {
 }
 
 #[inline(always)]
-fn connect(ctx: &RawTracePointContext, sk: u64) {
-    let Some(ports) = sock::ports(sk) else { return };
-    if !filter::watched(ports.remote) || !sock::is_tcp(sk, ports) || !filter::watched_netns(sock::netns(sk)) {
+fn connect(ctx: &RawTracePointContext, sk: Sock) {
+    let Some(head) = Head::read(sk) else { return };
+    let ports = head.ports();
+    if !filter::watched(ports.remote) || !sock::is_tcp(sk, ports) {
         return;
     }
-    let mut owner = Owner { birth_ns: now_ns(), role: role::CLIENT, inode: sock::inode(sk), ..EMPTY };
-    task::fill_current(&mut owner.opener);
-    task::watch(&owner.opener);
+    let netns = head.netns();
+    if !filter::watched_netns(netns) {
+        return;
+    }
+    let at_ns = now_ns();
+    let mut owner = Owner {
+        birth_ns: at_ns,
+        state_ns: at_ns,
+        role: role::CLIENT,
+        state: tcp::SYN_SENT,
+        netns,
+        inode: sock::inode(sk),
+        ..EMPTY
+    };
+    head.fill(&mut owner);
+    task::watched(&mut owner.opener);
     remember(ctx, sk, &owner);
 }
 
 #[inline(always)]
-fn established(ctx: &RawTracePointContext, sk: u64, old: u8) {
+fn established(ctx: &RawTracePointContext, sk: Sock, old: u8) {
     let Some(ports) = sock::ports(sk) else { return };
-    let side = match old {
-        tcp::SYN_SENT if filter::watched(ports.remote) => role::CLIENT,
-        // A simultaneous open goes SYN_SENT -> SYN_RECV -> ESTABLISHED: it has an entry since its connect.
-        tcp::SYN_RECV if filter::watched(ports.remote) && OWNERS.get_ptr(sk).is_some() => role::CLIENT,
-        tcp::SYN_RECV if filter::watched(ports.local) => role::SERVER,
-        _ => return,
-    };
-    if !sock::is_tcp(sk, ports) || !filter::watched_netns(sock::netns(sk)) {
-        return;
-    }
-    let at_ns = now_ns();
-    let states = (old, tcp::ESTABLISHED);
-    if side == role::CLIENT
+    let client = old == tcp::SYN_SENT || old == tcp::SYN_RECV;
+    // A simultaneous open goes SYN_SENT -> SYN_RECV -> ESTABLISHED: it has an entry since its connect.
+    if client
+        && filter::watched(ports.remote)
         && let Some(known) = OWNERS.get_ptr_mut(sk)
     {
+        let at_ns = now_ns();
         // SAFETY: the entry is live; only this socket's own transitions write it, and those are serialised by the
         // kernel's socket lock.
         let owner = unsafe { &mut *known };
         owner.established_ns = at_ns;
         owner.local_port = ports.local;
-        emit_socket(kind::OPEN, sk, at_ns, owner, states, ports, |_| {});
+        moved(sk, owner, (old, tcp::ESTABLISHED), at_ns, kind::OPEN);
         return;
     }
+    let side = match old {
+        tcp::SYN_SENT if filter::watched(ports.remote) => role::CLIENT,
+        tcp::SYN_RECV if filter::watched(ports.local) => role::SERVER,
+        _ => return,
+    };
     // A server's side begins here. A client without an entry connected before tracing, or found the map full: its
     // opener is unknown.
-    let birth_ns = if side == role::SERVER { at_ns } else { 0 };
-    let owner = Owner {
-        birth_ns,
-        established_ns: at_ns,
-        role: side,
-        local_port: ports.local,
-        inode: sock::inode(sk),
-        closed_early: u8::from(old == tcp::SYN_RECV && sock::send_shutdown(sk)),
-        ..EMPTY
-    };
+    let Some(mut owner) = describe(sk, ports, side) else { return };
+    let at_ns = now_ns();
+    if side == role::SERVER {
+        owner.birth_ns = at_ns;
+        owner.flags = if sock::send_shutdown(sk) { flag::CLOSED_EARLY } else { 0 };
+    }
+    owner.established_ns = at_ns;
+    moved(sk, &mut owner, (old, tcp::ESTABLISHED), at_ns, kind::OPEN);
     remember(ctx, sk, &owner);
-    emit_socket(kind::OPEN, sk, at_ns, &owner, states, ports, |_| {});
 }
 
 #[inline(always)]
-fn leaving(ctx: &RawTracePointContext, sk: u64, old: u8, new: u8) {
+fn leaving(ctx: &RawTracePointContext, sk: Sock, old: u8, new: u8) {
     let Some(ports) = sock::ports(sk) else { return };
-    if OWNERS.get_ptr(sk).is_none() {
-        let Some(side) = side_by_ports(sk, ports) else { return };
-        remember(ctx, sk, &Owner { role: side, local_port: ports.local, ..EMPTY });
+    let at_ns = now_ns();
+    if let Some(known) = OWNERS.get_ptr_mut(sk) {
+        // SAFETY: as in `established`.
+        leave(sk, unsafe { &mut *known }, (old, new), at_ns);
+        return;
     }
-    let Some(known) = OWNERS.get_ptr_mut(sk) else { return };
-    // SAFETY: as in `established`.
-    let owner = unsafe { &mut *known };
-    if new != tcp::CLOSE_WAIT && owner.closed_early == 0 {
+    let Some(side) = side_by_ports(ports) else { return };
+    let Some(mut owner) = describe(sk, ports, side) else { return };
+    leave(sk, &mut owner, (old, new), at_ns);
+    remember(ctx, sk, &owner);
+}
+
+#[inline(always)]
+fn leave(sk: Sock, owner: &mut Owner, states: (u8, u8), at_ns: u64) {
+    if states.1 != tcp::CLOSE_WAIT && owner.flags & flag::CLOSED_EARLY == 0 {
         (owner.closer_tgid, owner.closer_start_ns) = task::current_id();
     }
-    emit_socket(kind::STATE, sk, now_ns(), owner, (old, new), ports, |_| {});
+    moved(sk, owner, states, at_ns, kind::STATE);
+}
+
+/// Notes a change of state, and tells it as `kind` if somebody watches.
+#[inline(always)]
+fn moved(sk: Sock, owner: &mut Owner, states: (u8, u8), at_ns: u64, kind: u8) {
+    owner.state = states.1;
+    owner.state_ns = at_ns;
+    if is_live() {
+        emit_socket(kind, sk, at_ns, owner, states.0, false);
+    } else {
+        count(counter::UNTOLD);
+    }
 }
 
 #[inline(always)]
-fn end(sk: u64, old: u8) {
+fn end(sk: Sock, old: u8) {
     let Some(ports) = sock::ports(sk) else { return };
-    // `skc_num` is cleared before this transition is reported; `inet_sport` still has the port.
-    let ports = Ports { local: if ports.local == 0 { sock::inet_sport(sk) } else { ports.local }, ..ports };
-    let states = (old, tcp::CLOSE);
     let direct = matches!(old, tcp::ESTABLISHED | tcp::CLOSE_WAIT | tcp::SYN_SENT | tcp::SYN_RECV);
-    let closer = if let Some(known) = OWNERS.get_ptr_mut(sk) {
+    if let Some(known) = OWNERS.get_ptr_mut(sk) {
         // SAFETY: as in `established`.
         let owner = unsafe { &mut *known };
-        if direct && sock::closed_by_caller(sk) {
-            (owner.closer_tgid, owner.closer_start_ns) = task::current_id();
+        if owner.local_port == 0 {
+            owner.local_port = last_port(sk, ports);
         }
-        emit_socket(kind::END, sk, now_ns(), owner, states, ports, |record| sock::fill_totals(record, sk));
+        if fails_within_call(sk, old) {
+            owner.state = tcp::CLOSE;
+            return;
+        }
+        tell_end(sk, owner, old, direct);
         // Another CPU cannot have removed it: this is the socket's last transition.
         let _ = OWNERS.remove(sk);
         return;
-    } else if direct && sock::closed_by_caller(sk) {
-        task::current_id()
-    } else {
-        (0, 0)
-    };
+    }
     // Never remembered.
-    let Some(side) = side_by_ports(sk, ports) else { return };
-    let owner = Owner { role: side, closer_tgid: closer.0, closer_start_ns: closer.1, ..EMPTY };
-    emit_socket(kind::END, sk, now_ns(), &owner, states, ports, |record| sock::fill_totals(record, sk));
+    let Some(side) = side_by_ports(Ports { local: last_port(sk, ports), ..ports }) else { return };
+    let Some(mut owner) = describe(sk, ports, side) else { return };
+    owner.local_port = last_port(sk, ports);
+    tell_end(sk, &mut owner, old, direct);
+}
+
+/// The connect failed within the call, after the change to SYN_SENT: nothing else gets there without an error on the
+/// socket and without a close. `connect` knows the errno.
+#[inline(always)]
+fn fails_within_call(sk: Sock, old: u8) -> bool {
+    old == tcp::SYN_SENT && has_connect_hook() && sock::error(sk) == 0 && !sock::closed_by_caller(sk)
+}
+
+#[inline(always)]
+fn tell_end(sk: Sock, owner: &mut Owner, old: u8, direct: bool) {
+    if direct && sock::closed_by_caller(sk) {
+        (owner.closer_tgid, owner.closer_start_ns) = task::current_id();
+    }
+    let at_ns = now_ns();
+    owner.state = tcp::CLOSE;
+    owner.state_ns = at_ns;
+    emit_socket(kind::END, sk, at_ns, owner, old, true);
+}
+
+/// `skc_num` is cleared before the last transition is reported; `inet_sport` still has the port.
+#[inline(always)]
+fn last_port(sk: Sock, ports: Ports) -> u16 {
+    if ports.local == 0 { sock::inet_sport(sk) } else { ports.local }
 }
 
 /// The role of a socket older than the tracing, by its ports: user space ignores what does not belong to a connection
 /// it knows.
 #[inline(always)]
-fn side_by_ports(sk: u64, ports: Ports) -> Option<u8> {
-    let side = if filter::watched(ports.remote) {
-        role::CLIENT
+fn side_by_ports(ports: Ports) -> Option<u8> {
+    if filter::watched(ports.remote) {
+        Some(role::CLIENT)
     } else if filter::watched(ports.local) {
-        role::SERVER
+        Some(role::SERVER)
     } else {
-        return None;
-    };
-    (sock::is_tcp(sk, ports) && filter::watched_netns(sock::netns(sk))).then_some(side)
+        None
+    }
 }
 
+/// An entry with what the socket itself tells; `None` if it is not to be watched.
 #[inline(always)]
-fn remember(ctx: &RawTracePointContext, sk: u64, owner: &Owner) {
-    match OWNERS.insert(sk, owner, 0) {
-        Ok(()) => {}
-        Err(E2BIG) => count(counter::OWNERS_FULL),
-        Err(error) => {
-            count(counter::OWNERS_FULL);
-            log_rarely(ctx, error);
-        }
+fn describe(sk: Sock, ports: Ports, side: u8) -> Option<Owner> {
+    let head = Head::read(sk)?;
+    if !sock::is_tcp(sk, ports) {
+        return None;
     }
-}
-
-/// An insert that fails for another reason than a full map should not exist; at most one line a second says that it
-/// does.
-#[inline(never)]
-fn log_rarely<C: EbpfContext>(ctx: &C, error: i32) {
-    let at_ns = now_ns();
-    let Some(last) = LAST.get_ptr_mut(1) else { return };
-    // SAFETY: element 1 of an array map of u64; a race costs a second line.
-    if at_ns.wrapping_sub(unsafe { *last }) < LOG_INTERVAL_NS {
-        return;
+    let netns = head.netns();
+    if !filter::watched_netns(netns) {
+        return None;
     }
-    // SAFETY: as above.
-    unsafe { *last = at_ns };
-    warn!(ctx, "owner map insert failed: {}", error);
+    let mut owner = Owner { role: side, netns, inode: sock::inode(sk), ..EMPTY };
+    head.fill(&mut owner);
+    Some(owner)
 }

@@ -263,7 +263,7 @@ fn is_old_news(line: &FindingLine, told: &mut HashMap<String, WallTime>) -> bool
 
 async fn events(State(app): State<App>, asked: Asked) -> Result<Response, Failure> {
     parameters(asked, &[])?;
-    let lines = app.handle.subscribe_events();
+    let lines = app.handle.subscribe_events().await?;
     Ok(([NDJSON], stream::body(Vec::new(), lines, |_| true, app.handle)).into_response())
 }
 

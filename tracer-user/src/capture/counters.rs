@@ -58,6 +58,11 @@ impl Counters {
         Ok(all)
     }
 
+    /// Changes of the owner map that no record told of.
+    pub(super) fn untold(&self) -> Result<u64, CaptureError> {
+        self.sum(counter::UNTOLD)
+    }
+
     fn sum(&self, index: u32) -> Result<u64, CaptureError> {
         let values = self.map.get(&index, 0).map_err(|reason| error(reason.to_string()))?;
         Ok(values.iter().sum())

@@ -1,53 +1,24 @@
-//! Loading and attaching: which hook delivers which fact on this host.
+//! Loading the object, and what can be asked of it while it runs. Which hook delivers which fact is [`super::hooks`]'.
 
 use std::path::PathBuf;
 
 use aya::maps::{Array, HashMap, MapData};
-use aya::programs::{ProgramError, RawTracePoint, TracePoint};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use tracer_common::Offsets;
-use tracer_core::event::ProcessId;
+use tracer_common::{Offsets, TaskRecord, control};
+use tracer_core::decode;
+use tracer_core::event::{Event, ProcessId};
 use tracer_core::ports::PortMap;
-use tracer_core::snapshot::{Probe, ProbeState};
+use tracer_core::snapshot::Probe;
 use tracer_core::time::BootNs;
 
 use super::counters::Counters;
+use super::hooks::{Allowed, attach_all};
+use super::owners::Owners;
 use super::ring::Ring;
 use super::skipped::Skipped;
-use super::{CaptureError, KernelCounters, log, offsets, tracefs};
+use super::{CaptureError, KernelCounters, chain, log, offsets};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../tracer-ebpf/object/tracer-ebpf.bpf.o");
-
-/// One fact and the program that delivers it.
-struct Hook {
-    fact: &'static str,
-    program: &'static str,
-    target: Target,
-    /// Capture is pointless without it.
-    required: bool,
-}
-
-enum Target {
-    Raw(&'static str),
-    Syscall(&'static str),
-}
-
-const HOOKS: &[Hook] = &[
-    Hook { fact: "state_change", program: "set_state", target: Target::Raw("inet_sock_set_state"), required: true },
-    // Second, and after the first: it does what the first one is skipped for.
-    Hook {
-        fact: "state_change",
-        program: "set_state_nested",
-        target: Target::Raw("inet_sock_set_state"),
-        required: true,
-    },
-    Hook { fact: "end_of_life", program: "destroy", target: Target::Raw("tcp_destroy_sock"), required: false },
-    Hook { fact: "path_trouble", program: "retransmit", target: Target::Raw("tcp_retransmit_skb"), required: false },
-    Hook { fact: "process_exec", program: "exec", target: Target::Raw("sched_process_exec"), required: false },
-    Hook { fact: "process_exit", program: "exit", target: Target::Raw("sched_process_exit"), required: false },
-    Hook { fact: "accept", program: "accept", target: Target::Syscall("sys_exit_accept"), required: false },
-    Hook { fact: "accept", program: "accept4", target: Target::Syscall("sys_exit_accept4"), required: false },
-];
 
 /// What to load.
 #[derive(Clone, Debug)]
@@ -60,6 +31,10 @@ pub struct Settings {
     pub netns: u32,
     /// The kernel's types.
     pub btf: PathBuf,
+    /// Which kinds of hooks may be used.
+    pub hooks: Allowed,
+    /// A fault for tests: so many in a hundred ends are lost as if the ring were full.
+    pub lost_ends_percent: u32,
 }
 
 /// `Offsets` as aya wants it: bytes that may be copied into the object.
@@ -70,13 +45,26 @@ struct PodOffsets(Offsets);
 // SAFETY: `Offsets` is `repr(C)` and made of u32 only: no padding, no pointers, any bytes are a value.
 unsafe impl aya::Pod for PodOffsets {}
 
+/// `TaskRecord` as a map's value.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct PodTask(TaskRecord);
+
+// SAFETY: as for `PodOffsets`; integers and bytes without padding.
+unsafe impl aya::Pod for PodTask {}
+
 /// The loaded, attached programs. Dropping it detaches and unloads everything: nothing is pinned.
 pub struct Capture {
     ebpf: Ebpf,
     probes: Vec<Probe>,
-    processes: Option<HashMap<MapData, u32, u64>>,
+    processes: HashMap<MapData, u32, PodTask>,
+    control: Array<MapData, u64>,
     counters: Counters,
+    owners: Owners,
     skipped: Skipped,
+    /// Changes of the owner map when it was last read, and when that was.
+    told: Option<u64>,
+    told_until: BootNs,
 }
 
 impl Capture {
@@ -92,17 +80,22 @@ impl Capture {
             .override_global("OFFSETS", &offsets, true)
             .override_global("NETNS", &settings.netns, true)
             .override_global("WAKE_BYTES", &wake_bytes, true)
+            .override_global("LOST_ENDS_PERCENT", &settings.lost_ends_percent, true)
             .map_max_entries("EVENTS", settings.ring_bytes)
             .map_max_entries("OWNERS", settings.map_entries)
             .map_max_entries("PROCESSES", processes)
             .load(OBJECT)
             .map_err(load_error)?;
         set_ports(&mut ebpf, ports)?;
-        let probes = attach_all(&mut ebpf)?;
+        let attached = attach_all(&mut ebpf, settings.hooks, &settings.btf)?;
         let counters = Counters::new(&mut ebpf)?;
-        let processes = ebpf.take_map("PROCESSES").and_then(|map| HashMap::try_from(map).ok());
+        let owners = Owners::new(&mut ebpf)?;
+        let processes = HashMap::try_from(take_map(&mut ebpf, "PROCESSES")?).map_err(in_map("PROCESSES"))?;
+        let mut control = Array::try_from(take_map(&mut ebpf, "CONTROL")?).map_err(in_map("CONTROL"))?;
+        control.set(control::CONNECT, u64::from(attached.has_connect_hook), 0).map_err(in_map("CONTROL"))?;
         let skipped = Skipped::new(&ebpf).map_err(|error| CaptureError::Load(error.to_string()))?;
-        Ok(Self { ebpf, probes, processes, counters, skipped })
+        let probes = attached.probes;
+        Ok(Self { ebpf, probes, processes, control, counters, owners, skipped, told: None, told_until: BootNs(0) })
     }
 
     /// Which hook delivers which fact.
@@ -130,31 +123,69 @@ impl Capture {
         Ok(counters)
     }
 
+    /// What no record told since the last call: openings, hanging connects, changes of state. With `all`, of every socket
+    /// that the kernel side remembers. `now` reads the boot-time clock.
+    pub fn untold(
+        &mut self,
+        all: bool,
+        now: impl FnOnce() -> BootNs,
+        mut each: impl FnMut(Result<Event, decode::DecodeError>),
+    ) -> Result<(), CaptureError> {
+        let changes = self.counters.untold()?;
+        if !all && self.told == Some(changes) {
+            return Ok(());
+        }
+        let since = if all { BootNs(0) } else { self.told_until.minus(IN_PROGRESS) };
+        let started = now();
+        self.owners.each(|sk, owner| {
+            if owner.state_ns.max(owner.retransmit_ns) >= since.0
+                && let Some(event) = decode::remembered(sk, owner).transpose()
+            {
+                each(event);
+            }
+        })?;
+        (self.told, self.told_until) = (Some(changes), started);
+        Ok(())
+    }
+
+    /// Whether openings and changes of state are told as they happen, at some cost each.
+    pub fn set_live(&mut self, live: bool) -> Result<(), CaptureError> {
+        self.control.set(control::LIVE, u64::from(live), 0).map_err(in_map("CONTROL"))
+    }
+
     /// From now on report this process' exec and exit. A full map is not an error: the exit then shows at the next
     /// look at /proc.
     pub fn watch_process(&mut self, process: ProcessId) {
-        if let Some(map) = &mut self.processes {
-            // BPF_NOEXIST: what the kernel side knows is more exact. Already there is as good as inserted.
-            let _ = map.insert(process.pid, process.start().0, 1);
-        }
+        let task = TaskRecord { tgid: process.pid, start_ns: process.start().0, ..TaskRecord::default() };
+        // BPF_NOEXIST: what the kernel side knows is more exact. Already there is as good as inserted.
+        let _ = self.processes.insert(process.pid, PodTask(task), 1);
     }
 
     /// The process is gone: its place is free again. The kernel side frees it itself if it saw the end.
     pub fn unwatch_process(&mut self, process: ProcessId) {
-        if let Some(map) = &mut self.processes {
-            // A later process of that pid may be watched already.
-            let known = map.get(&process.pid, 0).map(|start| ProcessId::from_boot(process.pid, BootNs(start)));
-            if known.is_ok_and(|known| known == process) {
-                // Gone meanwhile is as good.
-                let _ = map.remove(&process.pid);
-            }
+        // A later process of that pid may be watched already.
+        let known = self.processes.get(&process.pid, 0);
+        if known.is_ok_and(|PodTask(task)| ProcessId::from_boot(process.pid, BootNs(task.start_ns)) == process) {
+            // Gone meanwhile is as good.
+            let _ = self.processes.remove(&process.pid);
         }
     }
 }
 
+/// An entry is in its map this long after the time it carries, at the latest: a program may be interrupted in between.
+const IN_PROGRESS: std::time::Duration = std::time::Duration::from_millis(100);
+
+fn take_map(ebpf: &mut Ebpf, map: &'static str) -> Result<aya::maps::Map, CaptureError> {
+    ebpf.take_map(map).ok_or_else(|| CaptureError::Map { map, reason: "missing".to_owned() })
+}
+
+fn in_map(map: &'static str) -> impl Fn(aya::maps::MapError) -> CaptureError {
+    move |reason| CaptureError::Map { map, reason: reason.to_string() }
+}
+
 /// Loads and attaches everything with small maps, detaches again, and says how each fact would be had.
-pub fn probe_host(btf: PathBuf) -> Result<Vec<Probe>, CaptureError> {
-    let settings = Settings { ring_bytes: 1 << 16, map_entries: 1024, netns: 0, btf };
+pub fn probe_host(btf: PathBuf, hooks: Allowed) -> Result<Vec<Probe>, CaptureError> {
+    let settings = Settings { ring_bytes: 1 << 16, map_entries: 1024, netns: 0, btf, hooks, lost_ends_percent: 0 };
     Capture::start(&settings, &PortMap::default()).map(|capture| capture.probes.clone())
 }
 
@@ -172,113 +203,9 @@ fn set_ports(ebpf: &mut Ebpf, ports: &PortMap) -> Result<(), CaptureError> {
     Ok(())
 }
 
-/// Attaches every hook; one report a fact. A missing optional hook is reported, a missing required one is an error.
-fn attach_all(ebpf: &mut Ebpf) -> Result<Vec<Probe>, CaptureError> {
-    let mut probes: Vec<Probe> = Vec::new();
-    for hook in HOOKS {
-        let outcome = attach(ebpf, hook);
-        if hook.required
-            && let Err(reason) = outcome
-        {
-            return Err(CaptureError::Attach { program: hook.program, reason });
-        }
-        let probe = report(hook, outcome);
-        match probes.iter_mut().find(|known| known.fact == probe.fact) {
-            Some(known) => merge(known, probe),
-            None => probes.push(probe),
-        }
-    }
-    let close = close_probe(&probes);
-    probes.insert(1, close);
-    Ok(probes)
-}
-
-fn attach(ebpf: &mut Ebpf, hook: &Hook) -> Result<(), String> {
-    let program = ebpf.program_mut(hook.program).ok_or("not in the object")?;
-    match hook.target {
-        Target::Raw(name) => {
-            let program: &mut RawTracePoint = program.try_into().map_err(program_error)?;
-            program.load().map_err(program_error)?;
-            program.attach(name).map_err(program_error)?;
-        }
-        Target::Syscall(name) => {
-            let program: &mut TracePoint = program.try_into().map_err(program_error)?;
-            program.load().map_err(program_error)?;
-            tracefs::with(|| program.attach("syscalls", name).map_err(program_error))??;
-        }
-    }
-    Ok(())
-}
-
-fn report(hook: &Hook, outcome: Result<(), String>) -> Probe {
-    let (via, best) = match hook.target {
-        Target::Raw(name) => (format!("raw_tp:{name}"), true),
-        Target::Syscall(name) => (format!("tracepoint:{name}"), false),
-    };
-    let (state, reason) = match outcome {
-        Ok(()) if best => (ProbeState::Attached, String::new()),
-        Ok(()) => (
-            ProbeState::Degraded,
-            "fexit and kretprobe are not used by this version; accepts through io_uring are not seen".to_owned(),
-        ),
-        Err(reason) => (ProbeState::Missing, reason),
-    };
-    Probe { fact: hook.fact.to_owned(), via, state, reason }
-}
-
-/// Two hooks may share a fact; the fact is as good as the worse of them.
-fn merge(known: &mut Probe, other: Probe) {
-    if known.via == other.via {
-        return;
-    }
-    known.via = format!("{}, {}", known.via, other.via);
-    if known.state != ProbeState::Missing && other.state != ProbeState::Attached {
-        known.state = other.state;
-        known.reason = other.reason;
-    }
-}
-
-/// Who closed is told by the state change that close itself makes.
-fn close_probe(probes: &[Probe]) -> Probe {
-    let via = probes.iter().find(|probe| probe.fact == "state_change").map_or(String::new(), |probe| probe.via.clone());
-    Probe {
-        fact: "close".to_owned(),
-        via,
-        state: ProbeState::Degraded,
-        reason: "fentry and kprobe are not used by this version; the caller is taken from the state change that close \
-                 makes, and is unknown when the peer or the kernel ended the connection first"
-            .to_owned(),
-    }
-}
-
 fn load_error(error: EbpfError) -> CaptureError {
     let text = chain(&error);
     if is_permission(&text) { CaptureError::NoPrivilege } else { CaptureError::Load(text) }
-}
-
-fn program_error(error: ProgramError) -> String {
-    match error {
-        // The verifier's log is long; its last lines say what it refused.
-        ProgramError::LoadError { io_error, verifier_log } => {
-            let log = verifier_log.to_string();
-            let tail: Vec<&str> = log.lines().rev().take(3).collect();
-            format!("{io_error}: {}", tail.into_iter().rev().collect::<Vec<_>>().join(" / "))
-        }
-        error => chain(&error),
-    }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 fn is_permission(text: &str) -> bool {

@@ -26,7 +26,6 @@ fn resolve_bytes(bytes: &[u8]) -> Result<Offsets, String> {
         skc_dport: at("sock_common", "skc_dport")?,
         skc_num: at("sock_common", "skc_num")?,
         skc_family: at("sock_common", "skc_family")?,
-        skc_state: at("sock_common", "skc_state")?,
         skc_net: at("sock_common", "skc_net.net")?,
         skc_v6_daddr: at("sock_common", "skc_v6_daddr")?,
         skc_v6_rcv_saddr: at("sock_common", "skc_v6_rcv_saddr")?,
@@ -45,26 +44,50 @@ fn resolve_bytes(bytes: &[u8]) -> Result<Offsets, String> {
         task_start_boottime: at("task_struct", "start_boottime")?,
         task_signal: at("task_struct", "signal")?,
         signal_live: at("signal_struct", "live.counter")?,
-        task_tgid: at("task_struct", "tgid")?,
         task_flags: at("task_struct", "flags")?,
         task_files: at("task_struct", "files")?,
         files_fdt: at("files_struct", "fdt")?,
         fdt_fd: at("fdtable", "fd")?,
-        fdt_max_fds: at("fdtable", "max_fds")?,
         file_private_data: at("file", "private_data")?,
         socket_sk: at("socket", "sk")?,
         sk_socket: at("sock", "sk_socket")?,
         socket_ino: at("socket_alloc", "vfs_inode.i_ino")?,
+        skb_head: at("sk_buff", "head")?,
+        skb_network_header: at("sk_buff", "network_header")?,
+        skb_protocol: at("sk_buff", "protocol")?,
+        regs_first: register(&types, "di", 0)?,
+        regs_second: register(&types, "si", 1)?,
+        regs_returned: register(&types, "ax", 0)?,
+        regs_call_first: at("pt_regs", "di").or_else(|_| at("pt_regs", "orig_x0"))?,
     };
-    check_layout(&offsets)?;
+    check_layout(&offsets, at("sock_common", "skc_state")?)?;
     Ok(offsets)
 }
 
-/// The kernel side reads ports and family in one go: see `sock::ports` in tracer-ebpf.
-fn check_layout(offsets: &Offsets) -> Result<(), String> {
+/// A register in `struct pt_regs`: by its name on x86-64, by its number on arm64, whose registers are an array of 64-bit
+/// values at the start (arch/arm64/include/asm/ptrace.h).
+fn register(types: &TypeInformation, x86: &str, arm: u32) -> Result<u32, String> {
+    offset(types, "pt_regs", x86).or_else(|_| offset(types, "pt_regs", "orig_x0").map(|_| 8 * arm))
+}
+
+/// The kernel side reads ports and family in one go, and the start of a socket in another: see `sock::Ports` and
+/// `sock::Head` in tracer-ebpf.
+fn check_layout(offsets: &Offsets, skc_state: u32) -> Result<(), String> {
+    const HEAD_BYTES: u32 = 104;
+    let ends = [
+        offsets.skc_dport + 8,
+        offsets.skc_daddr + 4,
+        offsets.skc_rcv_saddr + 4,
+        offsets.skc_net + 8,
+        offsets.skc_v6_daddr + 16,
+        offsets.skc_v6_rcv_saddr + 16,
+    ];
+    if ends.iter().any(|end| *end > HEAD_BYTES) {
+        return Err("struct sock_common is larger than any known".to_owned());
+    }
     let together = offsets.skc_num == offsets.skc_dport + 2
         && offsets.skc_family == offsets.skc_dport + 4
-        && offsets.skc_state == offsets.skc_dport + 6;
+        && skc_state == offsets.skc_dport + 6;
     if together { Ok(()) } else { Err("struct sock_common has its ports and family apart".to_owned()) }
 }
 

@@ -10,6 +10,7 @@ use super::{Verdict, ask, say};
 use crate::api::Health;
 use crate::api::client::{Client, ClientError};
 use crate::capture;
+use crate::config::Hooks;
 use crate::doctor::{Daemon, Report, host, text};
 use crate::ui::escape::escape_json;
 use crate::ui::style;
@@ -20,6 +21,9 @@ pub(super) struct Args {
     /// JSON instead of text
     #[arg(long)]
     json: bool,
+    /// Try these kinds of hooks only, as in capture.hooks: fexit, kretprobe, raw_tp, syscall
+    #[arg(long, value_name = "KINDS", default_value = "auto", value_parser = Hooks::parse)]
+    hooks: Hooks,
 }
 
 pub(super) fn main(args: &Args, client: Client) -> anyhow::Result<Verdict> {
@@ -30,9 +34,10 @@ pub(super) fn main(args: &Args, client: Client) -> anyhow::Result<Verdict> {
 async fn examine(args: &Args, client: Client) -> anyhow::Result<Verdict> {
     let roots = host::Roots::default();
     let btf = roots.btf.clone();
+    let hooks = args.hooks;
     // Loading and attaching takes a moment and blocks.
     let looked = tokio::task::spawn_blocking(move || {
-        let loaded = capture::probe_host(btf).map_err(|error| format!("{:#}", anyhow::Error::new(error)));
+        let loaded = capture::probe_host(btf, hooks.kernel).map_err(|error| format!("{:#}", anyhow::Error::new(error)));
         (host::read(&roots), loaded)
     });
     let (host, loaded) = looked.await.context("the look at the host failed")?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::endpoints::{Resolver, overlay, parse_address, parse_port};
-use super::{CmdlinePolicy, Config, ConfigError, EndpointRule, Overrides, raw};
+use super::{CmdlinePolicy, Config, ConfigError, EndpointRule, Hooks, Overrides, raw};
 
 /// Largest configuration file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -216,6 +216,9 @@ impl Layer<'_> {
         self.number(&raw.map_entries, "capture.map_entries", 1_024, 1 << 20, |n| capture.map_entries = n)?;
         if let Some(path) = &raw.btf {
             capture.btf = PathBuf::from(path.get_ref());
+        }
+        if let Some(hooks) = &raw.hooks {
+            capture.hooks = Hooks::from_toml(hooks.get_ref()).map_err(|why| self.source.fail(hooks.span(), why))?;
         }
         for (port, database) in &raw.ports {
             let fail = |span, why| self.source.fail(span, format!("capture.ports: {why}"));

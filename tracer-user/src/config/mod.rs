@@ -4,6 +4,7 @@
 //! key or the flag. Knows no command and starts nothing; the only IO is the file and the name service.
 
 mod endpoints;
+mod hooks;
 mod layers;
 mod raw;
 #[cfg(test)]
@@ -13,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use hooks::Hooks;
 pub use tracer_core::detect::{CloseWaitLeakConfig, DetectConfig, LimitPressureConfig};
 use tracer_core::ports::PortMap;
 
@@ -52,11 +54,22 @@ pub struct CaptureConfig {
     pub ports: PortMap,
     /// The running kernel's types.
     pub btf: PathBuf,
+    /// Which hooks may be used.
+    pub hooks: Hooks,
+    /// A fault for tests, which no user can switch on: so many in a hundred ends are lost as if the ring were full.
+    pub lost_ends_percent: u32,
 }
 
 impl Default for CaptureConfig {
     fn default() -> Self {
-        Self { ring_bytes: 1 << 20, map_entries: 65_536, ports: PortMap::default(), btf: PathBuf::from(VMLINUX_BTF) }
+        Self {
+            ring_bytes: 1 << 20,
+            map_entries: 65_536,
+            ports: PortMap::default(),
+            btf: PathBuf::from(VMLINUX_BTF),
+            hooks: Hooks::default(),
+            lost_ends_percent: 0,
+        }
     }
 }
 

@@ -23,6 +23,7 @@ pub(super) struct Capture {
     pub ring_bytes: Option<Spanned<i64>>,
     pub map_entries: Option<Spanned<i64>>,
     pub btf: Option<Spanned<String>>,
+    pub hooks: Option<Spanned<toml::Value>>,
     pub ports: BTreeMap<Spanned<String>, Spanned<String>>,
 }
 

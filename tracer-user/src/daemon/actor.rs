@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tracer_core::detect::{DetectConfig, Store};
 use tracer_core::event::{Event, ProcessId};
@@ -227,6 +228,14 @@ impl Actor {
             Request::Snapshot { fresh: false, reply } => {
                 // The client has gone.
                 let _ = reply.send(Arc::new(self.snapshot()));
+            }
+            Request::FollowEvents { reply } => {
+                // A full queue: then the next tick does it. Dropping the reply would tell the client that we stop.
+                if let Err(TrySendError::Full(drain::Command::Follow(reply))) =
+                    self.peers.drain.try_send(drain::Command::Follow(reply))
+                {
+                    let _ = reply.send(());
+                }
             }
             Request::OpenFindings { reply } => {
                 let findings = self.findings.findings(&clock::wall_anchor());

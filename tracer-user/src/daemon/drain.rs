@@ -1,21 +1,30 @@
 //! Moves events from the ring to the actor's queue, and keeps the order that reconciles rely on: a look at the socket
 //! table is passed on only after every event that was in the ring when it ended.
+//!
+//! Openings and changes of state are not told by the ring but left in the kernel side's map, which is read every
+//! [`LOOK_EVERY`] if something in it is new. What the map told is passed on before what the ring told meanwhile, so that
+//! a life's end comes after its beginning.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tracer_core::event::{Event, ProcessId};
 use tracer_core::inventory::Inventory;
+use tracer_core::snapshot::EventLine;
 
 use super::Message;
-use crate::capture::{Capture, Ring, WAKE_INTERVAL};
+use crate::capture::{Capture, KernelCounters, Ring, WAKE_INTERVAL};
+use crate::clock;
 
 /// Events in one message.
 pub const BATCH: usize = 512;
-/// How often the kernel side's counters are read.
-const COUNTERS_EVERY: Duration = Duration::from_secs(1);
+/// How often the kernel side's map is read, if something in it is new. A life that is shorter is told by its end alone.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Every so many of these, the kernel side's counters are read.
+const COUNTERS_EVERY: u32 = 4;
 
 /// What others ask of the drain.
 pub enum Command {
@@ -25,51 +34,131 @@ pub enum Command {
     Watch(Vec<ProcessId>),
     /// This one has ended.
     Unwatch(ProcessId),
+    /// Somebody watches events: tell each as it happens, and say so.
+    Follow(oneshot::Sender<()>),
+}
+
+/// Where events come from.
+pub enum Source {
+    /// The kernel side, and who may watch events live.
+    Kernel(Box<Capture>, Ring, broadcast::Sender<Arc<EventLine>>),
+    /// Nowhere: looks at the socket table have to do.
+    Nothing,
+}
+
+impl Source {
+    /// The kernel side if there is one.
+    pub fn new(capture: Option<Capture>, watchers: broadcast::Sender<Arc<EventLine>>) -> anyhow::Result<Self> {
+        let Some(mut capture) = capture else { return Ok(Self::Nothing) };
+        let ring = capture.take_ring()?;
+        Ok(Self::Kernel(Box::new(capture), ring, watchers))
+    }
 }
 
 struct Drain {
-    capture: Capture,
+    capture: Box<Capture>,
     ring: Ring,
+    watchers: broadcast::Sender<Arc<EventLine>>,
     messages: mpsc::Sender<Message>,
     decode_errors: u64,
+    is_live: bool,
+    /// Records that found the ring full when the whole map was last read.
+    ring_full: u64,
 }
 
 /// Runs until the actor is gone, then detaches and unloads the programs.
 pub async fn run(
-    capture: Capture,
-    ring: Ring,
+    source: Source,
     messages: mpsc::Sender<Message>,
     mut commands: mpsc::Receiver<Command>,
 ) -> anyhow::Result<()> {
-    let mut drain = Drain { capture, ring, messages, decode_errors: 0 };
-    let mut counters = tokio::time::interval(COUNTERS_EVERY);
-    counters.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    // After a wake-up the kernel side stays silent for a while: look again until a look finds nothing.
-    let mut busy = false;
-    loop {
-        tokio::select! {
-            readable = drain.ring.readable() => {
-                readable.context("cannot wait for the ring buffer")?;
-                drain.empty();
-                busy = true;
-            }
-            () = tokio::time::sleep(WAKE_INTERVAL), if busy => busy = drain.empty() > 0,
-            command = commands.recv() => match command {
-                Some(command) => drain.obey(command).await?,
-                None => return Ok(()),
-            },
-            _ = counters.tick() => {
-                drain.empty();
-                drain.report().await?;
-            }
+    match source {
+        Source::Kernel(capture, ring, watchers) => {
+            let drain = Drain { capture, ring, watchers, messages, decode_errors: 0, is_live: false, ring_full: 0 };
+            drain.run(commands).await
         }
-        if drain.messages.is_closed() {
-            return Ok(());
+        Source::Nothing => {
+            while let Some(command) = commands.recv().await {
+                match command {
+                    // Fails when the actor is gone; then nobody sends commands any more either.
+                    Command::Inventory(result) => drop(messages.send(looked(result)).await),
+                    // The client has gone, if this fails.
+                    Command::Follow(reply) => drop(reply.send(())),
+                    _ => {}
+                }
+            }
+            Ok(())
         }
     }
 }
 
+fn looked(result: Result<Inventory, String>) -> Message {
+    match result {
+        Ok(inventory) => Message::Inventory(Box::new(inventory)),
+        Err(reason) => Message::InventoryFailed(reason),
+    }
+}
+
 impl Drain {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> anyhow::Result<()> {
+        let mut tick = tokio::time::interval(LOOK_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks = 0u32;
+        // After a wake-up the kernel side stays silent for a while: look again until a look finds nothing.
+        let mut busy = false;
+        loop {
+            tokio::select! {
+                readable = self.ring.readable() => {
+                    readable.context("cannot wait for the ring buffer")?;
+                    self.empty();
+                    busy = true;
+                }
+                () = tokio::time::sleep(WAKE_INTERVAL), if busy => busy = self.empty() > 0,
+                command = commands.recv() => match command {
+                    Some(command) => self.obey(command).await?,
+                    None => return Ok(()),
+                },
+                _ = tick.tick() => {
+                    self.follow_watchers()?;
+                    self.tell_untold(false).await?;
+                    self.empty();
+                    ticks = ticks.wrapping_add(1);
+                    if ticks.is_multiple_of(COUNTERS_EVERY) {
+                        self.report().await?;
+                    }
+                }
+            }
+            if self.messages.is_closed() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whoever watches events wants each as it happens.
+    fn follow_watchers(&mut self) -> anyhow::Result<()> {
+        let live = self.watchers.receiver_count() > 0;
+        if live != self.is_live {
+            self.capture.set_live(live)?;
+            self.is_live = live;
+        }
+        Ok(())
+    }
+
+    /// Passes on what is only in the kernel side's map; all of it if records were lost since that was last done.
+    async fn tell_untold(&mut self, after_loss: bool) -> anyhow::Result<()> {
+        let mut events: Vec<Event> = Vec::new();
+        let decode_errors = &mut self.decode_errors;
+        self.capture.untold(after_loss, clock::boot_clock, |event| match event {
+            Ok(event) => events.push(event),
+            Err(error) => unreadable(decode_errors, error),
+        })?;
+        for batch in events.chunks(BATCH) {
+            // Fails only when the actor is gone, which the loop notices.
+            let _ = self.messages.send(Message::Events(batch.to_vec())).await;
+        }
+        Ok(())
+    }
+
     /// Empties the ring into the queue; returns how many records there were. Records for which the queue has no room
     /// stay in the ring, where what does not fit is counted; then there is more to come.
     fn empty(&mut self) -> usize {
@@ -84,10 +173,7 @@ impl Drain {
             let decode_errors = &mut self.decode_errors;
             let seen = self.ring.drain(BATCH, |event| match event {
                 Ok(event) => batch.push(event),
-                Err(error) => {
-                    *decode_errors += 1;
-                    tracing::warn!(%error, "unreadable record");
-                }
+                Err(error) => unreadable(decode_errors, error),
             });
             total += seen;
             if !batch.is_empty() {
@@ -100,32 +186,42 @@ impl Drain {
     }
 
     async fn obey(&mut self, command: Command) -> anyhow::Result<()> {
-        let message = match command {
+        match command {
             Command::Watch(processes) => {
                 for process in processes {
                     self.capture.watch_process(process);
                 }
-                return Ok(());
             }
-            Command::Unwatch(process) => {
-                self.capture.unwatch_process(process);
-                return Ok(());
+            Command::Unwatch(process) => self.capture.unwatch_process(process),
+            Command::Follow(reply) => {
+                self.follow_watchers()?;
+                // What was there before is nothing new to whoever comes now.
+                self.tell_untold(false).await?;
+                let _ = reply.send(());
             }
-            Command::Inventory(Ok(inventory)) => Message::Inventory(Box::new(inventory)),
-            Command::Inventory(Err(reason)) => Message::InventoryFailed(reason),
-        };
-        self.empty();
-        // The tracker has to know of a loss before it trusts what it had.
-        self.report().await?;
-        // Fails only when the actor is gone, which the loop notices.
-        let _ = self.messages.send(message).await;
+            Command::Inventory(result) => {
+                let lost = self.capture.counters()?.ring_full_total();
+                self.tell_untold(lost != self.ring_full).await?;
+                self.ring_full = lost;
+                self.empty();
+                // The tracker has to know of a loss before it trusts what it had.
+                self.report().await?;
+                // Fails only when the actor is gone, which the loop notices.
+                let _ = self.messages.send(looked(result)).await;
+            }
+        }
         Ok(())
     }
 
     async fn report(&mut self) -> anyhow::Result<()> {
-        let kernel = self.capture.counters()?;
+        let kernel: KernelCounters = self.capture.counters()?;
         let message = Message::Counters { kernel, decode_errors: self.decode_errors };
         let _ = self.messages.send(message).await;
         Ok(())
     }
+}
+
+fn unreadable(decode_errors: &mut u64, error: tracer_core::decode::DecodeError) {
+    *decode_errors += 1;
+    tracing::warn!(%error, "unreadable record");
 }

@@ -32,6 +32,11 @@ pub enum Request {
         /// Where the answer goes.
         reply: oneshot::Sender<Vec<Arc<Finding>>>,
     },
+    /// Tell each socket event as it happens from now on: somebody has subscribed.
+    FollowEvents {
+        /// Told when that is so.
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// Why there is no answer.
@@ -109,9 +114,10 @@ impl Handle {
     }
 
     /// Socket events from now on.
-    #[must_use]
-    pub fn subscribe_events(&self) -> broadcast::Receiver<Arc<EventLine>> {
-        self.events.subscribe()
+    pub async fn subscribe_events(&self) -> Result<broadcast::Receiver<Arc<EventLine>>, HandleError> {
+        let events = self.events.subscribe();
+        self.ask(|reply| Request::FollowEvents { reply }).await?;
+        Ok(events)
     }
 
     /// Whether an event line would reach anyone.
@@ -158,9 +164,14 @@ mod tests {
 
     #[tokio::test]
     async fn event_subscribers_are_counted() {
-        let (handle, served) = channel();
+        let (handle, mut served) = channel();
         assert!(!served.has_event_subscribers() && !handle.has_event_subscribers());
-        let subscribed = handle.subscribe_events();
+        let (subscribed, ()) = tokio::join!(handle.subscribe_events(), async {
+            match served.requests.recv().await {
+                Some(Request::FollowEvents { reply }) => reply.send(()).unwrap(),
+                other => panic!("{other:?}"),
+            }
+        });
         assert!(served.has_event_subscribers() && handle.has_event_subscribers());
         drop(subscribed);
         assert!(!served.has_event_subscribers());

@@ -30,7 +30,7 @@ use tracer_core::tracker::{About, Bounds, EndpointRule, Tracker};
 
 use crate::api::server;
 use crate::api::socket::Socket;
-use crate::capture::{Capture, KernelCounters, Settings};
+use crate::capture::{Allowed, Capture, CaptureError, KernelCounters, Settings, without_hooks};
 use crate::clock;
 use crate::config::Config;
 use crate::inventory;
@@ -63,7 +63,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut stop_signals = StopSignals::new()?;
     let socket = Socket::bind(&config.api)?;
     let started = clock::boot_clock();
-    let (mut capture, about) = start_capture(&config, started)?;
+    let (capture, about) = start_capture(&config, started)?;
 
     let config = Arc::new(config);
     let (messages, inbox) = mpsc::channel(QUEUE);
@@ -73,12 +73,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (handle, served) = handle::channel();
     let handle::Served { requests, findings, events, shutdown } = served;
 
-    let ring = capture.take_ring()?;
-    let mut drain = tokio::spawn(drain::run(capture, ring, messages.clone(), drain_inbox));
+    let polls = capture.is_none();
+    let source = drain::Source::new(capture, events.clone())?;
+    let mut drain = tokio::spawn(drain::run(source, messages.clone(), drain_inbox));
     let identities = identify::spawn(&config, messages);
     let looker = look(Arc::clone(&config), Arc::clone(&wanted), drain_commands.clone(), shutdown.subscribe());
     let looker = tokio::spawn(looker);
-    let tracker = Tracker::new(Bounds::default(), config.capture.ports.clone(), rules(&config));
+    let mut tracker = Tracker::new(Bounds::default(), config.capture.ports.clone(), rules(&config));
+    if polls {
+        tracker = tracker.without_events();
+    }
     let peers = actor::Peers { findings, events, drain: drain_commands, identities, wanted };
     let actor = actor::Actor::new(tracker, config.detect.clone(), about, peers, ready);
     let actor = tokio::spawn(actor.run(inbox, requests, shutdown.subscribe()));
@@ -118,22 +122,49 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     outcome
 }
 
-fn start_capture(config: &Config, started: BootNs) -> anyhow::Result<(Capture, About)> {
+/// Attaches what can be attached; without any hook the socket table alone has to do, unless the user wants it otherwise
+/// or lacks the privilege to see other processes' sockets as well.
+fn start_capture(config: &Config, started: BootNs) -> anyhow::Result<(Option<Capture>, About)> {
     let proc_root = Path::new(PROC);
+    let hooks = config.capture.hooks;
+    let attempt = if hooks.kernel == Allowed::NOTHING {
+        Err("capture.hooks is poll".to_owned())
+    } else {
+        match attach(config, proc_root) {
+            Ok(capture) => Ok(capture),
+            Err(error) if !hooks.poll || error.downcast_ref() == Some(&CaptureError::NoPrivilege) => return Err(error),
+            Err(error) => Err(format!("{error:#}")),
+        }
+    };
+    release_start_memory();
+    let (capture, mode, probes) = match attempt {
+        Ok(capture) => {
+            let probes = capture.probes().to_vec();
+            (Some(capture), Mode::Ebpf, probes)
+        }
+        Err(reason) => {
+            tracing::warn!(reason, "no kernel events: only what each look at the socket table finds is known");
+            (None, Mode::Poll, without_hooks(&reason))
+        }
+    };
+    for probe in &probes {
+        tracing::info!(fact = probe.fact, via = probe.via, state = ?probe.state, reason = probe.reason, "probe");
+    }
+    Ok((capture, About { host: inventory::host(proc_root), mode, started, probes }))
+}
+
+fn attach(config: &Config, proc_root: &Path) -> anyhow::Result<Capture> {
     let settings = Settings {
         ring_bytes: config.capture.ring_bytes,
         map_entries: config.capture.map_entries,
         netns: inventory::own_netns(proc_root)?,
         btf: config.capture.btf.clone(),
+        hooks: config.capture.hooks.kernel,
+        lost_ends_percent: config.capture.lost_ends_percent,
     };
     let mut capture = Capture::start(&settings, &config.capture.ports)?;
     capture.spawn_log_reader()?;
-    release_start_memory();
-    let probes = capture.probes().to_vec();
-    for probe in &probes {
-        tracing::info!(fact = probe.fact, via = probe.via, state = ?probe.state, reason = probe.reason, "probe");
-    }
-    Ok((capture, About { host: inventory::host(proc_root), mode: Mode::Ebpf, started, probes }))
+    Ok(capture)
 }
 
 /// Returns after `--for`; never without it.

@@ -155,6 +155,7 @@ pub fn fake(state: Snapshot) -> Fake {
         while let Some(request) = requests.recv().await {
             match request {
                 Request::Snapshot { reply, .. } => drop(reply.send(Arc::clone(&state))),
+                Request::FollowEvents { reply } => drop(reply.send(())),
                 Request::OpenFindings { reply } => {
                     drop(reply.send(state.findings.iter().cloned().map(Arc::new).collect()));
                 }
