@@ -32,12 +32,11 @@ fn accept_is_known_by_the_best_hook_there_is() -> Result<()> {
         ensure!(accept[1].starts_with(&expected), "accept should be known by {expected:?}: {accept:?}");
     }
 
-    // Doctor tries what a daemon does that was told nothing.
-    if run_arguments().is_empty() {
-        let said = socklife(&["doctor", "--json"])?;
-        ensure!(said.code == Some(0), "doctor ended with {:?}: {}", said.code, said.stderr);
-        let doctor: Value = serde_json::from_str(&said.stdout)?;
-        ensure!(probes(&doctor["probes"])? == chosen, "doctor {}, daemon {chosen:?}", doctor["probes"]);
-    }
+    // Doctor tries what a daemon does that may use the same kinds of hooks.
+    let allowed = run_arguments().into_iter().find_map(|word| word.strip_prefix("capture.hooks=").map(str::to_owned));
+    let said = socklife(&["doctor", "--json", "--hooks", allowed.as_deref().unwrap_or("auto")])?;
+    ensure!(said.code == Some(0), "doctor ended with {:?}: {}", said.code, said.stderr);
+    let doctor: Value = serde_json::from_str(&said.stdout)?;
+    ensure!(probes(&doctor["probes"])? == chosen, "doctor {}, daemon {chosen:?}", doctor["probes"]);
     Ok(())
 }

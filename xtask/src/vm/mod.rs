@@ -46,7 +46,15 @@ struct Pass {
 }
 
 /// Each guest does these, in this order.
-const PASSES: [Pass; 1] = [Pass { name: "full", accept: "tracepoint:", run_arguments: "", filters: &[] }];
+const PASSES: [Pass; 2] = [
+    Pass { name: "full", accept: "fexit:inet_csk_accept", run_arguments: "", filters: &[] },
+    Pass {
+        name: "without fexit",
+        accept: "kretprobe:inet_csk_accept",
+        run_arguments: "--set capture.hooks=kretprobe,raw_tp,syscall",
+        filters: &["counts::", "events::", "hooks::", "lifecycle::"],
+    },
+];
 
 /// Flags of the command.
 #[derive(clap::Args)]
