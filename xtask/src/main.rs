@@ -3,6 +3,7 @@
 //! Parse and dispatch only. Each command is a module of its own; `sh` is what they share. Nothing here is part of
 //! socklife itself, and nothing here knows the crates' types: it sees programs, files and exit codes.
 
+mod btf;
 mod build_ebpf;
 mod lint;
 mod run;
@@ -37,6 +38,8 @@ enum Command {
     Test(test::Options),
     /// The live suite on other kernels, each in a guest (QEMU)
     Vm(vm::Options),
+    /// Cut a kernel's types down to a fixture for the tests of offsets
+    BtfFixture(btf::Options),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Lint => lint::lint().map(|()| ExitCode::SUCCESS),
         Command::Test(options) => test::test(&options),
         Command::Vm(options) => vm::vm(&options),
+        Command::BtfFixture(options) => btf::fixture(&options).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

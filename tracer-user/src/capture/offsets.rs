@@ -124,3 +124,6 @@ impl Readable for Bytes<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
