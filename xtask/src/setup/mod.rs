@@ -84,9 +84,9 @@ fn setup_build() -> Result<()> {
 fn setup_test() -> Result<()> {
     packages::without_database_cluster(|| packages::install(TEST_PACKAGES))?;
     packages::install(GUEST_PACKAGES)?;
-    guests::install_kernels()?;
     install_components()?;
-    install_python()
+    install_python()?;
+    guests::install_kernels().context("`cargo xtask vm` lacks a kernel; all else is there")
 }
 
 /// Debian's compiler where the distribution has it; else whatever nightly is there; else how to get one.

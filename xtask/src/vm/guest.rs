@@ -23,6 +23,9 @@ const CPUS: &str = "2";
 /// Lines that may wait to be read.
 const QUEUE: usize = 1024;
 
+/// How long a killed guest's last line may take to be read.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
 /// What a guest boots from, and where its output is kept.
 pub struct Guest<'a> {
     /// Compressed kernel.
@@ -52,20 +55,27 @@ pub fn run(guest: &Guest<'_>, mut seen: impl FnMut(&str, Duration)) -> Result<En
     let mut log = File::create(guest.log).with_context(|| format!("cannot write {}", guest.log.display()))?;
     let mut qemu = Qemu::start(guest)?;
     let lines = qemu.lines()?;
+    let mut deadline = start + guest.within;
+    let mut end = End::PoweredOff;
     loop {
-        match lines.recv_timeout(guest.within.saturating_sub(start.elapsed())) {
+        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(line) => {
                 let at = start.elapsed();
                 writeln!(log, "[{:7.1}] {line}", at.as_secs_f64()).context("cannot write the guest's log")?;
                 seen(&line, at);
             }
-            Err(RecvTimeoutError::Timeout) => return Ok(End::TimedOut),
-            Err(RecvTimeoutError::Disconnected) => break,
+            // Its last line, which has no end yet, says what it hangs in: that comes when it is gone.
+            Err(RecvTimeoutError::Timeout) if end == End::PoweredOff => {
+                end = End::TimedOut;
+                deadline += LAST_WORDS;
+                qemu.0.kill().context("cannot kill QEMU")?;
+            }
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
         }
     }
     let status = qemu.0.wait().context("cannot wait for QEMU")?;
-    anyhow::ensure!(status.success(), "{QEMU} failed: {status}; its messages are above");
-    Ok(End::PoweredOff)
+    anyhow::ensure!(end == End::TimedOut || status.success(), "{QEMU} failed: {status}; its messages are above");
+    Ok(end)
 }
 
 /// A running emulator; killed and reaped when dropped.
@@ -78,8 +88,8 @@ impl Qemu {
         command.args(["--pdeathsig", "KILL", "--", QEMU, "-nodefaults", "-no-user-config", "-no-reboot"]);
         command.args(["-accel", "tcg,thread=multi,tb-size=512", "-cpu", CPU, "-smp", CPUS, "-m", MEMORY_MIB]);
         command.args(["-display", "none", "-kernel"]).arg(guest.kernel).arg("-initrd").arg(guest.initrd);
-        // A panic ends the machine.
-        command.args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"]);
+        // What goes wrong in the kernel ends the machine, and with it the suite.
+        command.args(["-append", "console=ttyS0 quiet panic=-1 oops=panic mitigations=off"]);
         command.arg("-serial").arg(format!("file:{}", guest.console.display()));
         command.args(["-chardev", "stdio,id=suite,signal=off", "-serial", "chardev:suite"]);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
