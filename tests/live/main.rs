@@ -4,6 +4,7 @@
 //! tracer-user && cargo test -p socklife-tests --test live`. Every expected number comes from what the test itself did,
 //! from `ss` or from PostgreSQL, never from socklife.
 
+mod connects;
 mod control;
 mod counts;
 mod daemon_life;
@@ -12,4 +13,5 @@ mod faults;
 mod findings;
 mod hooks;
 mod lifecycle;
+mod loss;
 mod poll;

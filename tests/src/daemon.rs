@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::pace::patience;
 use crate::program::{Finished, Program, command, finish};
-use crate::sandbox::{Sandbox, socklife_binary};
+use crate::sandbox::{Sandbox, faulty_binary, socklife_binary};
 
 /// A running `socklife run`.
 pub struct Daemon {
@@ -39,6 +39,16 @@ impl Daemon {
     /// Starts the daemon and waits until it says that it is ready.
     pub fn start(sandbox: &Sandbox, args: &[&str]) -> Result<Self> {
         let daemon = Self::launch(sandbox, args)?;
+        daemon.program.err_line("the line `ready`", says_ready)?;
+        Ok(daemon)
+    }
+
+    /// Starts a daemon that loses so many in a hundred ends of connections.
+    pub fn start_faulty(sandbox: &Sandbox, percent: u32) -> Result<Self> {
+        let socket = socket_path(sandbox);
+        let mut faulty = command(faulty_binary()?);
+        faulty.arg(percent.to_string()).arg(&socket).arg("inventory.reconcile_s=1");
+        let daemon = Self { program: Program::start("faulty", faulty)?, socket };
         daemon.program.err_line("the line `ready`", says_ready)?;
         Ok(daemon)
     }

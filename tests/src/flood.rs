@@ -25,7 +25,11 @@ pub struct Flood {
 impl Flood {
     /// Starts `count` connects from this thread's network namespace.
     pub fn start(count: u64) -> Result<Self> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
+        Self::start_at(SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)), count)
+    }
+
+    /// The same to another address.
+    pub fn start_at(address: SocketAddr, count: u64) -> Result<Self> {
         let listener = Arc::new(TcpListener::bind(address).context("listen for the flood")?);
         let (stop, opened) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let workers = (0..WORKERS)

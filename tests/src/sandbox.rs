@@ -66,6 +66,15 @@ pub fn socklife_binary() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The example `faulty`, the daemon with faults to switch on: beside the `socklife` under test.
+pub fn faulty_binary() -> Result<PathBuf> {
+    let path = socklife_binary()?.with_file_name("examples").join("faulty");
+    let made =
+        "`cargo build --release -p tracer-user --example faulty` makes it, `cargo xtask test` does that by itself";
+    ensure!(path.is_file(), "{} is missing: {made}", path.display());
+    Ok(path)
+}
+
 /// The Python of the drivers' venv: `SOCKLIFE_TEST_VENV`, else `target/venv`.
 pub fn venv_python() -> Result<PathBuf> {
     let venv = match std::env::var_os("SOCKLIFE_TEST_VENV") {

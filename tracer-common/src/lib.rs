@@ -59,8 +59,10 @@ pub mod counter {
     pub const NESTED: u32 = OWNERS_FULL + 3;
     /// Changes of the owner map that no record told of.
     pub const UNTOLD: u32 = OWNERS_FULL + 4;
+    /// Packets that were thrown away too soon after another one to be told.
+    pub const DROPS_UNTOLD: u32 = OWNERS_FULL + 5;
     /// Number of counters.
-    pub const COUNT: u32 = OWNERS_FULL + 5;
+    pub const COUNT: u32 = OWNERS_FULL + 6;
 }
 
 /// Indices of the control map, which user space writes while the programs run.
@@ -79,6 +81,10 @@ pub mod flag {
     /// Shut down before its handshake ended: then the close runs without a caller.
     pub const CLOSED_EARLY: u8 = 1;
 }
+
+/// Reasons for throwing packets away that fit into the kernel side's set of interesting ones; larger ones (from
+/// subsystems of their own) are of none.
+pub const DROP_REASONS: usize = 256;
 
 /// The kernel wakes the reader at most once in this time, except when the ring runs full; the reader looks again
 /// this long after a wake-up.
@@ -218,8 +224,8 @@ pub struct DropRecord {
     pub pad: [u8; 3],
     /// The running kernel's `enum skb_drop_reason`.
     pub reason: u32,
-    /// Packets of this reason that were thrown away since the last such record on that CPU, this one included.
-    pub count: u32,
+    /// Explicit padding, zero.
+    pub pad2: u32,
 }
 
 /// Offsets into the running kernel's structures, in bytes, resolved from its BTF at start.
@@ -292,8 +298,6 @@ pub struct Offsets {
     pub skb_head: u32,
     /// `sk_buff.network_header`.
     pub skb_network_header: u32,
-    /// `sk_buff.protocol`.
-    pub skb_protocol: u32,
     /// First argument of a function in `pt_regs`.
     pub regs_first: u32,
     /// Second argument of a function in `pt_regs`.
@@ -311,6 +315,6 @@ const _: () = {
     assert!(size_of::<SocketRecord>() == 184);
     assert!(size_of::<DropRecord>() == 64);
     assert!(size_of::<ProcessRecord>() == 48);
-    assert!(size_of::<Offsets>() == 38 * 4);
+    assert!(size_of::<Offsets>() == 37 * 4);
     assert!(ABI_VERSION <= u8::MAX as u32);
 };

@@ -3,10 +3,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use tracer_common::{ABI_VERSION, Owner, ProcessRecord, RecordHeader, SocketRecord, TaskRecord, kind, role};
+use tracer_common::{
+    ABI_VERSION, DropRecord, Owner, ProcessRecord, RecordHeader, SocketRecord, TaskRecord, kind, role,
+};
 
 use crate::event::{
-    Comm, Event, ProcessEvent, ProcessEventKind, ProcessId, Role, SocketEvent, SocketEventKind, Task, Totals, Tuple,
+    Comm, DropEvent, Event, ProcessEvent, ProcessEventKind, ProcessId, Role, SocketEvent, SocketEventKind, Task,
+    Totals, Tuple,
 };
 use crate::tcp::TcpState;
 use crate::time::BootNs;
@@ -40,6 +43,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
             size_of::<SocketRecord>()
         }
         kind::EXEC | kind::EXIT => size_of::<ProcessRecord>(),
+        kind::DROP => size_of::<DropRecord>(),
         unknown => return Err(DecodeError::Kind(unknown)),
     };
     if bytes.len() != wanted || usize::from(header.len) != wanted {
@@ -48,6 +52,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
     match header.kind {
         kind::EXEC => process(&mut reader, header, ProcessEventKind::Exec),
         kind::EXIT => process(&mut reader, header, ProcessEventKind::Exit),
+        kind::DROP => discarded(&mut reader, header),
         _ => socket(&mut reader, header),
     }
 }
@@ -55,6 +60,18 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
 fn process(reader: &mut Reader<'_>, header: RecordHeader, kind: ProcessEventKind) -> Result<Event, DecodeError> {
     let task = task(&reader.task()?).ok_or(DecodeError::Field("process id"))?;
     Ok(Event::Process(ProcessEvent { kind, at: BootNs(header.at_ns), task }))
+}
+
+fn discarded(reader: &mut Reader<'_>, header: RecordHeader) -> Result<Event, DecodeError> {
+    let (source, destination) = (reader.array()?, reader.array()?);
+    let (source_port, destination_port) = (reader.u16()?, reader.u16()?);
+    let [family, ..]: [u8; 4] = reader.array()?;
+    Ok(Event::Drop(DropEvent {
+        at: BootNs(header.at_ns),
+        source: SocketAddr::new(address(family, source)?, source_port),
+        destination: SocketAddr::new(address(family, destination)?, destination_port),
+        reason: reader.u32()?,
+    }))
 }
 
 fn socket(reader: &mut Reader<'_>, header: RecordHeader) -> Result<Event, DecodeError> {

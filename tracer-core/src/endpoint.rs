@@ -1,6 +1,6 @@
 //! A database as one side of this host sees it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use crate::event::Role;
@@ -10,6 +10,9 @@ use crate::time::BootNs;
 
 /// Failed attempts remembered by time.
 const FAILURES_KEPT: usize = 256;
+
+/// Reasons for throwing packets away that are told apart.
+const DROP_REASONS_KEPT: usize = 256;
 
 /// Counts of one endpoint.
 #[derive(Clone, Debug)]
@@ -38,6 +41,8 @@ pub struct Endpoint {
     pub failed_total: u64,
     /// When the latest attempts failed, oldest first.
     pub failures: VecDeque<BootNs>,
+    /// Packets from or to it that this host threw away, by the kernel's reason: how many, and when the last.
+    pub drops: BTreeMap<u32, (u64, BootNs)>,
     /// Counts over time.
     pub series: Series,
 }
@@ -57,6 +62,7 @@ impl Endpoint {
             closed_total: 0,
             failed_total: 0,
             failures: VecDeque::new(),
+            drops: BTreeMap::new(),
             series: Series::default(),
         }
     }
@@ -92,6 +98,15 @@ impl Endpoint {
             self.failures.pop_front();
         }
         self.failures.push_back(at);
+    }
+
+    pub(crate) fn count_drop(&mut self, reason: u32, at: BootNs) {
+        // The kernel side tells of a bounded set of reasons; a record that says otherwise is not worth room.
+        if self.drops.len() < DROP_REASONS_KEPT || self.drops.contains_key(&reason) {
+            let (packets, last) = self.drops.entry(reason).or_insert((0, at));
+            *packets += 1;
+            *last = at.max(*last);
+        }
     }
 
     /// Attempts that failed since `since`, as far as they are remembered.

@@ -181,9 +181,24 @@ pub struct ProcessEvent {
     pub task: Task,
 }
 
+/// A packet of a watched port that this host threw away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DropEvent {
+    /// When.
+    pub at: BootNs,
+    /// Where it came from.
+    pub source: SocketAddr,
+    /// Where it was to go.
+    pub destination: SocketAddr,
+    /// The running kernel's number of the reason.
+    pub reason: u32,
+}
+
 /// Anything the kernel side reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// About a packet.
+    Drop(DropEvent),
     /// About a socket.
     Socket(SocketEvent),
     /// About a process.

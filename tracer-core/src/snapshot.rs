@@ -96,6 +96,11 @@ pub struct Probe {
 pub struct Loss {
     /// Records that found the ring buffer full.
     pub ring_full: u64,
+    /// Of these, ends of connections: where the opening was told, a look finds the end (`missed_closes`), else the whole
+    /// life is not in the totals.
+    pub ends: u64,
+    /// Reads of kernel memory that failed: a field of a record is 0, or a record is missing.
+    pub read_failed: u64,
     /// Sockets that found the kernel side's map full.
     pub map_full: u64,
     /// Processes that found the kernel side's map full; their end shows at the next look.
@@ -187,6 +192,17 @@ pub struct Series {
     pub in_use: Vec<u32>,
 }
 
+/// Packets that this host threw away for one reason. At most a thousand a second and CPU are seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Drops {
+    /// The kernel's name of the reason, such as `NETFILTER_DROP` (`enum skb_drop_reason`).
+    pub reason: String,
+    /// How many were seen.
+    pub packets: u64,
+    /// The last of them.
+    pub last_at: WallTime,
+}
+
 /// A database as one side of this host sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Endpoint {
@@ -214,6 +230,8 @@ pub struct Endpoint {
     pub failed_total: u64,
     /// Live sockets by TCP state, those still connecting included.
     pub by_state: BTreeMap<TcpState, u32>,
+    /// Packets from or to it that this host threw away, most first; where the kernel gives reasons (Linux 5.17).
+    pub drops: Vec<Drops>,
     /// Counts over time, finest first.
     pub series: Vec<Series>,
 }

@@ -3,7 +3,7 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
-use tracer_common::{ABI_VERSION, Offsets, Owner, TaskRecord, control, counter};
+use tracer_common::{ABI_VERSION, DROP_REASONS, Offsets, Owner, TaskRecord, control, counter};
 
 /// Records for user space. Sized by the loader.
 #[map]
@@ -42,6 +42,14 @@ pub static LAST: Array<u64> = Array::with_max_entries(2, 0);
 /// The state change that the first instance of `set_state` handled last on this CPU.
 #[map]
 pub static HANDLED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// When a thrown away packet was last told on this CPU.
+#[map]
+pub static DROPPED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Reasons for throwing packets away that are of interest, a bit each.
+#[map]
+static DROP_BITS: Array<u64> = Array::with_max_entries(DROP_REASONS as u32 / 64, 0);
 
 /// Offsets into the running kernel's structures.
 #[unsafe(no_mangle)]
@@ -93,6 +101,12 @@ pub fn netns() -> u32 {
 pub fn lost_ends_percent() -> u32 {
     // SAFETY: a static is always readable.
     unsafe { core::ptr::read_volatile(&raw const LOST_ENDS_PERCENT) }
+}
+
+/// Whether it is of interest that a packet was thrown away for this reason.
+#[inline(always)]
+pub fn is_drop_reason(reason: u32) -> bool {
+    DROP_BITS.get(reason >> 6).is_some_and(|bits| bits & (1 << (reason & 63)) != 0)
 }
 
 /// Whether somebody watches events as they happen.

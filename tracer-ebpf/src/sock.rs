@@ -107,7 +107,7 @@ impl Head {
 
 /// Both BPF targets that kernels run are little-endian here: the first byte of an address is the lowest.
 #[inline(always)]
-fn words(words: [u64; 2]) -> [u8; 16] {
+pub fn words(words: [u64; 2]) -> [u8; 16] {
     // SAFETY: both are 16 bytes without padding.
     unsafe { core::mem::transmute(words) }
 }

@@ -1,5 +1,6 @@
 //! One look at the kernel's socket table and /proc, without a daemon: the same snapshot, as far as one look can tell.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -29,7 +30,8 @@ pub fn snapshot(config: &Config) -> anyhow::Result<Snapshot> {
             Err(error) => tracing::warn!(pid = id.pid, %error, "cannot identify"),
         }
     }
-    let about = About { host: inventory::host(proc_root), mode: Mode::Poll, started, probes: probes() };
+    let (host, drop_reasons) = (inventory::host(proc_root), BTreeMap::new());
+    let about = About { host, mode: Mode::Poll, started, probes: probes(), drop_reasons };
     let anchor = clock::wall_anchor();
     let mut findings = Store::default();
     // One look finds what is true now; what needs time to show does not.

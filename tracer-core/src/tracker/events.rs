@@ -4,9 +4,11 @@
 //! table may have told the same fact before. Each record carries what the kernel side remembers of the whole life, so
 //! the end alone is enough to count a life whose opening was lost.
 
+use std::net::SocketAddr;
+
 use super::{Slot, Tracker};
 use crate::event::Role;
-use crate::event::{Event, ProcessEvent, ProcessEventKind, SocketEvent, SocketEventKind};
+use crate::event::{DropEvent, Event, ProcessEvent, ProcessEventKind, SocketEvent, SocketEventKind};
 use crate::socket::{Began, Opener, Socket};
 use crate::tcp::TcpState;
 use crate::time::BootNs;
@@ -44,6 +46,7 @@ impl Tracker {
     pub fn apply(&mut self, event: &Event) -> Effect {
         match event {
             Event::Process(event) => self.apply_process(event),
+            Event::Drop(event) => self.apply_drop(event),
             Event::Socket(event) => match event.kind {
                 SocketEventKind::Connect => self.apply_connect(event),
                 SocketEventKind::Open => self.apply_open(event),
@@ -68,6 +71,17 @@ impl Tracker {
             }
         }
         Effect::Process
+    }
+
+    /// Books a lost packet on the endpoint that it came from or was for, whichever namespace that is in.
+    fn apply_drop(&mut self, event: &DropEvent) -> Effect {
+        for endpoint in &mut self.endpoints {
+            let addr = endpoint.addr.map(|addr| SocketAddr::new(addr.ip().to_canonical(), addr.port()));
+            if addr.is_some_and(|addr| addr == event.source || addr == event.destination) {
+                endpoint.count_drop(event.reason, event.at);
+            }
+        }
+        Effect::Ignored
     }
 
     fn apply_open(&mut self, event: &SocketEvent) -> Effect {

@@ -51,6 +51,8 @@ impl Default for Bounds {
 #[expect(missing_docs, reason = "the names are `Loss`'s")]
 pub struct LossBefore {
     pub ring_full: u64,
+    pub ends: u64,
+    pub read_failed: u64,
     pub map_full: u64,
     pub process_map_full: u64,
     pub program_skipped: u64,
@@ -178,6 +180,7 @@ impl Tracker {
     pub fn totals_completeness(&self) -> Completeness {
         let loss = self.loss;
         let lost = loss.ring_full
+            + loss.read_failed
             + loss.map_full
             + loss.program_skipped
             + loss.queue_full
@@ -195,10 +198,12 @@ impl Tracker {
     /// Takes the absolute loss counts of the stages before the tracker. True if something was lost since the last call:
     /// a look at the socket table is due, and until then counts are lower bounds.
     pub fn note_loss(&mut self, before: LossBefore, now: BootNs) -> bool {
-        let LossBefore { ring_full, map_full, process_map_full, program_skipped, queue_full, decode_errors } = before;
+        let LossBefore { ring_full, ends, read_failed, map_full, .. } = before;
+        let LossBefore { process_map_full, program_skipped, queue_full, decode_errors, .. } = before;
         // A process that is not watched costs no connection.
         let known = Loss { process_map_full, ..self.loss };
-        self.loss = Loss { ring_full, map_full, program_skipped, queue_full, decode_errors, ..known };
+        self.loss =
+            Loss { ring_full, ends, read_failed, map_full, program_skipped, queue_full, decode_errors, ..known };
         let lost = self.loss != known;
         if lost {
             self.lost_at = Some(now);

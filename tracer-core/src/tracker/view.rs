@@ -27,6 +27,8 @@ pub struct About {
     pub started: BootNs,
     /// Which hook delivers which fact.
     pub probes: Vec<Probe>,
+    /// The running kernel's names of its reasons for throwing packets away.
+    pub drop_reasons: BTreeMap<u32, String>,
 }
 
 /// Counts of one process on one endpoint as they are now, by who answers for each socket.
@@ -69,7 +71,7 @@ impl Tracker {
                 unreadable_processes: self.unreadable_processes,
                 findings_without_room: store.without_room(),
             },
-            endpoints: self.endpoint_views(by_state, now, anchor),
+            endpoints: self.endpoint_views(by_state, about, now, anchor),
             processes: self.process_views(&open_by, anchor),
             launcher_groups: self.group_views(&open_by),
             connections: sockets.into_iter().map(|socket| self.connection_view(socket, now, anchor)).collect(),
@@ -80,6 +82,7 @@ impl Tracker {
     fn endpoint_views(
         &self,
         by_state: Vec<BTreeMap<TcpState, u32>>,
+        about: &About,
         now: BootNs,
         anchor: &WallAnchor,
     ) -> Vec<snapshot::Endpoint> {
@@ -103,6 +106,7 @@ impl Tracker {
                     closed_total: endpoint.closed_total,
                     failed_total: endpoint.failed_total,
                     by_state,
+                    drops: drops(endpoint, about, anchor),
                     series: series.to_snapshot(anchor),
                 }
             })
@@ -242,6 +246,18 @@ fn connection_id(socket: &Socket) -> String {
         &tuple.remote.to_string(),
         &socket.first_seen.0.to_string(),
     ])
+}
+
+/// What was thrown away on the way to or from an endpoint, most first.
+fn drops(endpoint: &Endpoint, about: &About, anchor: &WallAnchor) -> Vec<snapshot::Drops> {
+    let one = |(reason, (packets, last)): (&u32, &(u64, BootNs))| snapshot::Drops {
+        reason: about.drop_reasons.get(reason).cloned().unwrap_or_else(|| format!("reason {reason}")),
+        packets: *packets,
+        last_at: anchor.wall(*last),
+    };
+    let mut all: Vec<_> = endpoint.drops.iter().map(one).collect();
+    all.sort_by(|a, b| b.packets.cmp(&a.packets).then_with(|| a.reason.cmp(&b.reason)));
+    all
 }
 
 /// An event as a line of the event tail; `None` for what is not worth a line.

@@ -2,6 +2,7 @@
 
 mod accept;
 mod connect;
+mod discard;
 mod end;
 mod path;
 mod process;

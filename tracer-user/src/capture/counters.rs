@@ -31,6 +31,12 @@ impl KernelCounters {
     pub fn ring_full_total(&self) -> u64 {
         self.ring_full.iter().sum()
     }
+
+    /// Of these, ends of connections.
+    #[must_use]
+    pub fn ends_lost(&self) -> u64 {
+        self.ring_full[usize::from(kind::END)]
+    }
 }
 
 /// The counter map.

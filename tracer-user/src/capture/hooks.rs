@@ -122,6 +122,12 @@ const FACTS: &[Fact] = &[
         required: false,
     },
     Fact {
+        name: "packet_drop",
+        rungs: &[one(Kind::RawTp, &[Part { program: "discard", targets: &["kfree_skb"] }])],
+        otherwise: "nobody: the kernel gives reasons since Linux 5.17",
+        required: false,
+    },
+    Fact {
         name: "accept",
         rungs: &[
             one(Kind::Fexit, &[Part { program: "accept_exit_4", targets: &["inet_csk_accept"] }]),

@@ -1,5 +1,6 @@
 //! Loading the object, and what can be asked of it while it runs. Which hook delivers which fact is [`super::hooks`]'.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use aya::maps::{Array, HashMap, MapData};
@@ -13,10 +14,11 @@ use tracer_core::time::BootNs;
 
 use super::counters::Counters;
 use super::hooks::{Allowed, attach_all};
+use super::offsets::{self, Types};
 use super::owners::Owners;
 use super::ring::Ring;
 use super::skipped::Skipped;
-use super::{CaptureError, KernelCounters, chain, log, offsets};
+use super::{CaptureError, KernelCounters, chain, log};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../tracer-ebpf/object/tracer-ebpf.bpf.o");
 
@@ -57,6 +59,7 @@ unsafe impl aya::Pod for PodTask {}
 pub struct Capture {
     ebpf: Ebpf,
     probes: Vec<Probe>,
+    drop_reasons: BTreeMap<u32, String>,
     processes: HashMap<MapData, u32, PodTask>,
     control: Array<MapData, u64>,
     counters: Counters,
@@ -70,7 +73,8 @@ pub struct Capture {
 impl Capture {
     /// Loads and attaches. Events flow into the ring from now on.
     pub fn start(settings: &Settings, ports: &PortMap) -> Result<Self, CaptureError> {
-        let offsets = PodOffsets(offsets::resolve(&settings.btf)?);
+        let Types { offsets, drop_reasons } = offsets::resolve(&settings.btf)?;
+        let offsets = PodOffsets(offsets);
         raise_memlock_limit();
         let wake_bytes = settings.ring_bytes / 4;
         let processes = (settings.map_entries / 4).max(1024);
@@ -86,7 +90,8 @@ impl Capture {
             .map_max_entries("PROCESSES", processes)
             .load(OBJECT)
             .map_err(load_error)?;
-        set_ports(&mut ebpf, ports)?;
+        set_bits(&mut ebpf, "PORTS", ports.iter().map(|(port, _)| u32::from(port)))?;
+        set_bits(&mut ebpf, "DROP_BITS", drop_reasons.keys().copied())?;
         let attached = attach_all(&mut ebpf, settings.hooks, &settings.btf)?;
         let counters = Counters::new(&mut ebpf)?;
         let owners = Owners::new(&mut ebpf)?;
@@ -95,13 +100,30 @@ impl Capture {
         control.set(control::CONNECT, u64::from(attached.has_connect_hook), 0).map_err(in_map("CONTROL"))?;
         let skipped = Skipped::new(&ebpf).map_err(|error| CaptureError::Load(error.to_string()))?;
         let probes = attached.probes;
-        Ok(Self { ebpf, probes, processes, control, counters, owners, skipped, told: None, told_until: BootNs(0) })
+        Ok(Self {
+            ebpf,
+            probes,
+            drop_reasons,
+            processes,
+            control,
+            counters,
+            owners,
+            skipped,
+            told: None,
+            told_until: BootNs(0),
+        })
     }
 
     /// Which hook delivers which fact.
     #[must_use]
     pub fn probes(&self) -> &[Probe] {
         &self.probes
+    }
+
+    /// The running kernel's reasons for throwing packets away that are told, by name.
+    #[must_use]
+    pub fn drop_reasons(&self) -> &BTreeMap<u32, String> {
+        &self.drop_reasons
     }
 
     /// The ring's reading end; there is one.
@@ -189,16 +211,16 @@ pub fn probe_host(btf: PathBuf, hooks: Allowed) -> Result<Vec<Probe>, CaptureErr
     Capture::start(&settings, &PortMap::default()).map(|capture| capture.probes.clone())
 }
 
-fn set_ports(ebpf: &mut Ebpf, ports: &PortMap) -> Result<(), CaptureError> {
-    let error = |reason: String| CaptureError::Map { map: "PORTS", reason };
-    let map = ebpf.map_mut("PORTS").ok_or_else(|| error("missing".to_owned()))?;
-    let mut bits: Array<_, u64> = Array::try_from(map).map_err(|reason| error(reason.to_string()))?;
-    let mut words = std::collections::BTreeMap::<u32, u64>::new();
-    for (port, _) in ports.iter() {
-        *words.entry(u32::from(port >> 6)).or_default() |= 1 << (port & 63);
+/// Sets these bits in a map of 64-bit words.
+fn set_bits(ebpf: &mut Ebpf, map: &'static str, bits: impl Iterator<Item = u32>) -> Result<(), CaptureError> {
+    let mut words = BTreeMap::<u32, u64>::new();
+    for bit in bits {
+        *words.entry(bit >> 6).or_default() |= 1 << (bit & 63);
     }
+    let data = ebpf.map_mut(map).ok_or_else(|| CaptureError::Map { map, reason: "missing".to_owned() })?;
+    let mut array: Array<_, u64> = Array::try_from(data).map_err(in_map(map))?;
     for (index, word) in words {
-        bits.set(index, word, 0).map_err(|reason| error(reason.to_string()))?;
+        array.set(index, word, 0).map_err(in_map(map))?;
     }
     Ok(())
 }

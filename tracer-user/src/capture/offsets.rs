@@ -1,23 +1,33 @@
 //! Where the running kernel keeps the members that the kernel programs read, resolved from its BTF.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use btfparse::{Offset, Readable, TypeInformation, TypeVariant};
-use tracer_common::Offsets;
+use btfparse::{Integer32Value, Offset, Readable, TypeInformation, TypeVariant};
+use tracer_common::{DROP_REASONS, Offsets};
 
 use super::CaptureError;
 
 /// The kernel's own description of its types.
 pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 
+/// What the running kernel's types say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Types {
+    /// Where members are.
+    pub offsets: Offsets,
+    /// Reasons for throwing packets away that tell of trouble; empty before Linux 5.17.
+    pub drop_reasons: BTreeMap<u32, String>,
+}
+
 /// Resolves every offset, or names the first member that is missing.
-pub fn resolve(path: &Path) -> Result<Offsets, CaptureError> {
+pub fn resolve(path: &Path) -> Result<Types, CaptureError> {
     let bytes = std::fs::read(path)
         .map_err(|source| CaptureError::NoBtf { path: path.to_owned(), reason: source.to_string() })?;
     resolve_bytes(&bytes).map_err(|reason| CaptureError::NoBtf { path: path.to_owned(), reason })
 }
 
-fn resolve_bytes(bytes: &[u8]) -> Result<Offsets, String> {
+fn resolve_bytes(bytes: &[u8]) -> Result<Types, String> {
     let types = TypeInformation::new(&Bytes(bytes)).map_err(|error| error.message().to_owned())?;
     let at = |name: &str, member: &str| offset(&types, name, member);
     let offsets = Offsets {
@@ -54,14 +64,51 @@ fn resolve_bytes(bytes: &[u8]) -> Result<Offsets, String> {
         socket_ino: at("socket_alloc", "vfs_inode.i_ino")?,
         skb_head: at("sk_buff", "head")?,
         skb_network_header: at("sk_buff", "network_header")?,
-        skb_protocol: at("sk_buff", "protocol")?,
         regs_first: register(&types, "di", 0)?,
         regs_second: register(&types, "si", 1)?,
         regs_returned: register(&types, "ax", 0)?,
         regs_call_first: at("pt_regs", "di").or_else(|_| at("pt_regs", "orig_x0"))?,
     };
     check_layout(&offsets, at("sock_common", "skc_state")?)?;
-    Ok(offsets)
+    Ok(Types { offsets, drop_reasons: drop_reasons(&types) })
+}
+
+/// Reasons that are everyday, by their names without `SKB_DROP_REASON_`: what TCP throws away in a healthy connection's
+/// life, and what is not TCP's.
+const EVERYDAY: &[&str] = &[
+    "NOT_SPECIFIED",
+    "SOCKET_CLOSE",
+    "OTHERHOST",
+    "TCP_ABORT_ON_DATA",
+    "TCP_CLOSE",
+    "TCP_FASTOPEN",
+    "TCP_FLAGS",
+    "TCP_INVALID_SYN",
+    "TCP_OFOMERGE",
+    "TCP_OLD_ACK",
+    "TCP_OLD_DATA",
+    "TCP_OLD_SEQUENCE",
+    "TCP_RESET",
+    "TCP_TOO_OLD_ACK",
+];
+
+/// `enum skb_drop_reason` without what is everyday; its numbers change with every kernel.
+fn drop_reasons(types: &TypeInformation) -> BTreeMap<u32, String> {
+    let named = types.get().values().find_map(|variant| match variant {
+        TypeVariant::Enum(reasons) if reasons.name().as_deref() == Some("skb_drop_reason") => Some(reasons),
+        _ => None,
+    });
+    let all = named.into_iter().flat_map(|reasons| reasons.named_value_list());
+    all.filter_map(|reason| {
+        let number = match reason.value {
+            Integer32Value::Unsigned(number) => number,
+            Integer32Value::Signed(number) => u32::try_from(number).ok()?,
+        };
+        let name = reason.name.strip_prefix("SKB_DROP_REASON_")?;
+        let fits = usize::try_from(number).is_ok_and(|number| number < DROP_REASONS);
+        (fits && !EVERYDAY.contains(&name)).then(|| (number, name.to_owned()))
+    })
+    .collect()
 }
 
 /// A register in `struct pt_regs`: by its name on x86-64, by its number on arm64, whose registers are an array of 64-bit

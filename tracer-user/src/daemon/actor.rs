@@ -115,6 +115,8 @@ impl Actor {
             Message::Counters { kernel, decode_errors } => {
                 self.take_loss(LossBefore {
                     ring_full: kernel.ring_full_total(),
+                    ends: kernel.ends_lost(),
+                    read_failed: kernel.read_failed,
                     map_full: kernel.map_full,
                     process_map_full: kernel.process_map_full,
                     program_skipped: kernel.program_skipped,

@@ -40,10 +40,17 @@ pub enum Command {
 
 /// Where events come from.
 pub enum Source {
-    /// The kernel side, and who may watch events live.
-    Kernel(Box<Capture>, Ring, broadcast::Sender<Arc<EventLine>>),
+    /// The kernel side.
+    Kernel(Box<Kernel>),
     /// Nowhere: looks at the socket table have to do.
     Nothing,
+}
+
+/// The kernel side, and who may watch events live.
+pub struct Kernel {
+    capture: Capture,
+    ring: Ring,
+    watchers: broadcast::Sender<Arc<EventLine>>,
 }
 
 impl Source {
@@ -51,14 +58,12 @@ impl Source {
     pub fn new(capture: Option<Capture>, watchers: broadcast::Sender<Arc<EventLine>>) -> anyhow::Result<Self> {
         let Some(mut capture) = capture else { return Ok(Self::Nothing) };
         let ring = capture.take_ring()?;
-        Ok(Self::Kernel(Box::new(capture), ring, watchers))
+        Ok(Self::Kernel(Box::new(Kernel { capture, ring, watchers })))
     }
 }
 
 struct Drain {
-    capture: Box<Capture>,
-    ring: Ring,
-    watchers: broadcast::Sender<Arc<EventLine>>,
+    kernel: Box<Kernel>,
     messages: mpsc::Sender<Message>,
     decode_errors: u64,
     is_live: bool,
@@ -73,8 +78,8 @@ pub async fn run(
     mut commands: mpsc::Receiver<Command>,
 ) -> anyhow::Result<()> {
     match source {
-        Source::Kernel(capture, ring, watchers) => {
-            let drain = Drain { capture, ring, watchers, messages, decode_errors: 0, is_live: false, ring_full: 0 };
+        Source::Kernel(kernel) => {
+            let drain = Drain { kernel, messages, decode_errors: 0, is_live: false, ring_full: 0 };
             drain.run(commands).await
         }
         Source::Nothing => {
@@ -108,7 +113,7 @@ impl Drain {
         let mut busy = false;
         loop {
             tokio::select! {
-                readable = self.ring.readable() => {
+                readable = self.kernel.ring.readable() => {
                     readable.context("cannot wait for the ring buffer")?;
                     self.empty();
                     busy = true;
@@ -136,9 +141,9 @@ impl Drain {
 
     /// Whoever watches events wants each as it happens.
     fn follow_watchers(&mut self) -> anyhow::Result<()> {
-        let live = self.watchers.receiver_count() > 0;
+        let live = self.kernel.watchers.receiver_count() > 0;
         if live != self.is_live {
-            self.capture.set_live(live)?;
+            self.kernel.capture.set_live(live)?;
             self.is_live = live;
         }
         Ok(())
@@ -148,7 +153,7 @@ impl Drain {
     async fn tell_untold(&mut self, after_loss: bool) -> anyhow::Result<()> {
         let mut events: Vec<Event> = Vec::new();
         let decode_errors = &mut self.decode_errors;
-        self.capture.untold(after_loss, clock::boot_clock, |event| match event {
+        self.kernel.capture.untold(after_loss, clock::boot_clock, |event| match event {
             Ok(event) => events.push(event),
             Err(error) => unreadable(decode_errors, error),
         })?;
@@ -171,7 +176,7 @@ impl Drain {
             };
             let mut batch: Vec<Event> = Vec::new();
             let decode_errors = &mut self.decode_errors;
-            let seen = self.ring.drain(BATCH, |event| match event {
+            let seen = self.kernel.ring.drain(BATCH, |event| match event {
                 Ok(event) => batch.push(event),
                 Err(error) => unreadable(decode_errors, error),
             });
@@ -189,10 +194,10 @@ impl Drain {
         match command {
             Command::Watch(processes) => {
                 for process in processes {
-                    self.capture.watch_process(process);
+                    self.kernel.capture.watch_process(process);
                 }
             }
-            Command::Unwatch(process) => self.capture.unwatch_process(process),
+            Command::Unwatch(process) => self.kernel.capture.unwatch_process(process),
             Command::Follow(reply) => {
                 self.follow_watchers()?;
                 // What was there before is nothing new to whoever comes now.
@@ -200,7 +205,7 @@ impl Drain {
                 let _ = reply.send(());
             }
             Command::Inventory(result) => {
-                let lost = self.capture.counters()?.ring_full_total();
+                let lost = self.kernel.capture.counters()?.ring_full_total();
                 self.tell_untold(lost != self.ring_full).await?;
                 self.ring_full = lost;
                 self.empty();
@@ -214,7 +219,7 @@ impl Drain {
     }
 
     async fn report(&mut self) -> anyhow::Result<()> {
-        let kernel: KernelCounters = self.capture.counters()?;
+        let kernel: KernelCounters = self.kernel.capture.counters()?;
         let message = Message::Counters { kernel, decode_errors: self.decode_errors };
         let _ = self.messages.send(message).await;
         Ok(())

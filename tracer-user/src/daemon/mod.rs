@@ -137,9 +137,11 @@ fn start_capture(config: &Config, started: BootNs) -> anyhow::Result<(Option<Cap
         }
     };
     release_start_memory();
+    let mut drop_reasons = BTreeMap::new();
     let (capture, mode, probes) = match attempt {
         Ok(capture) => {
             let probes = capture.probes().to_vec();
+            drop_reasons.clone_from(capture.drop_reasons());
             (Some(capture), Mode::Ebpf, probes)
         }
         Err(reason) => {
@@ -150,7 +152,7 @@ fn start_capture(config: &Config, started: BootNs) -> anyhow::Result<(Option<Cap
     for probe in &probes {
         tracing::info!(fact = probe.fact, via = probe.via, state = ?probe.state, reason = probe.reason, "probe");
     }
-    Ok((capture, About { host: inventory::host(proc_root), mode, started, probes }))
+    Ok((capture, About { host: inventory::host(proc_root), mode, started, probes, drop_reasons }))
 }
 
 fn attach(config: &Config, proc_root: &Path) -> anyhow::Result<Capture> {

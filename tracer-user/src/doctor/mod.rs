@@ -6,8 +6,10 @@ pub mod text;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use tracer_core::snapshot::{Probe, ProbeState};
+use tracer_core::snapshot::{Mode, Probe, ProbeState};
 use tracer_core::time::WallTime;
+
+use crate::capture::without_hooks;
 
 /// The `schema` of a report.
 pub const DOCTOR_SCHEMA: &str = "socklife.doctor/v1";
@@ -19,6 +21,8 @@ pub struct Report {
     pub schema: &'static str,
     /// Whether the daemon could work here.
     pub works: bool,
+    /// How: with kernel events, or from the socket table alone; null if not at all.
+    pub mode: Option<Mode>,
     /// What is in the way, worst first.
     pub problems: Vec<Problem>,
     /// Version of this command.
@@ -129,19 +133,21 @@ impl Report {
                 // Only where nothing above explains it already.
                 if !problems.iter().any(|problem| problem.fatal) {
                     problems.push(Problem {
-                        fatal: true,
+                        fatal: false,
                         fact: "the eBPF programs do not load".to_owned(),
-                        reason: error,
-                        next_step: "see the reason; a container or a security policy may forbid bpf(2)".to_owned(),
+                        reason: error.clone(),
+                        next_step: POLLS.to_owned(),
                     });
                 }
-                Vec::new()
+                without_hooks(&error)
             }
         };
         problems.sort_by_key(|problem| !problem.fatal);
         let works = !problems.iter().any(|problem| problem.fatal);
+        let has_events = probes.iter().any(|probe| probe.fact == "state_change" && probe.state != ProbeState::Missing);
+        let mode = works.then_some(if has_events { Mode::Ebpf } else { Mode::Poll });
         let socklife_version = env!("CARGO_PKG_VERSION");
-        Self { schema: DOCTOR_SCHEMA, works, problems, socklife_version, host, probes, daemon }
+        Self { schema: DOCTOR_SCHEMA, works, mode, problems, socklife_version, host, probes, daemon }
     }
 }
 
@@ -174,30 +180,34 @@ fn privileges(privileges: &Privileges, problems: &mut Vec<Problem>) {
 fn kernel(kernel: &Kernel, problems: &mut Vec<Problem>) {
     if !kernel.btf {
         problems.push(Problem {
-            fatal: true,
+            fatal: false,
             fact: "the kernel does not publish its types (/sys/kernel/btf/vmlinux is missing)".to_owned(),
             reason: "socklife reads the layout of kernel structures from them".to_owned(),
-            next_step: "boot a kernel built with CONFIG_DEBUG_INFO_BTF, Linux 5.8 or later".to_owned(),
+            next_step: format!("{POLLS}; a kernel built with CONFIG_DEBUG_INFO_BTF, Linux 5.8 or later, has them"),
         });
     }
     if kernel.lockdown.as_deref() == Some("confidentiality") {
         problems.push(Problem {
-            fatal: true,
+            fatal: false,
             fact: "kernel lockdown is in confidentiality mode".to_owned(),
             reason: "eBPF programs may not read kernel memory then".to_owned(),
-            next_step: "boot with lockdown=integrity or without lockdown".to_owned(),
+            next_step: format!("{POLLS}; lockdown=integrity allows them"),
         });
     }
 }
 
-/// Without state changes nothing is known of connections; every other fact has a lesser way to be had.
+/// What the daemon does without kernel events.
+const POLLS: &str =
+    "socklife works from the socket table alone then: nothing between two looks, no openers, no exact ages";
+
+/// Every fact has a lesser way to be had.
 fn facts(probes: &[Probe], problems: &mut Vec<Problem>) {
     for probe in probes.iter().filter(|probe| probe.state == ProbeState::Missing) {
         problems.push(Problem {
-            fatal: probe.fact == "state_change",
+            fatal: false,
             fact: format!("no hook delivers {}", probe.fact),
             reason: probe.reason.clone(),
-            next_step: "see `hooks`; another kernel may offer it".to_owned(),
+            next_step: "another kernel may offer one".to_owned(),
         });
     }
 }
@@ -236,16 +246,20 @@ pub(crate) mod tests {
         host
     }
 
-    /// `(works, facts)`
-    fn judged(host: Host, loaded: Result<Vec<Probe>, String>) -> (bool, Vec<String>) {
+    fn good() -> Vec<Probe> {
+        vec![probe("state_change", ProbeState::Attached, ""), probe("accept", ProbeState::Degraded, "x")]
+    }
+
+    /// `(mode, facts)`
+    fn judged(host: Host, loaded: Result<Vec<Probe>, String>) -> (Option<Mode>, Vec<String>) {
         let report = Report::new(host, loaded, absent());
-        (report.works, report.problems.into_iter().map(|problem| problem.fact).collect())
+        assert_eq!(report.works, report.mode.is_some());
+        (report.mode, report.problems.into_iter().map(|problem| problem.fact).collect())
     }
 
     #[test]
     fn a_good_host_has_no_problems() {
-        let probes = vec![probe("state_change", ProbeState::Attached, ""), probe("accept", ProbeState::Degraded, "x")];
-        assert_eq!(judged(host(), Ok(probes)), (true, vec![]));
+        assert_eq!(judged(host(), Ok(good())), (Some(Mode::Ebpf), vec![]));
     }
 
     #[test]
@@ -253,33 +267,38 @@ pub(crate) mod tests {
         let refused = || Err("no permission".to_owned());
         let no_bpf = ["CAP_SYS_ADMIN", "CAP_BPF", "CAP_SYS_PTRACE"];
         let privilege = "no privilege to load eBPF programs".to_owned();
-        assert_eq!(judged(without(host(), &no_bpf), refused()), (false, vec![privilege]));
-        assert_eq!(judged(without(host(), &["CAP_SYS_ADMIN"]), Ok(vec![])), (true, vec![]));
-        assert_eq!(judged(without(host(), &["CAP_BPF", "CAP_PERFMON"]), Ok(vec![])), (true, vec![]));
+        assert_eq!(judged(without(host(), &no_bpf), refused()), (None, vec![privilege]));
+        let works = Some(Mode::Ebpf);
+        assert_eq!(judged(without(host(), &["CAP_SYS_ADMIN"]), Ok(good())), (works, vec![]));
+        assert_eq!(judged(without(host(), &["CAP_BPF", "CAP_PERFMON"]), Ok(good())), (works, vec![]));
         let ptrace = "CAP_SYS_PTRACE is not effective".to_owned();
-        assert_eq!(judged(without(host(), &["CAP_SYS_PTRACE"]), Ok(vec![])), (true, vec![ptrace]));
+        assert_eq!(judged(without(host(), &["CAP_SYS_PTRACE"]), Ok(good())), (works, vec![ptrace]));
         let load = "the eBPF programs do not load".to_owned();
-        assert_eq!(judged(host(), refused()), (false, vec![load]));
+        assert_eq!(judged(host(), refused()), (Some(Mode::Poll), vec![load]));
     }
 
     #[test]
-    fn kernels_that_will_not_do() {
+    fn kernels_that_can_only_be_polled() {
         let mut no_btf = host();
         no_btf.kernel.btf = false;
         let types = "the kernel does not publish its types (/sys/kernel/btf/vmlinux is missing)".to_owned();
-        assert_eq!(judged(no_btf, Err("x".to_owned())), (false, vec![types]));
-        for (mode, works) in [("none", true), ("integrity", true), ("confidentiality", false)] {
+        let refused = Err("x".to_owned());
+        let (mode, facts) = judged(no_btf, refused);
+        assert_eq!((mode, facts.first()), (Some(Mode::Poll), Some(&types)));
+        for (lockdown, problems) in [("none", 0), ("integrity", 0), ("confidentiality", 1)] {
             let mut locked = host();
-            locked.kernel.lockdown = Some(mode.to_owned());
-            assert_eq!(judged(locked, Ok(vec![])).0, works, "{mode}");
+            locked.kernel.lockdown = Some(lockdown.to_owned());
+            assert_eq!(judged(locked, Ok(good())).1.len(), problems, "{lockdown}");
         }
     }
 
     #[test]
-    fn only_state_changes_are_vital() {
-        for (fact, works) in [("state_change", false), ("accept", true), ("process_exit", true)] {
-            let probes = vec![probe(fact, ProbeState::Missing, "not there")];
-            assert_eq!(judged(host(), Ok(probes)), (works, vec![format!("no hook delivers {fact}")]));
+    fn without_state_changes_there_are_no_events() {
+        for (fact, mode) in [("state_change", Mode::Poll), ("accept", Mode::Ebpf), ("process_exec", Mode::Ebpf)] {
+            let mut probes = good();
+            probes.retain(|probe| probe.fact != fact);
+            probes.push(probe(fact, ProbeState::Missing, "not there"));
+            assert_eq!(judged(host(), Ok(probes)), (Some(mode), vec![format!("no hook delivers {fact}")]));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use tracer_core::snapshot::ProbeState;
+use tracer_core::snapshot::{Mode, ProbeState};
 
 use super::Report;
 use crate::ui::escape;
@@ -103,7 +103,10 @@ fn problems(out: &mut String, report: &Report, colour: bool) {
         line(out, &format!("  {}  {fact}: {reason}; {next}", paint(word, shade, colour)));
     }
     let (verdict, shade) = if report.works {
-        ("socklife can work here", Colour::Green)
+        match report.mode {
+            Some(Mode::Ebpf) => ("socklife can work here", Colour::Green),
+            _ => ("socklife can only poll the socket table here", Colour::Yellow),
+        }
     } else {
         ("socklife cannot work here", Colour::Red)
     };
@@ -139,7 +142,7 @@ mod tests {
           net.core.bpf_jit_enable  -
           net.ipv4.tcp_retries2    15
         problems
-          minor  no hook delivers path_trouble: not there; see `hooks`; another kernel may offer it
+          minor  no hook delivers path_trouble: not there; another kernel may offer one
         verdict        socklife can work here
         ");
     }
@@ -148,7 +151,7 @@ mod tests {
     fn colours_are_only_where_wanted() {
         let report = Report::new(host(), Err("refused".to_owned()), absent());
         assert!(!render(&report, false).contains('\u{1b}'));
-        assert!(render(&report, true).contains("\u{1b}[1;31msocklife cannot work here\u{1b}[0m"));
-        assert!(render(&report, false).contains("fatal  the eBPF programs do not load: refused; "));
+        assert!(render(&report, true).contains("socklife can only poll the socket table here\u{1b}[0m"));
+        assert!(render(&report, false).contains("minor  the eBPF programs do not load: refused; "));
     }
 }

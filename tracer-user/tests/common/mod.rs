@@ -102,6 +102,7 @@ fn endpoint(id: &str, name: &str) -> Endpoint {
         closed_total: 0,
         failed_total: 0,
         by_state: BTreeMap::new(),
+        drops: Vec::new(),
         series: Vec::new(),
     }
 }

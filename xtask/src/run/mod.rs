@@ -70,6 +70,12 @@ pub fn build(demo: bool) -> Result<()> {
     sh::run(&mut command)
 }
 
+/// The same with what only the tests run.
+pub fn build_for_tests() -> Result<()> {
+    build(true)?;
+    sh::run(sh::cargo().args(["build", "--release", "--package", "tracer-user", "--example", "faulty"]))
+}
+
 /// A program of the release build.
 pub fn program(name: &str) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| sh::root().join("target"), PathBuf::from);

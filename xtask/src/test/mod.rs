@@ -82,7 +82,7 @@ fn perform(step: Step) -> Done {
         Step::Setup => setup::before_tests(),
         Step::Lint => lint::lint(),
         Step::BuildEbpf => build_ebpf::build_ebpf(&build_ebpf::Options { check: true }),
-        Step::Build => run::build(true),
+        Step::Build => run::build_for_tests(),
         Step::Unit => unit(&mut counts),
         Step::Live => live(&mut counts),
         Step::Vm => vm::all(&mut counts),

@@ -78,7 +78,7 @@ impl<W: Write> Root<W> {
     /// What every test of the suite may use; `repository` brings the suite's scripts and its Python packages.
     pub fn add_the_suite(&mut self, repository: &Path) -> Result<()> {
         for path in ROOT_LINKS {
-            self.add(Path::new(path))?;
+            self.walk(Path::new(path))?;
         }
         for name in PROGRAMS {
             self.add(&program(name)?)?;
@@ -102,7 +102,8 @@ impl<W: Write> Root<W> {
 
     /// One file or link, with the directories and links on the way to it.
     pub fn add(&mut self, path: &Path) -> Result<()> {
-        self.walk(path).map(drop).with_context(|| format!("cannot pack {}", path.display()))
+        let found = self.walk(path).with_context(|| format!("cannot pack {}", path.display()))?;
+        found.map(drop).with_context(|| format!("{} is missing", path.display()))
     }
 
     /// Everything below a directory but [`LEFT_OUT`].
@@ -293,6 +294,7 @@ mod tests {
         let mut root = Root::new(Vec::new());
         root.add(&dir.join("link/sub/file")).unwrap();
         root.add_tree(&dir.join("link")).unwrap();
+        assert!(root.add(&dir.join("real/dangling")).is_err(), "a file that is not there");
         for name in ["link", "real", "real/sub", "real/sub/file", "real/dangling"] {
             assert!(root.archive().has(&dir.join(name)), "{name} is missing");
         }

@@ -69,12 +69,12 @@ pub struct Options {
 
 /// Runs the guests; the exit code is 0 only if every pass in every guest was good.
 pub fn vm(options: &Options) -> Result<ExitCode> {
-    run::build(false)?;
+    run::build_for_tests()?;
     let counts = guests(options)?;
     Ok(if counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// All kernels, every test; what failed is an error. `socklife` has been built.
+/// All kernels, every test; what failed is an error. What the suite runs has been built.
 pub fn all(counts: &mut Counts) -> Result<()> {
     let sum = guests(&Options { kernels: Vec::new(), test: Vec::new() })?;
     counts.add(&sum);
@@ -128,9 +128,10 @@ fn show_end_of(console: &Path) {
     lines.iter().skip(lines.len().saturating_sub(CONSOLE_LINES)).for_each(|line| eprintln!("    {line}"));
 }
 
-/// The two programs that a guest runs, and the suite's program without what only a debugger reads.
+/// The programs that a guest runs, and the suite's own without what only a debugger reads.
 struct Suite {
     socklife: PathBuf,
+    faulty: PathBuf,
     live: PathBuf,
     stripped: PathBuf,
 }
@@ -144,7 +145,7 @@ impl Suite {
         let live = said.lines().find_map(live_program).context("cargo did not say where it put the live suite")?;
         let stripped = directory.join("live");
         sh::run(Command::new("objcopy").arg("--strip-debug").arg(&live).arg(&stripped))?;
-        Ok(Self { socklife: run::program("socklife"), live, stripped })
+        Ok(Self { socklife: run::program("socklife"), faulty: run::program("examples/faulty"), live, stripped })
     }
 }
 
@@ -169,7 +170,9 @@ impl Initrd {
         root.archive().text(Path::new("/init"), 0o755, include_str!("init.sh"))?;
         root.archive().directory(Path::new("/dev"))?;
         root.archive().device(Path::new("/dev/console"), 5, 1)?;
-        root.add(&suite.socklife)?;
+        for program in [&suite.socklife, &suite.faulty] {
+            root.add(program)?;
+        }
         root.add_as(&suite.stripped, &suite.live)?;
         root.add_the_suite(&sh::root())?;
         root.add_libraries()?;
@@ -225,7 +228,12 @@ mod tests {
     #[test]
     fn a_pass_is_one_line_of_shell() {
         let path = |name: &str| PathBuf::from(name);
-        let suite = Suite { socklife: path("/a b/socklife"), live: path("/live"), stripped: path("/x") };
+        let suite = Suite {
+            socklife: path("/a b/socklife"),
+            faulty: path("/faulty"),
+            live: path("/live"),
+            stripped: path("/x"),
+        };
         let text = passes(&suite, &["it's".to_owned()]);
         let mut lines = text.lines();
         assert_eq!(lines.next(), Some("export SOCKLIFE_BIN='/a b/socklife' LIVE='/live' SOCKLIFE_TEST_SLOWER=10"));

@@ -1,0 +1,21 @@
+//! The daemon with a fault that no user can switch on, for the live suite: so many in a hundred ends of connections are
+//! lost as if the ring buffer were full. `faulty PERCENT SOCKET [KEY=VALUE]...`, as root.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use tracer_user::config::{Config, Overrides};
+use tracer_user::{daemon, telemetry};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    telemetry::init();
+    let usage = "usage: faulty PERCENT SOCKET [KEY=VALUE]...";
+    let mut arguments = std::env::args().skip(1);
+    let percent = arguments.next().context(usage)?.parse()?;
+    let socket = Some(PathBuf::from(arguments.next().context(usage)?));
+    let overrides = Overrides { socket, set: arguments.collect(), ..Overrides::default() };
+    let mut config = Config::load(&overrides)?;
+    config.capture.lost_ends_percent = percent;
+    daemon::run(config).await
+}
