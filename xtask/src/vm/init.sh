@@ -30,6 +30,8 @@ trap finish EXIT
 # The kernel asks for the modules it lacks, as on a real host.
 [ -e /sbin/modprobe ] || /vm/busybox ln -s /vm/busybox /sbin/modprobe
 /vm/busybox ip link set lo up
+# As on the machines the suite is meant for; the kernel's own bound for the first process is 1024.
+ulimit -n 20000
 exec </dev/null >/dev/ttyS1 2>&1
 /vm/busybox stty -F /dev/ttyS1 -opost
 
