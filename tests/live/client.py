@@ -9,6 +9,12 @@ something has happened. Connections are numbered by age: commands that take a co
   drop N          forget N without closing    -> ports
   abort N         close N with a reset        -> ports
   reap N          wait until the database has hung up on N, closing each at once -> ports
+  dup N           move N to other descriptors -> done
+  listen PATH     wait for descriptors at a unix socket -> done
+  give N PATH     pass N to whoever listens there, and forget them -> ports
+  take N          receive N descriptors       -> ports
+  thread N [HOST] a thread with descriptors of its own opens N and holds them -> ports
+  leaderless      end the first thread, another one goes on and holds -> nothing
   fork            a child that holds what it inherited and does nothing else     -> pid
   exec            become another program, descriptors closed by close-on-exec    -> pid
   exec-inherit    become another program that inherits the connections           -> pid
@@ -18,6 +24,7 @@ something has happened. Connections are numbered by age: commands that take a co
 A process that only holds ends when the suite's end of its stdin is gone, so nothing outlives the suite.
 """
 
+import ctypes
 import gc
 import json
 import os
@@ -25,8 +32,11 @@ import select
 import socket
 import struct
 import sys
+import threading
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+CLONE_FILES = 0x400
+SYS_EXIT = {"x86_64": 60, "aarch64": 93}
 
 
 def answer(**fields):
@@ -54,6 +64,8 @@ class Client:
         self.connect = psycopg.connect
         self.port = port
         self.open = []
+        self.hollow = []
+        self.held = []
 
     def take(self, count):
         taken, self.open = self.open[: int(count)], self.open[int(count):]
@@ -61,16 +73,79 @@ class Client:
             raise RuntimeError(f"asked for {count} connections, had {len(taken)}")
         return taken
 
-    def do_open(self, count, host="127.0.0.1"):
-        new = [
+    def connections(self, count, host):
+        return [
             self.connect(
                 hostaddr=host, port=self.port, user="postgres", dbname="postgres", sslmode="disable",
                 gssencmode="disable", connect_timeout=20, autocommit=True,
             )
             for _ in range(int(count))
         ]
+
+    def do_open(self, count, host="127.0.0.1"):
+        new = self.connections(count, host)
         self.open += new
         return {"ports": [local_port(each) for each in new]}
+
+    def do_dup(self, count):
+        null = os.open("/dev/null", os.O_RDWR)
+        for connection in self.take(count):
+            self.held.append(os.dup(connection.fileno()))
+            # The driver keeps a descriptor, of something else.
+            os.dup2(null, connection.fileno())
+            self.hollow.append(connection)
+        os.close(null)
+        return {}
+
+    def do_listen(self, path):
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen()
+        return {}
+
+    def do_give(self, count, path):
+        taken = self.take(count)
+        ports = [local_port(each) for each in taken]
+        with socket.socket(socket.AF_UNIX) as way:
+            way.connect(path)
+            socket.send_fds(way, [b"x"], [each.fileno() for each in taken])
+        # Still held by this process until it ends: the driver would say goodbye on closing.
+        self.hollow += taken
+        return {"ports": ports}
+
+    def do_take(self, count):
+        way, _ = self.listener.accept()
+        with way:
+            _, received, _, _ = socket.recv_fds(way, 1, int(count))
+        self.held += received
+        ports = []
+        for fd in received:
+            with socket.socket(fileno=os.dup(fd)) as same:
+                ports.append(same.getsockname()[1])
+        return {"ports": ports}
+
+    def do_thread(self, count, host="127.0.0.1"):
+        opened = threading.Event()
+        ports = []
+
+        def run():
+            if ctypes.CDLL(None, use_errno=True).unshare(CLONE_FILES) == 0:
+                connections = self.connections(count, host)
+                ports.extend(local_port(each) for each in connections)
+                opened.set()
+                threading.Event().wait()
+            opened.set()
+
+        threading.Thread(target=run, daemon=True).start()
+        opened.wait()
+        if len(ports) != int(count):
+            raise RuntimeError("the thread has no descriptors of its own")
+        return {"ports": ports}
+
+    def do_leaderless(self):
+        threading.Thread(target=hold).start()
+        answer(ok=True)
+        ctypes.CDLL(None).syscall(SYS_EXIT[os.uname().machine], 0)
 
     def do_query(self, count):
         for connection in self.open[: int(count)]:

@@ -62,7 +62,7 @@ fn a_connect_that_hangs_has_an_opener() -> Result<()> {
     }
     let hanging: SockaddrIn = getsockname(all.last().context("no socket")?.as_raw_fd())?;
     let local = format!("127.0.0.3:{}", hanging.port());
-    let local = local.replace("127.0.0.3", &std::net::Ipv4Addr::from(hanging.ip()).to_string());
+    let local = local.replace("127.0.0.3", &hanging.ip().to_string());
     let snapshot = until("the hanging connect has its opener", || {
         let snapshot = daemon.snapshot()?;
         let rows = snapshot["connections"].as_array().context("no connections")?;

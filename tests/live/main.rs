@@ -4,6 +4,7 @@
 //! tracer-user && cargo test -p socklife-tests --test live`. Every expected number comes from what the test itself did,
 //! from `ss` or from PostgreSQL, never from socklife.
 
+mod bench;
 mod connects;
 mod control;
 mod counts;
@@ -11,7 +12,10 @@ mod daemon_life;
 mod events;
 mod faults;
 mod findings;
+mod holders;
 mod hooks;
 mod lifecycle;
 mod loss;
+mod namespaces;
 mod poll;
+mod recognized;

@@ -20,12 +20,44 @@ pub struct Client {
 impl Client {
     /// Starts a client without connections.
     pub fn start() -> Result<Self> {
-        let mut driver = command(venv_python()?);
-        driver.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("live/client.py")).arg(PORT.to_string());
+        Self::start_by(&[], PORT)
+    }
+
+    /// Starts one through a program such as `ip netns exec` that becomes it, for a server on another port.
+    pub fn start_by(way: &[&str], port: u16) -> Result<Self> {
+        let (client, pid) = Self::launch(way, port)?;
+        ensure!(pid == u64::from(client.pid()), "the client is pid {pid}, not {}", client.pid());
+        Ok(client)
+    }
+
+    /// Starts one as the first process of a pid namespace of its own; its pid out here. Its own guard is that
+    /// namespace's parent, and ends it.
+    pub fn start_in_pid_namespace() -> Result<(Self, u32)> {
+        let way = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--"];
+        let (client, pid) = Self::launch(&way, PORT)?;
+        ensure!(pid == 1, "the client is pid {pid} in its namespace, not 1");
+        let parent = client.pid();
+        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))?;
+        let child = children.trim().parse().with_context(|| format!("children of {parent}: {children:?}"))?;
+        Ok((client, child))
+    }
+
+    /// A client, and its own idea of its pid.
+    fn launch(way: &[&str], port: u16) -> Result<(Self, u64)> {
+        let python = venv_python()?;
+        let mut driver = match way {
+            [] => command(python),
+            [first, rest @ ..] => {
+                let mut driver = command(first);
+                driver.args(rest).arg(python);
+                driver
+            }
+        };
+        driver.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("live/client.py")).arg(port.to_string());
         let client = Self { program: Program::start("client", driver)? };
         let hello = client.answer()?;
-        ensure!(hello["pid"] == client.pid(), "the client is not pid {}: {hello}", client.pid());
-        Ok(client)
+        let pid = hello["pid"].as_u64().with_context(|| format!("no pid in {hello}"))?;
+        Ok((client, pid))
     }
 
     /// Its process id.

@@ -53,13 +53,23 @@ impl Daemon {
         Ok(daemon)
     }
 
+    /// Starts the daemon as a user does, with its defaults, and waits until it says that it is ready.
+    pub fn start_plain(sandbox: &Sandbox, args: &[&str]) -> Result<Self> {
+        let daemon = Self::spawn(sandbox, args)?;
+        daemon.program.err_line("the line `ready`", says_ready)?;
+        Ok(daemon)
+    }
+
     /// Starts the daemon without waiting.
     pub fn launch(sandbox: &Sandbox, args: &[&str]) -> Result<Self> {
+        // A second between looks at /proc: what the suite compares is there soon.
+        Self::spawn(sandbox, &[&["--set", "inventory.reconcile_s=1"], args].concat())
+    }
+
+    fn spawn(sandbox: &Sandbox, args: &[&str]) -> Result<Self> {
         let socket = socket_path(sandbox);
         let mut run = command(socklife_binary()?);
-        // A second between looks at /proc: what the suite compares is there soon.
-        run.arg("run").arg("--socket").arg(&socket).args(["--set", "inventory.reconcile_s=1"]);
-        run.args(run_arguments()).args(args);
+        run.arg("run").arg("--socket").arg(&socket).args(run_arguments()).args(args);
         Ok(Self { program: Program::start("socklife run", run)?, socket })
     }
 

@@ -1,9 +1,10 @@
-//! What the suites and the demo's programs share.
+//! What the suites, the benchmark and the demo's programs share.
 //!
 //! The live suites' harness is a network namespace, a real PostgreSQL, clients, the real `socklife`, and what `ss` and
 //! PostgreSQL say for comparison. It knows socklife only as a user does, by its command line and its JSON, and links
 //! none of its code.
 
+pub mod bench;
 pub mod client;
 pub mod daemon;
 pub mod ending;

@@ -1,5 +1,7 @@
 //! Reading single facts out of a snapshot or a tail line, with errors that show what was there instead.
 
+use std::os::unix::fs::MetadataExt as _;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
@@ -19,10 +21,25 @@ pub fn counts(snapshot: &Value, id: &str, role: &str) -> Result<(u64, u64, u64)>
     Ok((number("open")?, number("opened_total")?, number("closed_total")?))
 }
 
-/// The connections of one role.
-pub fn connections<'a>(snapshot: &'a Value, role: &str) -> Result<Vec<&'a Value>> {
+/// Inode number of the calling thread's network namespace.
+pub fn own_netns() -> Result<u64> {
+    Ok(std::fs::metadata("/proc/thread-self/ns/net").context("the thread's network namespace")?.ino())
+}
+
+/// The connections in the calling thread's network namespace, which is what `ss` shows there.
+pub fn own_connections(snapshot: &Value) -> Result<Vec<&Value>> {
+    connections_in(snapshot, own_netns()?)
+}
+
+/// The connections in one network namespace.
+pub fn connections_in(snapshot: &Value, netns: u64) -> Result<Vec<&Value>> {
     let all = snapshot["connections"].as_array().context("no connections in the snapshot")?;
-    Ok(all.iter().filter(|connection| connection["role"] == role).collect())
+    Ok(all.iter().filter(|connection| connection["netns"] == netns).collect())
+}
+
+/// Those of one role.
+pub fn connections<'a>(snapshot: &'a Value, role: &str) -> Result<Vec<&'a Value>> {
+    Ok(own_connections(snapshot)?.into_iter().filter(|connection| connection["role"] == role).collect())
 }
 
 /// Fails unless every connection of that role was opened by `pid`.

@@ -13,7 +13,7 @@ use nix::unistd::{Group, User};
 
 use crate::pace::patience;
 use crate::program::{Program, command, command_as, output};
-use crate::sandbox::{Sandbox, target_dir};
+use crate::sandbox::{NETWORK, Sandbox, target_dir};
 
 /// The port it listens on: the default one, free in every sandbox.
 pub const PORT: u16 = 5432;
@@ -24,18 +24,24 @@ const INSTALLED: [&str; 2] = ["/usr/lib/postgresql", "/usr/pgsql"];
 /// How a cluster is made. Settings that tests differ in are arguments of the server's.
 const INITDB: [&str; 5] = ["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C"];
 
-/// A running server on 127.0.0.1 and ::1.
+/// A running server.
 pub struct Postgres {
     server: Program,
     bin: PathBuf,
     dir: PathBuf,
     user: String,
     group: String,
+    port: u16,
 }
 
 impl Postgres {
     /// Makes a cluster and starts it; returns when it takes connections.
     pub fn start(sandbox: &Sandbox, max_connections: u32) -> Result<Self> {
+        Self::start_at(sandbox, max_connections, PORT, "127.0.0.1,::1")
+    }
+
+    /// The same on another port, or on other addresses; clients of [`crate::sandbox::NETWORK`] are let in.
+    pub fn start_at(sandbox: &Sandbox, max_connections: u32, port: u16, addresses: &str) -> Result<Self> {
         let bin = programs()?;
         let (user, group) = account()?;
         let dir = sandbox.path("postgres");
@@ -45,16 +51,19 @@ impl Postgres {
         chown(&dir, Some(uid.uid.as_raw()), Some(uid.gid.as_raw()))?;
 
         make_cluster(&bin, (&user, &group), &dir.join("data"))?;
+        let rules = dir.join("data/pg_hba.conf");
+        fs::write(&rules, format!("{}\nhost all all {NETWORK}.0/24 trust\n", fs::read_to_string(&rules)?))?;
 
         let mut server = command_as(&user, &group, bin.join("postgres"));
         server.arg("-D").arg(dir.join("data"));
-        server.args(["-p", &PORT.to_string(), "-N", &max_connections.to_string(), "-k"]).arg(&dir);
-        for setting in ["listen_addresses=127.0.0.1,::1", "fsync=off", "autovacuum=off", "shared_buffers=16MB"] {
+        server.args(["-p", &port.to_string(), "-N", &max_connections.to_string(), "-k"]).arg(&dir);
+        server.args(["-c", &format!("listen_addresses={addresses}")]);
+        for setting in ["fsync=off", "autovacuum=off", "shared_buffers=16MB"] {
             server.args(["-c", setting]);
         }
         let server = Program::start("postgres", server)?;
         server.err_line("being ready", |line| line.contains("ready to accept connections"))?;
-        Ok(Self { server, bin, dir, user, group })
+        Ok(Self { server, bin, dir, user, group, port })
     }
 
     /// The postmaster: the process that accepts.
@@ -67,7 +76,8 @@ impl Postgres {
     pub fn psql(&self, statement: &str) -> Result<String> {
         let mut psql = command_as(&self.user, &self.group, self.bin.join("psql"));
         psql.env("PGCONNECT_TIMEOUT", "20").args(["-XAtqF", "\t", "-v", "ON_ERROR_STOP=1"]);
-        psql.args(["-U", "postgres", "-d", "postgres", "-p", &PORT.to_string(), "-c", statement, "-h"]).arg(&self.dir);
+        psql.args(["-U", "postgres", "-d", "postgres", "-p", &self.port.to_string(), "-c", statement, "-h"])
+            .arg(&self.dir);
         output(psql)
     }
 

@@ -4,7 +4,7 @@
 //! free in each test, the host's own sockets stay out of sight, and nothing is left behind however the suite ends.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -30,9 +30,7 @@ impl Sandbox {
         ensure!(geteuid().is_root(), "the live suite needs root: run `cargo xtask test` as root or with sudo");
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         unshare(CloneFlags::CLONE_NEWNET).context("make a network namespace")?;
-        let mut up = command("ip");
-        up.args(["link", "set", "lo", "up"]);
-        output(up)?;
+        ip(&["link", "set", "lo", "up"])?;
         let dir = tempfile::Builder::new().prefix("socklife-live-").tempdir()?;
         // PostgreSQL and the unprivileged commands run as other users.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
@@ -43,6 +41,72 @@ impl Sandbox {
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
+}
+
+/// The first three numbers of the addresses between a sandbox and the namespaces it reaches.
+pub const NETWORK: &str = "10.203.77";
+
+/// Another network namespace that outlives its processes, linked to the sandbox; gone when dropped.
+pub struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    /// Makes one with loopback up and no link.
+    pub fn named(name: &str) -> Result<Self> {
+        let name = format!("socklife-{}-{name}", std::process::id());
+        ip(&["netns", "add", &name])?;
+        let namespace = Self { name };
+        ip(&["-n", &namespace.name, "link", "set", "lo", "up"])?;
+        Ok(namespace)
+    }
+
+    /// The words that run a command in it.
+    pub fn way(&self) -> [&str; 4] {
+        ["ip", "netns", "exec", &self.name]
+    }
+
+    /// The file it is mounted on.
+    pub fn file(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.name)
+    }
+
+    /// Its inode number.
+    pub fn inode(&self) -> Result<u64> {
+        Ok(fs::metadata(self.file())?.ino())
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // Nothing more can be done than to try.
+        let _ = ip(&["netns", "del", &self.name]);
+    }
+}
+
+/// A pair of interfaces between this sandbox ([`NETWORK`].1) and the namespace in `file` ([`NETWORK`].2). It goes with
+/// either end.
+pub fn link_to(file: &Path) -> Result<()> {
+    let file = file.to_str().context("a path that is no text")?;
+    let inside = |args: &[&str]| {
+        let mut enter = command("nsenter");
+        enter.arg(format!("--net={file}")).arg("ip").args(args);
+        output(enter).map(drop)
+    };
+    ip(&["link", "add", "here", "type", "veth", "peer", "name", "there"])?;
+    // A path is a name to `ip`.
+    ip(&["link", "set", "there", "netns", file])?;
+    ip(&["addr", "add", &format!("{NETWORK}.1/24"), "dev", "here"])?;
+    ip(&["link", "set", "here", "up"])?;
+    inside(&["link", "set", "lo", "up"])?;
+    inside(&["addr", "add", &format!("{NETWORK}.2/24"), "dev", "there"])?;
+    inside(&["link", "set", "there", "up"])
+}
+
+fn ip(args: &[&str]) -> Result<()> {
+    let mut ip = command("ip");
+    ip.args(args);
+    output(ip).map(drop)
 }
 
 /// The target directory this suite was built into: the binary is in `<profile>/deps` there.

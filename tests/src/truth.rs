@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::daemon::Daemon;
+use crate::look::own_connections;
 use crate::postgres::{PORT, Postgres};
 use crate::program::{command, output, until};
 
@@ -95,10 +96,10 @@ fn ss_holders(line: &str) -> Result<BTreeMap<u32, u32>> {
     Ok(holders)
 }
 
-/// The connections in a snapshot.
+/// The connections of a snapshot in this thread's network namespace: the host's other ones are not `ss`'s.
 pub fn of_snapshot(snapshot: &Value) -> Result<Table> {
     let mut table = Table::new();
-    for connection in snapshot["connections"].as_array().context("no connections in the snapshot")? {
+    for connection in own_connections(snapshot)? {
         let row = snapshot_row(connection).with_context(|| format!("connection {connection}"))?;
         ensure!(
             table.insert(row.0, row.1).is_none(),

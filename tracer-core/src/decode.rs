@@ -110,7 +110,7 @@ pub fn remembered(sk: u64, owner: &Owner) -> Result<Option<Event>, DecodeError> 
     };
     let event = event(kind, BootNs(owner.state_ns), sk, owner, (now, now))?;
     // Without a port it cannot be matched yet; without a time nothing was seen but that it is there.
-    let useful = event.tuple.local.port() != 0 && owner.state_ns != 0;
+    let useful = event.tuple.local().port() != 0 && owner.state_ns != 0;
     Ok(useful.then_some(Event::Socket(event)))
 }
 
@@ -127,11 +127,11 @@ fn event(
         sk,
         birth: moment(owner.birth_ns),
         established: moment(owner.established_ns),
-        tuple: Tuple {
-            netns: owner.netns,
-            local: SocketAddr::new(address(owner.family, owner.local)?, owner.local_port),
-            remote: SocketAddr::new(address(owner.family, owner.remote)?, owner.remote_port),
-        },
+        tuple: Tuple::new(
+            owner.netns,
+            SocketAddr::new(address(owner.family, owner.local)?, owner.local_port),
+            SocketAddr::new(address(owner.family, owner.remote)?, owner.remote_port),
+        ),
         role: match owner.role {
             role::CLIENT => Role::Client,
             role::SERVER => Role::Server,

@@ -1,6 +1,7 @@
 //! A database as one side of this host sees it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::net::SocketAddr;
 
 use crate::event::Role;
@@ -14,11 +15,46 @@ const FAILURES_KEPT: usize = 256;
 /// Reasons for throwing packets away that are told apart.
 const DROP_REASONS_KEPT: usize = 256;
 
+/// Where a database is. A loopback address means another database in each network namespace; any other address is
+/// taken for the same one wherever it is seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// Its address.
+    pub addr: SocketAddr,
+    /// Inode number of the network namespace, for a loopback address outside the observer's own.
+    pub netns: Option<u32>,
+}
+
+impl Place {
+    /// The place of `addr` as seen in `netns` by an observer at `home`. Without a home namespaces are not told apart.
+    #[must_use]
+    pub fn new(addr: SocketAddr, netns: u32, home: Option<u32>) -> Self {
+        let elsewhere = addr.ip().is_loopback() && home.is_some_and(|home| home != netns);
+        Self { addr, netns: elsewhere.then_some(netns) }
+    }
+}
+
+impl From<SocketAddr> for Place {
+    fn from(addr: SocketAddr) -> Self {
+        Self { addr, netns: None }
+    }
+}
+
+impl fmt::Display for Place {
+    /// `IP:PORT`, or `IP:PORT@netns:INODE`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.netns {
+            None => write!(f, "{}", self.addr),
+            Some(netns) => write!(f, "{}@netns:{netns}", self.addr),
+        }
+    }
+}
+
 /// Counts of one endpoint.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// Address of the database; `None` for the one that gathers what exceeds the bound.
-    pub addr: Option<SocketAddr>,
+    /// Where the database is; `None` for the one that gathers what exceeds the bound.
+    pub place: Option<Place>,
     /// This host's side.
     pub role: Role,
     /// Configured name.
@@ -48,9 +84,9 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    pub(crate) fn new(addr: Option<SocketAddr>, role: Role, database: String) -> Self {
+    pub(crate) fn new(place: Option<Place>, role: Role, database: String) -> Self {
         Self {
-            addr,
+            place,
             role,
             name: None,
             database,
@@ -67,10 +103,10 @@ impl Endpoint {
         }
     }
 
-    /// `IP:PORT`.
+    /// Its place in text, or `other`.
     #[must_use]
     pub fn id(&self) -> String {
-        self.addr.map_or_else(|| "other".to_owned(), |addr| addr.to_string())
+        self.place.map_or_else(|| "other".to_owned(), |place| place.to_string())
     }
 
     /// The configured name, else the id.
@@ -113,5 +149,23 @@ impl Endpoint {
     #[must_use]
     pub fn failed_since(&self, since: BootNs) -> usize {
         self.failures.iter().filter(|at| **at >= since).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_elsewhere_is_another_database() {
+        let check = |addr: &str, netns: u32, home: Option<u32>, expected: &str| {
+            assert_eq!(Place::new(addr.parse().unwrap(), netns, home).to_string(), expected);
+        };
+        check("127.0.0.1:5432", 7, Some(7), "127.0.0.1:5432");
+        check("127.0.0.1:5432", 8, Some(7), "127.0.0.1:5432@netns:8");
+        check("127.8.0.1:5432", 8, Some(7), "127.8.0.1:5432@netns:8");
+        check("[::1]:5432", 8, Some(7), "[::1]:5432@netns:8");
+        check("10.0.0.5:5432", 8, Some(7), "10.0.0.5:5432");
+        check("127.0.0.1:5432", 8, None, "127.0.0.1:5432");
     }
 }

@@ -1,7 +1,9 @@
 //! What the kernel reported, in the domain's words. Made by [`crate::decode`], consumed by the tracker.
 
+use std::cmp::Ordering;
 use std::fmt;
-use std::net::SocketAddr;
+use std::hash::{Hash, Hasher};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::tcp::TcpState;
 use crate::time::BootNs;
@@ -19,29 +21,93 @@ pub enum Role {
 }
 
 /// One end of a connection inside one network namespace. Unique among live sockets, reused over time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+///
+/// There is one for every socket, event and row: kept at 40 bytes, addresses as IPv6 with IPv4 mapped into it.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Tuple {
-    /// Inode number of the network namespace.
-    pub netns: u32,
-    /// This end. v4-mapped IPv6 addresses are IPv4 here.
-    pub local: SocketAddr,
-    /// The other end.
-    pub remote: SocketAddr,
+    netns: u32,
+    local_port: u16,
+    remote_port: u16,
+    local: [u8; 16],
+    remote: [u8; 16],
 }
 
 impl Tuple {
+    /// `netns` is the inode number of the network namespace. v4-mapped IPv6 addresses become IPv4; flow labels and
+    /// scopes are not kept.
+    #[must_use]
+    pub fn new(netns: u32, local: SocketAddr, remote: SocketAddr) -> Self {
+        let (local_port, remote_port) = (local.port(), remote.port());
+        Self { netns, local_port, remote_port, local: octets(local.ip()), remote: octets(remote.ip()) }
+    }
+
+    /// Inode number of the network namespace.
+    #[must_use]
+    pub fn netns(&self) -> u32 {
+        self.netns
+    }
+
+    /// This end.
+    #[must_use]
+    pub fn local(&self) -> SocketAddr {
+        SocketAddr::new(Ipv6Addr::from(self.local).to_canonical(), self.local_port)
+    }
+
+    /// The other end.
+    #[must_use]
+    pub fn remote(&self) -> SocketAddr {
+        SocketAddr::new(Ipv6Addr::from(self.remote).to_canonical(), self.remote_port)
+    }
+
     /// The database's address as this socket sees it: the remote end for a client, the local end for a server.
     #[must_use]
     pub fn database(&self, role: Role) -> SocketAddr {
         match role {
-            Role::Client => self.remote,
-            Role::Server => self.local,
+            Role::Client => self.remote(),
+            Role::Server => self.local(),
         }
     }
 }
 
-/// A process: a pid alone is reused, a pid and its start time are not.
+fn octets(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => ip.octets(),
+    }
+}
+
+/// By namespace, then by this end, then by the other; IPv4 before IPv6.
+impl Ord for Tuple {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let key = |tuple: &Self| (tuple.netns, tuple.local(), tuple.remote());
+        key(self).cmp(&key(other))
+    }
+}
+
+impl PartialOrd for Tuple {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Hash for Tuple {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let ports = u64::from(self.local_port) << 16 | u64::from(self.remote_port);
+        state.write_u64(u64::from(self.netns) << 32 | ports);
+        state.write_u128(u128::from_ne_bytes(self.local));
+        state.write_u128(u128::from_ne_bytes(self.remote));
+    }
+}
+
+impl fmt::Debug for Tuple {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {} in {}", self.local(), self.remote(), self.netns)
+    }
+}
+
+/// A process: a pid alone is reused, a pid and its start time are not. Packed: sockets and rows have several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(Rust, packed(4))]
 pub struct ProcessId {
     /// Process id in the initial pid namespace.
     pub pid: u32,
@@ -203,4 +269,34 @@ pub enum Event {
     Socket(SocketEvent),
     /// About a process.
     Process(ProcessEvent),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn tuples_are_small_and_keep_their_addresses() {
+        assert_eq!(size_of::<Tuple>(), 40);
+        let ends = ["10.0.0.9:1", "127.0.0.1:65535", "[::1]:5432", "[2001:db8::1]:1", "[fe80::1]:9", "0.0.0.0:0"];
+        for (local, remote) in ends.iter().zip(ends.iter().rev()) {
+            let tuple = Tuple::new(7, addr(local), addr(remote));
+            assert_eq!((tuple.netns(), tuple.local(), tuple.remote()), (7, addr(local), addr(remote)));
+        }
+        let mapped = Tuple::new(7, addr("[::ffff:10.0.0.9]:1"), addr("10.0.0.5:5432"));
+        assert_eq!(mapped, Tuple::new(7, addr("10.0.0.9:1"), addr("10.0.0.5:5432")));
+        assert_eq!(format!("{mapped:?}"), "10.0.0.9:1 -> 10.0.0.5:5432 in 7");
+    }
+
+    #[test]
+    fn tuples_sort_by_address_as_people_expect() {
+        let local = ["1.0.0.1:9", "9.0.0.1:1", "10.0.0.1:1", "10.0.0.1:2", "[::1]:1", "[2001:db8::1]:1"];
+        let tuples: Vec<Tuple> = local.iter().map(|local| Tuple::new(7, addr(local), addr("1.1.1.1:1"))).collect();
+        assert!(tuples.is_sorted());
+        assert!(tuples.iter().all(|tuple| *tuple < Tuple::new(8, addr("0.0.0.0:0"), addr("0.0.0.0:0"))));
+    }
 }

@@ -19,6 +19,8 @@ pub struct Identity {
     pub script: Option<String>,
     /// Command line, only when configured on, redacted.
     pub cmdline: Option<String>,
+    /// Its pid in its own pid namespace; `None` if that is the same.
+    pub ns_pid: Option<u32>,
     /// Parent's pid.
     pub ppid: Option<u32>,
     /// Parents up to init, nearest first, at most 16.

@@ -1,24 +1,81 @@
-//! What the kernel says is true right now: the socket table and who holds which descriptor. Gathered by
-//! `tracer-user`'s inventory, applied by the tracker.
+//! What the kernel says is true right now: the socket tables of all network namespaces and who holds which descriptor.
+//! Gathered by `tracer-user`'s inventory, applied by the tracker.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
 
 use crate::event::{ProcessId, Role, Tuple};
 use crate::tcp::TcpState;
 use crate::time::BootNs;
 
-/// One look at the socket table of one network namespace, every full socket with a watched port (no listeners, no
-/// TIME_WAIT, no request sockets).
+/// One look at the host.
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
-    /// Before the first byte of the dump was asked for.
+    /// Before the first namespace was looked for.
     pub started: BootNs,
-    /// After the last byte of the dump arrived (holders are read later).
+    /// After the last byte of the last table arrived (holders are read later).
     pub finished: BootNs,
-    /// Inode number of the network namespace.
-    pub netns: u32,
-    /// The sockets, in the kernel's order.
-    pub sockets: Vec<SocketRow>,
+    /// The tables that were read, one a namespace.
+    pub tables: Vec<Table>,
+    /// Namespaces (inode numbers) that are there and could not be entered or read: nothing is known of their sockets.
+    pub unreachable: Vec<u32>,
+    /// Sockets that were asked for by their inode number, and who has them open: perhaps nobody.
+    pub held: BTreeMap<u64, Vec<Holder>>,
     /// Processes whose descriptors could not be read: their sockets appear without that holder.
     pub unreadable_processes: u32,
+    /// /proc hides the processes of others (`hidepid`): nobody knows how many hold what.
+    pub hidden_processes: bool,
+    /// Database servers found listening on ports that were not watched; they are from the next look on.
+    pub recognized: Vec<RecognizedPort>,
+    /// Such servers found after the bound was reached, since the start; their ports are not watched.
+    pub recognized_without_room: u32,
+}
+
+/// The socket table of one network namespace: every full socket with a watched port (no listeners, no TIME_WAIT, no
+/// request sockets).
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// Before the first byte of the dump was asked for.
+    pub started: BootNs,
+    /// After its last byte arrived.
+    pub finished: BootNs,
+    /// The sockets, in the kernel's order.
+    pub sockets: Vec<SocketRow>,
+}
+
+/// A port that is watched because a database server listens on it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct RecognizedPort {
+    /// The port, watched in every network namespace.
+    pub port: u16,
+    /// Which database, by its program.
+    pub database: String,
+    /// The program's file name.
+    pub program: String,
+    /// The process that listened when it was found.
+    pub pid: u32,
+    /// Inode number of the network namespace it listened in.
+    pub netns: u32,
+}
+
+impl Inventory {
+    /// A look that found this one namespace, and everybody readable.
+    #[must_use]
+    pub fn of(table: Table) -> Self {
+        Self { started: table.started, finished: table.finished, tables: vec![table], ..Self::default() }
+    }
+
+    /// Every row of every table.
+    pub fn sockets(&self) -> impl Iterator<Item = &SocketRow> {
+        self.tables.iter().flat_map(|table| &table.sockets)
+    }
 }
 
 /// One socket of the table.
@@ -41,7 +98,7 @@ pub struct SocketRow {
     /// Counters, if the kernel gave them.
     pub info: Option<SocketInfo>,
     /// Who has it open now.
-    pub holders: Vec<Holder>,
+    pub holders: Holders,
 }
 
 /// What a row's role is worth.
@@ -85,4 +142,89 @@ pub struct Holder {
     pub process: ProcessId,
     /// Its lowest descriptor for the socket.
     pub fd: u32,
+}
+
+/// Who has a socket open. Nearly always one process: that one is kept in place.
+#[derive(Clone)]
+pub struct Holders(Held);
+
+#[derive(Clone)]
+enum Held {
+    One(Holder),
+    Any(Vec<Holder>),
+}
+
+impl Default for Holders {
+    fn default() -> Self {
+        Self(Held::Any(Vec::new()))
+    }
+}
+
+impl Holders {
+    /// One more.
+    pub fn push(&mut self, holder: Holder) {
+        match &mut self.0 {
+            Held::Any(all) if all.is_empty() => self.0 = Held::One(holder),
+            Held::Any(all) => all.push(holder),
+            Held::One(first) => self.0 = Held::Any(vec![*first, holder]),
+        }
+    }
+}
+
+impl Deref for Holders {
+    type Target = [Holder];
+
+    fn deref(&self) -> &[Holder] {
+        match &self.0 {
+            Held::One(holder) => std::slice::from_ref(holder),
+            Held::Any(all) => all,
+        }
+    }
+}
+
+impl DerefMut for Holders {
+    fn deref_mut(&mut self) -> &mut [Holder] {
+        match &mut self.0 {
+            Held::One(holder) => std::slice::from_mut(holder),
+            Held::Any(all) => all,
+        }
+    }
+}
+
+impl FromIterator<Holder> for Holders {
+    fn from_iter<I: IntoIterator<Item = Holder>>(holders: I) -> Self {
+        let mut all = Self::default();
+        holders.into_iter().for_each(|holder| all.push(holder));
+        all
+    }
+}
+
+impl<const N: usize> PartialEq<[Holder; N]> for Holders {
+    fn eq(&self, other: &[Holder; N]) -> bool {
+        **self == *other
+    }
+}
+
+impl fmt::Debug for Holders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holders_keep_one_in_place_and_any_number() {
+        assert_eq!((size_of::<Holder>(), size_of::<Holders>()), (16, 24));
+        let holder = |pid| Holder { process: ProcessId { pid, start_ticks: 7 }, fd: 3 };
+        let mut holders = Holders::default();
+        assert!(holders.is_empty());
+        for pid in (1..=4).rev() {
+            holders.push(holder(pid));
+        }
+        holders.sort_unstable();
+        assert_eq!(holders, [holder(1), holder(2), holder(3), holder(4)]);
+    }
 }

@@ -15,6 +15,7 @@ pub mod inventory;
 pub mod ports;
 pub mod process;
 pub mod series;
+pub mod servers;
 pub mod snapshot;
 pub mod socket;
 pub mod tcp;

@@ -44,24 +44,13 @@ pub struct Process {
     pub ended: Option<BootNs>,
     /// Counts by endpoint index.
     pub accounts: BTreeMap<usize, Account>,
-    /// Last time anything was booked on it.
-    pub last_seen: BootNs,
     /// Number of the last look that found it holding a socket.
-    pub seen_look: u64,
+    pub seen_look: u32,
 }
 
 impl Process {
-    pub(crate) fn new(id: ProcessId, now: BootNs) -> Self {
-        Self {
-            id,
-            comm: None,
-            uid: None,
-            identity: None,
-            ended: None,
-            accounts: BTreeMap::new(),
-            last_seen: now,
-            seen_look: 0,
-        }
+    pub(crate) fn new(id: ProcessId) -> Self {
+        Self { id, comm: None, uid: None, identity: None, ended: None, accounts: BTreeMap::new(), seen_look: 0 }
     }
 
     /// Its name: /proc's if it was read, else the event's, else unknown.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::Role;
 use crate::finding::Finding;
 use crate::identity::Ancestor;
+use crate::inventory::RecognizedPort;
 use crate::tcp::TcpState;
 use crate::time::WallTime;
 
@@ -148,8 +149,22 @@ pub struct Capture {
     pub completeness: Completeness,
     /// What the totals and series since the start are worth: a lower bound once any event was lost.
     pub totals: Completeness,
+    /// What the connections' holders are worth: a lower bound while processes cannot be read or are hidden.
+    pub holders: Completeness,
     /// Processes whose descriptors could not be read at the last look.
     pub unreadable_processes: u32,
+    /// Whether /proc hides the processes of others (`hidepid`): then nobody knows how many hold what.
+    pub hidden_processes: bool,
+    /// Whether pids are those of the initial pid namespace; else of the one that a standalone snapshot was taken in.
+    pub host_pids: bool,
+    /// Network namespaces whose socket tables were read at the last look.
+    pub namespaces: u32,
+    /// Network namespaces that are there and could not be entered or read at the last look.
+    pub unreachable_namespaces: u32,
+    /// Ports that are watched because a known database server listened on them.
+    pub recognized_ports: Vec<RecognizedPort>,
+    /// Database servers whose ports found no room among the recognized ones.
+    pub recognized_without_room: u32,
     /// Verdicts that hold now but found no room among the open findings.
     pub findings_without_room: u64,
 }
@@ -206,7 +221,8 @@ pub struct Drops {
 /// A database as one side of this host sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Endpoint {
-    /// `IP:PORT`; `other` gathers what exceeds the bound on endpoints.
+    /// `IP:PORT`, or `IP:PORT@netns:INODE` for a loopback address in another network namespace than the daemon's;
+    /// `other` gathers what exceeds the bound on endpoints.
     pub id: String,
     /// Configured name, else the id.
     pub name: String,
@@ -241,6 +257,8 @@ pub struct Endpoint {
 pub struct Process {
     /// Its pid in the initial pid namespace.
     pub pid: u32,
+    /// Its pid in its own pid namespace, such as a container's; null if that is the same, or unknown.
+    pub ns_pid: Option<u32>,
     /// When it started.
     pub start_time: WallTime,
     /// Its name.

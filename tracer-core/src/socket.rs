@@ -1,9 +1,16 @@
-//! One life of one socket.
+//! One life of one socket. A host may have hundreds of thousands at once, so what is kept of each is packed: times as
+//! one word, identities without padding, one holder in place.
+
+use std::num::{NonZeroU32, NonZeroU64};
 
 use crate::event::{Comm, ProcessId, Role, Tuple};
-use crate::inventory::{Holder, SocketInfo};
+use crate::inventory::{Holders, SocketInfo};
 use crate::tcp::TcpState;
 use crate::time::BootNs;
+
+/// Most memory that the tracker spends on a live connection with one holder, in bytes: the socket and its places in the
+/// indexes.
+pub const BYTES_PER_CONNECTION: usize = 280;
 
 /// What is known of when a life began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +28,31 @@ impl Began {
         match self {
             Self::At(at) | Self::Before(at) => at,
         }
+    }
+}
+
+/// A [`Began`] in one word: the top bit says `Before`. Boot time needs 63 bits after 292 years.
+#[derive(Clone, Copy, Debug)]
+struct PackedBegan(u64);
+
+impl PackedBegan {
+    const BEFORE: u64 = 1 << 63;
+}
+
+impl From<Began> for PackedBegan {
+    fn from(began: Began) -> Self {
+        let ns = began.moment().0.min(Self::BEFORE - 1);
+        match began {
+            Began::At(_) => Self(ns),
+            Began::Before(_) => Self(ns | Self::BEFORE),
+        }
+    }
+}
+
+impl From<PackedBegan> for Began {
+    fn from(PackedBegan(word): PackedBegan) -> Self {
+        let at = BootNs(word & !PackedBegan::BEFORE);
+        if word & PackedBegan::BEFORE == 0 { Self::At(at) } else { Self::Before(at) }
     }
 }
 
@@ -42,6 +74,42 @@ pub struct Opener {
     pub comm: Comm,
 }
 
+/// What is kept of a look's [`SocketInfo`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counters {
+    /// Bytes sent.
+    pub bytes_sent: u64,
+    /// Bytes received.
+    pub bytes_received: u64,
+    /// Smoothed round-trip time in microseconds.
+    pub srtt_us: Option<NonZeroU32>,
+    /// Segments sent and not acknowledged.
+    pub unacked: u32,
+    /// Milliseconds since data was sent.
+    pub last_data_sent_ms: u32,
+    /// Milliseconds since data was received.
+    pub last_data_received_ms: u32,
+    /// Consecutive retransmission time-outs.
+    pub consecutive_rtos: u8,
+    /// Keepalive on, if known.
+    pub keepalive: Option<bool>,
+}
+
+impl From<&SocketInfo> for Counters {
+    fn from(info: &SocketInfo) -> Self {
+        Self {
+            bytes_sent: info.bytes_sent,
+            bytes_received: info.bytes_received,
+            srtt_us: info.srtt_us.and_then(NonZeroU32::new),
+            unacked: info.unacked,
+            last_data_sent_ms: info.last_data_sent_ms,
+            last_data_received_ms: info.last_data_received_ms,
+            consecutive_rtos: info.consecutive_rtos,
+            keepalive: info.keepalive,
+        }
+    }
+}
+
 /// A live socket.
 #[derive(Clone, Debug)]
 pub struct Socket {
@@ -49,42 +117,43 @@ pub struct Socket {
     pub tuple: Tuple,
     /// Which side.
     pub role: Role,
-    /// Index of its endpoint in the tracker.
-    pub endpoint: usize,
     /// TCP state.
     pub state: TcpState,
-    /// When it got there, or the first time it was seen there.
-    pub state_since: Began,
-    /// When it began.
-    pub began: Began,
+    endpoint: u32,
+    state_since: PackedBegan,
+    began: PackedBegan,
     /// First moment anything was known of it.
     pub first_seen: BootNs,
     /// Last event about it; an older look at the socket table knows less.
     pub last_event: BootNs,
-    /// Kernel address, once an event told.
-    pub sk: Option<u64>,
+    /// Kernel address, once an event told; only the tracker's index of addresses changes it.
+    pub(crate) sk: Option<NonZeroU64>,
     /// The kernel's identity of this life, once the socket table told.
-    pub cookie: Option<u64>,
+    pub cookie: Option<NonZeroU64>,
     /// Inode number, once an event or the table told; like the cookie it tells lives apart.
-    pub inode: Option<u32>,
+    pub inode: Option<NonZeroU32>,
     /// Who opened or accepted it.
     pub opener: Option<Opener>,
     /// The process its counts are booked on: the opener, or the first holder seen.
     pub account: Option<ProcessId>,
-    /// Who has it open, at the last look.
-    pub holders: Vec<Holder>,
-    /// Who closed it, once it is on its way out.
-    pub closer: Option<ProcessId>,
+    /// Who has it open, at the last look, by pid.
+    pub holders: Holders,
     /// Counters at the last look.
-    pub info: Option<SocketInfo>,
+    pub counters: Option<Counters>,
     /// When that look was.
-    pub info_at: BootNs,
-    /// Segments sent again, from an event newer than the last look.
+    pub counters_at: BootNs,
+    /// Segments sent again, the most that an event or a look told.
     pub retransmits: u32,
     /// Number of the last look that saw it.
-    pub look: u64,
-    /// The first of the latest looks in a row that did not see it.
-    pub absent: Option<Absence>,
+    pub look: u32,
+    /// It began when it was first seen or later: which is not known any more.
+    pub(crate) doubted: bool,
+    /// A look told its inode number.
+    pub(crate) inode_seen: bool,
+    /// A look found it open, and no event has told of it yet.
+    pub(crate) unannounced: bool,
+    /// As a [`Began`]: `Before` for an absence after a loss; 0 for none.
+    absent: PackedBegan,
 }
 
 impl Socket {
@@ -94,10 +163,11 @@ impl Socket {
         Self {
             tuple,
             role,
-            endpoint,
+            // Endpoints are bounded far below this.
+            endpoint: u32::try_from(endpoint).unwrap_or(u32::MAX),
             state,
-            state_since: began,
-            began,
+            state_since: began.into(),
+            began: began.into(),
             first_seen,
             last_event: BootNs(0),
             sk: None,
@@ -105,14 +175,60 @@ impl Socket {
             inode: None,
             opener: None,
             account: None,
-            holders: Vec::new(),
-            closer: None,
-            info: None,
-            info_at: BootNs(0),
+            holders: Holders::default(),
+            counters: None,
+            counters_at: BootNs(0),
             retransmits: 0,
             look: 0,
-            absent: None,
+            doubted: false,
+            inode_seen: false,
+            unannounced: false,
+            absent: PackedBegan(0),
         }
+    }
+
+    /// Index of its endpoint in the tracker.
+    #[must_use]
+    pub fn endpoint(&self) -> usize {
+        self.endpoint as usize
+    }
+
+    /// When it began.
+    #[must_use]
+    pub fn began(&self) -> Began {
+        self.began.into()
+    }
+
+    pub(crate) fn set_began(&mut self, began: Began) {
+        self.began = began.into();
+    }
+
+    /// When it got to its state, or the first time it was seen there.
+    #[must_use]
+    pub fn state_since(&self) -> Began {
+        self.state_since.into()
+    }
+
+    pub(crate) fn set_state(&mut self, state: TcpState, since: Began) {
+        self.state = state;
+        self.state_since = since.into();
+    }
+
+    /// The first of the latest looks in a row that did not see it.
+    #[must_use]
+    pub fn absent(&self) -> Option<Absence> {
+        let PackedBegan(word) = self.absent;
+        let after_loss = matches!(self.absent.into(), Began::Before(_));
+        (word != 0).then(|| Absence { since: Began::from(self.absent).moment(), after_loss })
+    }
+
+    pub(crate) fn set_absent(&mut self, absent: Option<Absence>) {
+        self.absent = match absent {
+            // Without a loss since the boot itself would read as none: no look is that old.
+            Some(Absence { since, after_loss: false }) => Began::At(since).into(),
+            Some(Absence { since, after_loss: true }) => Began::Before(since).into(),
+            None => PackedBegan(0),
+        };
     }
 
     /// Past its handshake and not gone.
@@ -136,9 +252,9 @@ impl Socket {
     /// Last byte either way, as far as the last look told.
     #[must_use]
     pub fn last_active(&self) -> Option<BootNs> {
-        self.info.map(|info| {
-            let ago_ms = info.last_data_sent_ms.min(info.last_data_received_ms);
-            self.info_at.minus(std::time::Duration::from_millis(u64::from(ago_ms)))
+        self.counters.map(|counters| {
+            let ago_ms = counters.last_data_sent_ms.min(counters.last_data_received_ms);
+            self.counters_at.minus(std::time::Duration::from_millis(u64::from(ago_ms)))
         })
     }
 
@@ -146,12 +262,31 @@ impl Socket {
     /// acknowledged. The other way round on the database's side.
     #[must_use]
     pub fn in_use(&self) -> bool {
-        self.info.is_some_and(|info| {
+        self.counters.is_some_and(|seen| {
             let pending = match self.role {
-                Role::Client => info.bytes_sent > 0 && info.last_data_sent_ms < info.last_data_received_ms,
-                Role::Server => info.bytes_received > 0 && info.last_data_received_ms < info.last_data_sent_ms,
+                Role::Client => seen.bytes_sent > 0 && seen.last_data_sent_ms < seen.last_data_received_ms,
+                Role::Server => seen.bytes_received > 0 && seen.last_data_received_ms < seen.last_data_sent_ms,
             };
-            pending || info.unacked > 0
+            pending || seen.unacked > 0
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packed_times_keep_what_they_say() {
+        for moment in [0, 1, 1 << 62, (1 << 63) - 1] {
+            for began in [Began::At(BootNs(moment)), Began::Before(BootNs(moment))] {
+                assert_eq!(Began::from(PackedBegan::from(began)), began);
+            }
+        }
+    }
+
+    #[test]
+    fn a_socket_is_small() {
+        assert!(size_of::<Option<Socket>>() <= 256, "{} bytes", size_of::<Option<Socket>>());
     }
 }

@@ -25,6 +25,7 @@ fn records() -> Vec<&'static [u8]> {
 fn line(event: &Event, names: &mut Vec<u64>) -> String {
     match event {
         Event::Process(event) => format!("{:?} {:?}", event.kind, event.task.comm),
+        Event::Drop(event) => format!("Drop {} -> {}", event.source.ip(), event.destination.ip()),
         Event::Socket(event) => socket_line(event, names),
     }
 }
@@ -40,8 +41,8 @@ fn socket_line(event: &SocketEvent, names: &mut Vec<u64>) -> String {
         "{:?} {:?} #{name} {} -> {} {}>{} by {opener}",
         event.kind,
         event.role,
-        event.tuple.local.ip(),
-        event.tuple.remote.ip(),
+        event.tuple.local().ip(),
+        event.tuple.remote().ip(),
         event.old_state,
         event.new_state
     );
@@ -73,8 +74,8 @@ fn recorded_events_are_consistent() {
         last = event.at;
         assert!(event.birth.is_none_or(|birth| birth <= event.at));
         assert!(event.established.is_none_or(|established| established <= event.at));
-        assert_ne!(event.tuple.local.port(), 0, "{event:?}");
-        assert_ne!(event.tuple.netns, 0);
+        assert_ne!(event.tuple.local().port(), 0, "{event:?}");
+        assert_ne!(event.tuple.netns(), 0);
     }
 }
 

@@ -5,16 +5,17 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use tracer_core::event::{Comm, Event, ProcessId, Role, SocketEvent, SocketEventKind as K, Task, Totals, Tuple};
-use tracer_core::inventory::{Certainty, Holder, Inventory, SocketRow};
+use tracer_core::inventory::{Certainty, Holder, Inventory, SocketRow, Table};
 use tracer_core::ports::PortMap;
+use tracer_core::snapshot::Loss;
 use tracer_core::tcp::TcpState::{self, Close, CloseWait, Established, FinWait1, FinWait2, LastAck, SynSent};
 use tracer_core::time::BootNs;
-use tracer_core::tracker::{Bounds, LossBefore, Tracker};
+use tracer_core::tracker::{Bounds, Tracker};
 
 const S: u64 = 1_000_000_000;
 fn tuple(port: u16) -> Tuple {
     let local: SocketAddr = format!("10.0.0.9:{port}").parse().unwrap();
-    Tuple { netns: 7, local, remote: "10.0.0.5:5432".parse().unwrap() }
+    Tuple::new(7, local, "10.0.0.5:5432".parse().unwrap())
 }
 fn pid(p: u32) -> ProcessId {
     ProcessId { pid: p, start_ticks: 1 }
@@ -53,17 +54,11 @@ fn row(port: u16, state: TcpState, cookie: u64, inode: u64, holder: bool) -> Soc
         inode,
         cookie,
         info: None,
-        holders: if holder { vec![Holder { process: pid(42), fd: 3 }] } else { vec![] },
+        holders: holder.then_some(Holder { process: pid(42), fd: 3 }).into_iter().collect(),
     }
 }
 fn look(t: &mut Tracker, at: u64, rows: Vec<SocketRow>) -> bool {
-    t.apply_inventory(Inventory {
-        started: BootNs(at),
-        finished: BootNs(at + 1),
-        netns: 7,
-        sockets: rows,
-        unreadable_processes: 0,
-    })
+    t.apply_inventory(Inventory::of(Table { netns: 7, started: BootNs(at), finished: BootNs(at + 1), sockets: rows }))
 }
 fn tracker() -> Tracker {
     let mut t = Tracker::new(Bounds::default(), PortMap::default(), BTreeMap::new());
@@ -75,7 +70,7 @@ fn counts(t: &Tracker) -> (u32, u64, u64, u64) {
     (e.open, e.opened_total, e.closed_total, e.failed_total)
 }
 fn lose(t: &mut Tracker, n: u64, at: u64) {
-    t.note_loss(LossBefore { ring_full: n, ..LossBefore::default() }, BootNs(at));
+    t.note_loss(Loss { ring_full: n, ..Loss::default() }, BootNs(at));
 }
 
 #[test]

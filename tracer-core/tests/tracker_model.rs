@@ -9,12 +9,13 @@ use std::net::SocketAddr;
 
 use proptest::prelude::*;
 use tracer_core::event::{Comm, Event, ProcessId, Role, SocketEvent, SocketEventKind, Task, Totals, Tuple};
-use tracer_core::inventory::{Certainty, Holder, Inventory, SocketRow};
+use tracer_core::inventory::{Certainty, Holder, Inventory, SocketRow, Table};
 use tracer_core::ports::PortMap;
+use tracer_core::snapshot::Loss;
 use tracer_core::socket::Began;
 use tracer_core::tcp::TcpState;
 use tracer_core::time::BootNs;
-use tracer_core::tracker::{Bounds, LossBefore, Tracker};
+use tracer_core::tracker::{Bounds, Tracker};
 
 const NETNS: u32 = 7;
 const TUPLES: usize = 6;
@@ -70,7 +71,7 @@ struct Kernel {
 
 fn tuple(index: usize) -> Tuple {
     let local = SocketAddr::from(([127, 0, 0, 1], 40_000 + u16::try_from(index).unwrap()));
-    Tuple { netns: NETNS, local, remote: SocketAddr::from(([127, 0, 0, 1], 5432)) }
+    Tuple::new(NETNS, local, SocketAddr::from(([127, 0, 0, 1], 5432)))
 }
 
 fn process(pid: u32) -> ProcessId {
@@ -133,7 +134,7 @@ impl Kernel {
             }
             Fate::Lost => {
                 self.lost += 1;
-                let loss = LossBefore { ring_full: self.lost, ..LossBefore::default() };
+                let loss = Loss { ring_full: self.lost, ..Loss::default() };
                 self.tracker.note_loss(loss, BootNs(self.now));
             }
             Fate::Late => self.late.push(event),
@@ -206,11 +207,10 @@ impl Kernel {
             inode: truth.cookie,
             cookie: truth.cookie,
             info: None,
-            holders: vec![Holder { process: process(truth.process), fd: 3 }],
+            holders: [Holder { process: process(truth.process), fd: 3 }].into_iter().collect(),
         };
         let sockets = self.live.iter().map(row).collect();
-        let inventory = Inventory { started, finished, netns: NETNS, sockets, unreadable_processes: 0 };
-        self.tracker.apply_inventory(inventory);
+        self.tracker.apply_inventory(Inventory::of(Table { netns: NETNS, started, finished, sockets }));
     }
 
     /// Two looks far enough apart that nothing can be on the way any more.
@@ -245,12 +245,12 @@ impl Kernel {
         let mut seen: Vec<(Tuple, TcpState)> = Vec::new();
         for socket in self.tracker.sockets() {
             seen.push((socket.tuple, socket.state));
-            let index = usize::from(socket.tuple.local.port() - 40_000);
+            let index = usize::from(socket.tuple.local().port() - 40_000);
             let truth = self.live[&index];
             if let Some(opener) = socket.opener {
                 assert_eq!(opener.id, process(truth.process), "wrong opener of {:?}", socket.tuple);
             }
-            match socket.began {
+            match socket.began() {
                 Began::At(at) => assert_eq!(at, truth.established),
                 Began::Before(at) => assert!(at >= truth.established, "an age above the truth"),
             }
@@ -267,7 +267,7 @@ impl Kernel {
         assert_eq!(sum(|endpoint| endpoint.opened_total), self.opened);
         assert_eq!(sum(|endpoint| endpoint.closed_total), self.closed);
         assert_eq!(sum(|endpoint| endpoint.failed_total), self.failed);
-        assert!(self.tracker.sockets().all(|socket| matches!(socket.began, Began::At(_))));
+        assert!(self.tracker.sockets().all(|socket| matches!(socket.began(), Began::At(_))));
         let loss = self.tracker.loss();
         assert_eq!((loss.missed_opens, loss.missed_closes, loss.resyncs), (0, 0, 0));
         for (id, process) in self.tracker.processes() {

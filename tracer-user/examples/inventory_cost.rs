@@ -6,6 +6,7 @@
 //! The first number is connections (two sockets each, both held by this process), the second idle child processes.
 //! Connections go over addresses in 127.0.0.0/8 and end with the program.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -14,7 +15,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tracer_core::ports::PortMap;
 use tracer_user::clock::boot_clock;
-use tracer_user::inventory::{Request, collect, holders};
+use tracer_user::inventory::holders::{self, Threads};
+use tracer_user::inventory::{Looker, Settings};
 use tracer_user::process::{CmdlinePolicy, IdentityReader};
 
 /// Looks of which the fastest and the median are told.
@@ -30,15 +32,26 @@ fn main() -> anyhow::Result<()> {
     let mut ports = PortMap::default();
     ports.insert(port, "test".to_owned());
     let proc_root = Path::new("/proc");
-    let look = |with_holders| collect(&Request { ports: &ports, proc_root, with_holders }, boot_clock);
-    let inventory = look(true)?;
-    println!("{} sockets, {} children", inventory.sockets.len(), children.len());
-    let held = inventory.sockets.iter().filter(|socket| !socket.holders.is_empty()).count();
+    let settings =
+        |namespaces| Settings { ports: ports.clone(), proc_root: proc_root.to_owned(), namespaces, recognize: true };
+    let none = BTreeSet::new();
+    let mut everywhere = Looker::new(settings(true));
+    let inventory = everywhere.look(&none, &boot_clock)?;
+    println!("{} sockets, {} children", inventory.sockets().count(), children.len());
+    let held = inventory.sockets().filter(|socket| !socket.holders.is_empty()).count();
     println!("{held} have a holder; {} processes unreadable", inventory.unreadable_processes);
+    println!("{} namespaces read, {} unreachable", inventory.tables.len(), inventory.unreachable.len());
 
-    time("dump", || look(false).map(|_| ()))?;
-    time("dump and holders", || look(true).map(|_| ()))?;
-    time("a full pass over all descriptors, none wanted", || holders::find(proc_root, |_| false).map(|_| ()))?;
+    let mut own = Looker::new(settings(false));
+    time("own table", || own.tables(&boot_clock).map(|_| ()))?;
+    time("own table and holders", || own.look(&none, &boot_clock).map(|_| ()))?;
+    time("every table", || everywhere.tables(&boot_clock).map(|_| ()))?;
+    time("every table and holders", || everywhere.look(&none, &boot_clock).map(|_| ()))?;
+    let no_threads = Threads::new();
+    time("a full pass over all descriptors, none wanted", || {
+        holders::find(proc_root, &no_threads, |_| false).map(|_| ())
+    })?;
+    time("a search of all threads, none wanted", || holders::threads_with(proc_root, |_| false).map(|_| ()))?;
     let mut reader = IdentityReader::new(proc_root, CmdlinePolicy::Redacted);
     time("one identity", || reader.read(std::process::id()).map(|_| ()))?;
     for child in &mut children {

@@ -1,16 +1,18 @@
 //! One look at the kernel's socket table and /proc, without a daemon: the same snapshot, as far as one look can tell.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::Context as _;
 use tracer_core::detect::Store;
+use tracer_core::inventory::Inventory;
 use tracer_core::snapshot::{Mode, Probe, ProbeState, Snapshot};
 use tracer_core::tracker::{About, Bounds, Tracker};
 
 use crate::config::Config;
+use crate::inventory::{self, Looker};
 use crate::process::IdentityReader;
-use crate::{clock, daemon, inventory};
+use crate::{clock, daemon};
 
 const PROC: &str = "/proc";
 
@@ -18,9 +20,31 @@ const PROC: &str = "/proc";
 pub fn snapshot(config: &Config) -> anyhow::Result<Snapshot> {
     let proc_root = Path::new(PROC);
     let started = clock::boot_clock();
-    let request = inventory::Request { ports: &config.capture.ports, proc_root, with_holders: true };
-    let looked = inventory::collect(&request, clock::boot_clock).context("cannot look at the socket table")?;
+    let host_pids = inventory::host_pids(proc_root);
+    if !host_pids {
+        tracing::warn!("this /proc numbers the processes of one pid namespace: pids are not the host's");
+    }
+    let mut looker = Looker::new(inventory::Settings {
+        ports: config.capture.ports.clone(),
+        proc_root: proc_root.to_owned(),
+        namespaces: config.inventory.namespaces,
+        recognize: config.capture.recognize,
+    });
     let mut tracker = Tracker::new(Bounds::default(), config.capture.ports.clone(), daemon::rules(config));
+    tracker.set_home(inventory::own_netns(proc_root)?);
+    let look = |looker: &mut Looker| {
+        looker.look(&BTreeSet::new(), &clock::boot_clock).context("cannot look at the socket table")
+    };
+    let mut looked = look(&mut looker)?;
+    if !looked.recognized.is_empty() {
+        looker.watch(&looked.recognized);
+        // Its rows lack the new ports; who they are found by is kept.
+        let again = look(&mut looker)?;
+        looked = Inventory { recognized: looked.recognized, ..again };
+    }
+    // The ports' names first: the rows need them.
+    let recognized = std::mem::take(&mut looked.recognized);
+    tracker.apply_inventory(Inventory { recognized, ..Inventory::default() });
     tracker.apply_inventory(looked);
     let mut reader = IdentityReader::new(proc_root, config.privacy.cmdline);
     for id in tracker.take_unidentified() {
@@ -31,7 +55,7 @@ pub fn snapshot(config: &Config) -> anyhow::Result<Snapshot> {
         }
     }
     let (host, drop_reasons) = (inventory::host(proc_root), BTreeMap::new());
-    let about = About { host, mode: Mode::Poll, started, probes: probes(), drop_reasons };
+    let about = About { host, mode: Mode::Poll, started, probes: probes(), drop_reasons, host_pids };
     let anchor = clock::wall_anchor();
     let mut findings = Store::default();
     // One look finds what is true now; what needs time to show does not.

@@ -3,6 +3,7 @@
 //! Parse and dispatch only. Each command is a module of its own; `sh` is what they share. Nothing here is part of
 //! socklife itself, and nothing here knows the crates' types: it sees programs, files and exit codes.
 
+mod bench;
 mod btf;
 mod build_ebpf;
 mod lint;
@@ -36,6 +37,8 @@ enum Command {
     Lint,
     /// Everything that must hold before a change lands; needs root
     Test(test::Options),
+    /// What socklife costs, beside nothing and beside its peers; needs root and a quiet machine
+    Bench(bench::Options),
     /// The live suite on other kernels, each in a guest (QEMU)
     Vm(vm::Options),
     /// Cut a kernel's types down to a fixture for the tests of offsets
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Lint => lint::lint().map(|()| ExitCode::SUCCESS),
         Command::Test(options) => test::test(&options),
+        Command::Bench(options) => bench::bench(&options),
         Command::Vm(options) => vm::vm(&options),
         Command::BtfFixture(options) => btf::fixture(&options).map(|()| ExitCode::SUCCESS),
     };

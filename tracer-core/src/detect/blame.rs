@@ -25,7 +25,7 @@ pub(super) struct Culprit {
 /// Holders of the open connections of one endpoint, the biggest first.
 pub(super) fn culprits(tracker: &Tracker, endpoint: usize, role: Role) -> Vec<Culprit> {
     let mut found = BTreeMap::<String, (Culprit, BTreeSet<ProcessId>)>::new();
-    for socket in tracker.sockets().filter(|socket| socket.endpoint == endpoint && socket.is_open()) {
+    for socket in tracker.sockets().filter(|socket| socket.endpoint() == endpoint && socket.is_open()) {
         // On the database's side the holders are the database itself: the client's address says more.
         let process = match role {
             Role::Client => socket.responsible().and_then(|id| tracker.processes().get(&id)),
@@ -37,7 +37,7 @@ pub(super) fn culprits(tracker: &Tracker, endpoint: usize, role: Role) -> Vec<Cu
                 None => (format!("p{:?}", process.id), process.label(), None),
             },
             (None, Role::Server) => {
-                let host = socket.tuple.remote.ip().to_string();
+                let host = socket.tuple.remote().ip().to_string();
                 (format!("h{host}"), host, None)
             }
             (None, Role::Client) => ("u".to_owned(), "an unknown process".to_owned(), None),

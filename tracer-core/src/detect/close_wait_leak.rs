@@ -38,9 +38,9 @@ impl Detector for CloseWaitLeak {
     fn detect(&self, context: &Context<'_>) -> Vec<Verdict> {
         let mut left = BTreeMap::<(Option<ProcessId>, usize), Vec<&Socket>>::new();
         for socket in context.tracker.sockets() {
-            let old = context.now.since(socket.state_since.moment()) > context.config.close_wait_leak.after;
+            let old = context.now.since(socket.state_since().moment()) > context.config.close_wait_leak.after;
             if socket.role == Role::Client && socket.state == TcpState::CloseWait && old {
-                left.entry((socket.responsible(), socket.endpoint)).or_default().push(socket);
+                left.entry((socket.responsible(), socket.endpoint())).or_default().push(socket);
             }
         }
         left.into_iter()
@@ -60,17 +60,17 @@ fn judge(context: &Context<'_>, process: Option<ProcessId>, endpoint: usize, soc
     let known = process.and_then(|id| context.tracker.processes().get(&id));
     let name = known.map_or_else(|| "an unknown process".to_owned(), |process| process.label());
     let who = process.map_or_else(|| name.clone(), |id| format!("{name} (pid {})", id.pid));
-    let oldest = sockets.iter().min_by_key(|socket| (socket.state_since.moment(), socket.tuple))?;
-    let age = context.now.since(oldest.state_since.moment());
-    let seen = sockets.iter().all(|socket| matches!(socket.state_since, Began::At(_)));
+    let oldest = sockets.iter().min_by_key(|socket| (socket.state_since().moment(), socket.tuple))?;
+    let age = context.now.since(oldest.state_since().moment());
+    let seen = sockets.iter().all(|socket| matches!(socket.state_since(), Began::At(_)));
     let stuck = u32::try_from(sockets.len()).unwrap_or(u32::MAX);
-    let mut ports: Vec<u16> = sockets.iter().map(|socket| socket.tuple.local.port()).collect();
+    let mut ports: Vec<u16> = sockets.iter().map(|socket| socket.tuple.local().port()).collect();
     ports.sort_unstable();
     let at_least = if seen { "" } else { "at least " };
     let known_factor = if process.is_some() { 1.0 } else { 0.7 };
     Some(Verdict {
         key: match process {
-            Some(id) => format!("{}@{} {}", id.pid, id.start_ticks, endpoint.id()),
+            Some(id) => format!("{}@{} {}", id.pid, { id.start_ticks }, endpoint.id()),
             None => format!("unknown {}", endpoint.id()),
         },
         severity: Severity::Warning,

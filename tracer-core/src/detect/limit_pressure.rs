@@ -10,12 +10,11 @@
 //!
 //! Look-alike: a high but bounded pool far below the limit stays below the threshold.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::blame::{self, Culprit};
 use super::{Context, DetectConfig, Detector, Verdict, count, list, spoken, text};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Place};
 use crate::event::Role;
 use crate::finding::{Evidence, Kind, Severity, Subject};
 use crate::snapshot::{Limit, LimitSource};
@@ -36,7 +35,7 @@ pub(super) struct LimitPressure;
 
 /// One database under a limit, both sides together.
 struct Ceiling<'a> {
-    addr: SocketAddr,
+    place: Place,
     limit: Limit,
     /// The side that counts.
     counting: &'a Endpoint,
@@ -62,7 +61,7 @@ impl Detector for LimitPressure {
     }
 
     fn resolved_summary(&self, context: &Context<'_>, last: &Verdict) -> String {
-        let ceiling = ceilings(context).into_iter().find(|ceiling| ceiling.addr.to_string() == last.key);
+        let ceiling = ceilings(context).into_iter().find(|ceiling| ceiling.place.to_string() == last.key);
         let was = last.number("open");
         match ceiling {
             Some(ceiling) => {
@@ -74,16 +73,16 @@ impl Detector for LimitPressure {
     }
 }
 
-/// Every endpoint with a limit, once an address.
+/// Every endpoint with a limit, once a place.
 fn ceilings<'a>(context: &Context<'a>) -> Vec<Ceiling<'a>> {
     let tracker = context.tracker;
     let mut all = Vec::new();
     for endpoint in tracker.endpoints() {
-        let (Some(addr), Some(limit)) = (endpoint.addr, endpoint.limit) else { continue };
-        let client = tracker.endpoint(addr, Role::Client).filter(|(_, side)| side.open > 0);
-        let server = tracker.endpoint(addr, Role::Server).filter(|(_, side)| side.open > 0);
+        let (Some(place), Some(limit)) = (endpoint.place, endpoint.limit) else { continue };
+        let client = tracker.endpoint(place, Role::Client).filter(|(_, side)| side.open > 0);
+        let server = tracker.endpoint(place, Role::Server).filter(|(_, side)| side.open > 0);
         // Both sides have an entry: speak once, on the client's turn.
-        let both = tracker.endpoint(addr, Role::Client).is_some() && tracker.endpoint(addr, Role::Server).is_some();
+        let both = tracker.endpoint(place, Role::Client).is_some() && tracker.endpoint(place, Role::Server).is_some();
         if both && endpoint.role == Role::Server {
             continue;
         }
@@ -93,15 +92,15 @@ fn ceilings<'a>(context: &Context<'a>) -> Vec<Ceiling<'a>> {
             (Some((_, client)), None) => client,
             (None, None) => endpoint,
         };
-        let Some(blamed) = client.or(server).or_else(|| tracker.endpoint(addr, endpoint.role)) else { continue };
-        all.push(Ceiling { addr, limit, counting, blamed: (blamed.0, blamed.1.role) });
+        let Some(blamed) = client.or(server).or_else(|| tracker.endpoint(place, endpoint.role)) else { continue };
+        all.push(Ceiling { place, limit, counting, blamed: (blamed.0, blamed.1.role) });
     }
     all
 }
 
 fn judge(context: &Context<'_>, ceiling: &Ceiling<'_>) -> Option<Verdict> {
     let config = &context.config.limit_pressure;
-    let key = ceiling.addr.to_string();
+    let key = ceiling.place.to_string();
     let open = ceiling.counting.open;
     let before = (context.before)(Kind::LimitPressure, &key);
     let slack = |held: bool| if held { HYSTERESIS_POINTS } else { 0 };
@@ -228,9 +227,9 @@ fn evidence(ceiling: &Ceiling<'_>, open: u32, growth: f64, failed: usize, culpri
 }
 
 fn verify(ceiling: &Ceiling<'_>) -> String {
-    let port = ceiling.addr.port();
+    let port = ceiling.place.addr.port();
     match ceiling.counting.role {
-        Role::Client => format!("ss -Htnp dst {}", ceiling.addr),
+        Role::Client => format!("ss -Htnp dst {}", ceiling.place.addr),
         Role::Server => format!("ss -Htn sport = :{port} | wc -l"),
     }
 }

@@ -4,11 +4,10 @@
 //! table may have told the same fact before. Each record carries what the kernel side remembers of the whole life, so
 //! the end alone is enough to count a life whose opening was lost.
 
-use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroU64};
 
 use super::{Slot, Tracker};
-use crate::event::Role;
-use crate::event::{DropEvent, Event, ProcessEvent, ProcessEventKind, SocketEvent, SocketEventKind};
+use crate::event::{DropEvent, Event, ProcessEvent, ProcessEventKind, Role, SocketEvent, SocketEventKind, Task};
 use crate::socket::{Began, Opener, Socket};
 use crate::tcp::TcpState;
 use crate::time::BootNs;
@@ -76,7 +75,7 @@ impl Tracker {
     /// Books a lost packet on the endpoint that it came from or was for, whichever namespace that is in.
     fn apply_drop(&mut self, event: &DropEvent) -> Effect {
         for endpoint in &mut self.endpoints {
-            let addr = endpoint.addr.map(|addr| SocketAddr::new(addr.ip().to_canonical(), addr.port()));
+            let addr = endpoint.place.map(|place| place.addr);
             if addr.is_some_and(|addr| addr == event.source || addr == event.destination) {
                 endpoint.count_drop(event.reason, event.at);
             }
@@ -89,12 +88,18 @@ impl Tracker {
         if self.tombstones.holds(event) {
             return Effect::Ignored;
         }
-        if let Some(slot) = self.find(event) {
-            let known_by_event = self.socket(slot).is_some_and(|socket| socket.sk.is_some() && socket.is_open());
+        if let Some(slot) = self.find(event).or_else(|| self.reclaim(event)) {
+            let is_told = |socket: &Socket| matches!(socket.began(), Began::At(_)) || event.established.is_none();
+            let known_by_event =
+                self.socket(slot).is_some_and(|socket| socket.sk.is_some() && socket.is_open() && is_told(socket));
             if known_by_event {
+                // Who accepted it may be news, and its state.
+                self.link(slot, event);
+                self.take_state(slot, event);
                 return Effect::Ignored;
             }
             self.upgrade(slot, event, established);
+            self.take_state(slot, event);
             return Effect::Opened;
         }
         if self.begin(event, established).is_some() { Effect::Opened } else { Effect::Ignored }
@@ -102,15 +107,13 @@ impl Tracker {
 
     /// The opening may not have been told yet: then this tells it.
     fn apply_accept(&mut self, event: &SocketEvent) -> Effect {
-        let known = if event.established.is_some() { self.find(event) } else { self.find_accepted(event) };
-        if let Some(slot) = known {
-            self.link(slot, event);
-            return Effect::Accepted;
-        }
-        match self.revive(event) {
-            Some(_) => Effect::Accepted,
-            None => Effect::Ignored,
-        }
+        let known = match event.established {
+            Some(_) => self.find(event).or_else(|| self.reclaim(event)).or_else(|| self.revive(event)),
+            None => self.find_accepted(event).or_else(|| self.begin_accepted(event)),
+        };
+        let Some(slot) = known else { return Effect::Ignored };
+        self.link(slot, event);
+        Effect::Accepted
     }
 
     /// A connect that hangs: a look at the socket table may know it already, but not who it is.
@@ -120,14 +123,14 @@ impl Tracker {
         }
         if let Some(slot) = self.find(event) {
             self.link(slot, event);
-        } else if !self.by_tuple.contains_key(&event.tuple) {
+        } else if self.sockets.by_tuple(&event.tuple).is_none() {
             self.connecting(event);
         }
         Effect::Ignored
     }
 
     fn apply_state(&mut self, event: &SocketEvent) -> Effect {
-        let slot = match self.find(event) {
+        let slot = match self.find(event).or_else(|| self.reclaim(event)) {
             Some(slot) => slot,
             None => match self.revive(event) {
                 Some(slot) => slot,
@@ -135,15 +138,19 @@ impl Tracker {
             },
         };
         self.settle(slot, event);
-        if let Some(socket) = self.socket_mut(slot)
-            && event.at >= socket.last_event
-        {
-            socket.last_event = event.at;
-            socket.state = event.new_state;
-            socket.state_since = Began::At(event.at);
-            socket.closer = event.closer.or(socket.closer);
-        }
+        self.take_state(slot, event);
         if event.new_state == TcpState::CloseWait { Effect::PeerClosed } else { Effect::Closing }
+    }
+
+    /// The state that the event tells, unless a later one is known.
+    fn take_state(&mut self, slot: Slot, event: &SocketEvent) {
+        if let Some(socket) = self.socket_mut(slot)
+            && event.new_state.is_open()
+            && event.new_state != socket.state
+            && event.at >= socket.state_since().moment()
+        {
+            socket.set_state(event.new_state, Began::At(event.at));
+        }
     }
 
     fn apply_retransmit(&mut self, event: &SocketEvent) -> Effect {
@@ -156,24 +163,29 @@ impl Tracker {
     }
 
     fn apply_end(&mut self, event: &SocketEvent) -> Effect {
-        if let Some(slot) = self.find(event) {
+        let was_attempt = self.tombstones.was_attempt(event);
+        if was_attempt {
+            self.loss.missed_closes = self.loss.missed_closes.saturating_sub(1);
+        }
+        if let Some(slot) = self.find(event).or_else(|| self.reclaim(event)) {
             self.settle(slot, event);
-            self.tombstones.bury_event(event);
-            let Some(socket) = self.remove(slot, event.at) else { return Effect::Ignored };
-            let began = match socket.began {
+            let Some(socket) = self.remove(slot, event) else { return Effect::Ignored };
+            let began = match socket.began() {
                 Began::At(began) => Some(began),
                 Began::Before(_) => None,
             };
             return if socket.is_open() { Effect::Closed { began, opener: socket.opener } } else { Effect::Failed };
         }
-        if self.tombstones.holds(event) {
-            if self.tombstones.was_early(event) {
-                self.loss.missed_closes = self.loss.missed_closes.saturating_sub(1);
-            }
+        if let Some(unannounced) = self.tombstones.was_early(event) {
+            self.loss.missed_closes = self.loss.missed_closes.saturating_sub(1);
+            self.loss.missed_opens = self.loss.missed_opens.saturating_sub(u64::from(unannounced));
+            return Effect::Ignored;
+        }
+        if self.tombstones.holds(event) || self.too_late(event) {
             return Effect::Ignored;
         }
         self.tombstones.bury_event(event);
-        if event.established.is_none() && event.birth.is_none() {
+        if event.established.is_none() && event.birth.is_none() && !was_attempt {
             return Effect::Ignored;
         }
         // The opening was lost, or there never was one: the record tells the whole life.
@@ -184,7 +196,7 @@ impl Tracker {
         let endpoint = self.endpoint_of(&event.tuple, event.role);
         let account = event.opener.map(|opener| opener.id);
         if let Some(opener) = event.opener {
-            self.introduce(&opener, event.at);
+            self.introduce(&opener);
         }
         if open {
             self.book_open(endpoint, account, event.established.unwrap_or(event.at));
@@ -197,47 +209,104 @@ impl Tracker {
     /// The live socket this event is about: by kernel address if the life matches, else by tuple if no event has
     /// claimed that socket yet and the life can be the same.
     fn find(&self, event: &SocketEvent) -> Option<Slot> {
-        if let Some(slot) = self.by_sk.get(&event.sk)
-            && let Some(socket) = self.socket(*slot)
+        if let Some(slot) = self.sockets.by_sk(event.sk)
+            && let Some(socket) = self.socket(slot)
             && same_life(socket, event)
+            && (matches!(socket.began(), Began::At(_)) || !self.tombstones.holds(event))
         {
-            return Some(*slot);
+            return Some(slot);
         }
-        let slot = *self.by_tuple.get(&event.tuple)?;
+        let slot = self.sockets.by_tuple(&event.tuple)?;
         let socket = self.socket(slot)?;
-        let unclaimed = socket.sk.is_none_or(|sk| sk == event.sk);
-        (unclaimed && same_life(socket, event) && !self.tombstones.holds(event)).then_some(slot)
+        let unclaimed = socket.sk.is_none_or(|sk| sk.get() == event.sk);
+        // A socket that a look found, and an older event: it may be of an earlier life whose end is still to be told.
+        let late = socket.sk.is_none() && event.at < socket.first_seen;
+        let doubtful = late
+            && match event.role {
+                // A client's inode number would tell; it has none any more.
+                Role::Client => socket.inode.is_none(),
+                Role::Server => self.last_loss.is_some_and(|lost| event.established.is_some_and(|at| lost >= at)),
+            };
+        (unclaimed && !doubtful && same_life(socket, event) && !self.tombstones.holds(event)).then_some(slot)
     }
 
-    /// The socket that was accepted, by a record that does not say which life it is of. But the process had the descriptor, so
-    /// the address was not reused yet: the ring has the opening before it, and an end that was earlier is before it,
-    /// too.
-    fn find_accepted(&self, event: &SocketEvent) -> Option<Slot> {
-        let slot = self.by_sk.get(&event.sk).or_else(|| self.by_tuple.get(&event.tuple))?;
-        let socket = self.socket(*slot)?;
-        let same = socket.tuple == event.tuple
+    /// A socket that a look found and that a late event of an earlier life claimed: it was there when this later one of
+    /// its tuple had begun, so this is its life.
+    fn reclaim(&mut self, event: &SocketEvent) -> Option<Slot> {
+        let established = event.established?;
+        let slot = self.sockets.by_tuple(&event.tuple)?;
+        let socket = self.socket(slot)?;
+        let Began::At(claimed) = socket.began() else { return None };
+        let is_its = claimed < established
+            && established <= socket.first_seen
+            && event.at >= socket.last_event
             && socket.role == event.role
-            && socket.sk.is_none_or(|sk| sk == event.sk)
-            && (socket.inode.is_none() || event.inode.is_none() || socket.inode == event.inode);
-        same.then_some(*slot)
+            && (socket.inode.is_none() || event.inode.is_none() || inode_of(socket) == event.inode)
+            && !self.tombstones.holds(event);
+        if !is_its {
+            return None;
+        }
+        let socket = self.socket_mut(slot)?;
+        socket.set_began(Began::At(established));
+        socket.opener = None;
+        socket.inode = socket.inode.filter(|_| socket.inode_seen);
+        self.sockets.set_sk(slot, event.sk);
+        Some(slot)
+    }
+
+    /// The socket that was accepted, by a record that does not say which life it is of. But the process had the
+    /// descriptor, so the address was not reused yet: an end that was earlier is before it in the ring.
+    fn find_accepted(&self, event: &SocketEvent) -> Option<Slot> {
+        let slot = self.sockets.by_tuple(&event.tuple)?;
+        let socket = self.socket(slot)?;
+        // Without an inode number nobody had accepted it when a look saw it first.
+        let since = match socket.began() {
+            Began::At(began) => began,
+            Began::Before(_) => socket.first_seen,
+        };
+        let same = socket.role == event.role
+            && socket.sk.is_none_or(|sk| sk.get() == event.sk)
+            && socket.inode.map_or(event.at >= since, |inode| event.inode.is_none_or(|told| told == inode.get()));
+        same.then_some(slot)
+    }
+
+    /// A connection whose accept is the first that is told of it: it was established some time before.
+    fn begin_accepted(&mut self, event: &SocketEvent) -> Option<Slot> {
+        let is_over = self.tombstones.ended_at(&event.tuple).is_some_and(|ended| ended >= event.at);
+        if is_over || !event.old_state.is_open() || self.tombstones.holds(event) || self.too_late(event) {
+            return None;
+        }
+        self.vacate(event, event.at)?;
+        self.open(event, event.old_state, Began::Before(event.at))
     }
 
     /// Starts a life. Whatever occupies its address or tuple is over, and its end was lost; unless that is a later
     /// life, and then this event is late and tells of one that is over: its own end counts it.
     fn begin(&mut self, event: &SocketEvent, established: BootNs) -> Option<Slot> {
-        let occupants = [self.by_sk.get(&event.sk).copied(), self.by_tuple.get(&event.tuple).copied()];
-        let is_later = |slot: &Slot| self.socket(*slot).is_some_and(|socket| socket.began.moment() > established);
+        if self.too_late(event) {
+            return None;
+        }
+        self.vacate(event, established)?;
+        let slot = self.open(event, TcpState::Established, Began::At(established))?;
+        if event.kind == SocketEventKind::Open {
+            self.take_state(slot, event);
+        }
+        Some(slot)
+    }
+
+    /// Makes room at the event's address and tuple for a life that began at that moment.
+    fn vacate(&mut self, event: &SocketEvent, began: BootNs) -> Option<()> {
+        let occupants = [self.sockets.by_sk(event.sk), self.sockets.by_tuple(&event.tuple)];
+        let alive_at = |socket: &Socket| socket.first_seen.max(socket.last_event);
+        let is_later = |slot: &Slot| self.socket(*slot).is_some_and(|socket| alive_at(socket) > began);
         if occupants.iter().flatten().any(is_later) {
             return None;
         }
         for slot in occupants.into_iter().flatten() {
             // The kernel frees a tuple a moment before it reports the end: that may come after this opening.
-            if let Some(socket) = self.remove(slot, event.birth.unwrap_or(established)) {
-                self.loss.missed_closes += 1;
-                self.tombstones.mark_early(&socket);
-            }
+            self.end_unseen(slot, event.birth.unwrap_or(began));
         }
-        self.open(event, established)
+        Some(())
     }
 
     /// An opening that was lost, told by a later event of the same life.
@@ -249,16 +318,14 @@ impl Tracker {
         self.begin(event, established)
     }
 
-    fn open(&mut self, event: &SocketEvent, established: BootNs) -> Option<Slot> {
+    fn open(&mut self, event: &SocketEvent, state: TcpState, began: Began) -> Option<Slot> {
         let endpoint = self.endpoint_of(&event.tuple, event.role);
-        let place = (event.tuple, event.role, endpoint);
-        let slot = self.insert(Socket {
-            last_event: event.at,
-            sk: Some(event.sk),
-            inode: event.inode,
-            look: self.looks,
-            ..Socket::new(place, TcpState::Established, Began::At(established), established)
-        })?;
+        let mut socket = Socket::new((event.tuple, event.role, endpoint), state, began, began.moment());
+        socket.last_event = event.at;
+        socket.sk = NonZeroU64::new(event.sk);
+        socket.inode = event.inode.and_then(NonZeroU32::new);
+        socket.look = self.looks;
+        let slot = self.insert(socket)?;
         self.link(slot, event);
         Some(slot)
     }
@@ -267,14 +334,12 @@ impl Tracker {
         let Some(birth) = event.birth else { return };
         let endpoint = self.endpoint_of(&event.tuple, event.role);
         let place = (event.tuple, event.role, endpoint);
-        let slot = self.insert(Socket {
-            last_event: event.at,
-            sk: Some(event.sk),
-            inode: event.inode,
-            look: self.looks,
-            ..Socket::new(place, event.new_state, Began::Before(event.at), birth)
-        });
-        if let Some(slot) = slot {
+        let mut socket = Socket::new(place, event.new_state, Began::Before(event.at), birth);
+        socket.last_event = event.at;
+        socket.sk = NonZeroU64::new(event.sk);
+        socket.inode = event.inode.and_then(NonZeroU32::new);
+        socket.look = self.looks;
+        if let Some(slot) = self.insert(socket) {
             self.link(slot, event);
         }
     }
@@ -288,7 +353,7 @@ impl Tracker {
                 self.upgrade(slot, event, event.at);
                 // It was established some time before this.
                 if let Some(socket) = self.socket_mut(slot) {
-                    socket.began = Began::Before(event.at);
+                    socket.set_began(Began::Before(event.at));
                 }
             }
             _ => self.link(slot, event),
@@ -299,11 +364,10 @@ impl Tracker {
     fn upgrade(&mut self, slot: Slot, event: &SocketEvent, established: BootNs) {
         let Some(socket) = self.socket_mut(slot) else { return };
         let was_open = socket.is_open();
-        socket.began = Began::At(established);
+        socket.set_began(Began::At(established));
         if !was_open {
-            socket.state = TcpState::Established;
-            socket.state_since = Began::At(established);
-            let (endpoint, account) = (socket.endpoint, socket.account);
+            socket.set_state(TcpState::Established, Began::At(established));
+            let (endpoint, account) = (socket.endpoint(), socket.account);
             self.book_open(endpoint, account, established);
         }
         self.link(slot, event);
@@ -313,27 +377,26 @@ impl Tracker {
     fn link(&mut self, slot: Slot, event: &SocketEvent) {
         let Some(socket) = self.socket_mut(slot) else { return };
         socket.last_event = socket.last_event.max(event.at);
-        socket.closer = socket.closer.or(event.closer);
-        socket.inode = socket.inode.or(event.inode);
-        if let (Began::Before(_), Some(established), true) = (socket.began, event.established, socket.is_open()) {
-            socket.began = Began::At(established);
+        socket.unannounced = false;
+        socket.inode = socket.inode.or(event.inode.and_then(NonZeroU32::new));
+        if let (Began::Before(_), Some(established), true) = (socket.began(), event.established, socket.is_open()) {
+            socket.set_began(Began::At(established));
         }
         if socket.sk.is_none() {
-            socket.sk = Some(event.sk);
             // Whatever had the address before is over; the next looks end it.
-            self.by_sk.insert(event.sk, slot);
+            self.sockets.set_sk(slot, event.sk);
         }
         let Some(task) = event.opener else { return };
         let Some(socket) = self.socket_mut(slot) else { return };
         if socket.opener.is_none() {
             socket.opener = Some(Opener { id: task.id, comm: task.comm });
         }
-        self.introduce(&task, event.at);
-        self.assign_account(slot, task.id, event.at);
+        self.introduce(&task);
+        self.assign_account(slot, task.id);
     }
 
-    fn introduce(&mut self, task: &crate::event::Task, now: BootNs) {
-        if let Some(process) = self.process_mut(task.id, now) {
+    fn introduce(&mut self, task: &Task) {
+        if let Some(process) = self.process_mut(task.id) {
             process.comm = process.comm.or(Some(task.comm));
             process.uid = process.uid.or(Some(task.uid));
         }
@@ -342,23 +405,46 @@ impl Tracker {
 
 /// Whether the event can be about this life.
 fn same_life(socket: &Socket, event: &SocketEvent) -> bool {
-    if let (Some(known), Some(told)) = (socket.inode, event.inode)
+    if let (Some(known), Some(told)) = (inode_of(socket), event.inode)
         && known != told
     {
         return false;
     }
-    match (event.established, socket.began) {
+    // Addresses are reused: an end that was before the life was known is another's, and so is anything before a look
+    // that saw it connecting.
+    let is_older = event.at < socket.first_seen && (event.kind == SocketEventKind::End || !socket.is_open());
+    if is_older || socket.role != event.role || !same_ends(socket, event) {
+        return false;
+    }
+    match (event.established, socket.began()) {
         // The moment of establishment names a life that both sides saw begin.
         (Some(established), Began::At(began)) => established == began,
         // Found by a look at the table: the same if it was established by then, or was still connecting.
-        (Some(established), Began::Before(seen)) => established <= seen || !socket.is_open(),
+        (Some(established), Began::Before(seen)) => {
+            let too_old = socket.doubted && established < socket.first_seen;
+            !too_old && (established <= seen || !socket.is_open())
+        }
         // The kernel side saw no establishment: older than the tracing, or still connecting.
         (None, Began::Before(seen)) => event.birth.is_none_or(|birth| birth <= seen),
         // The kernel side had no room to remember it: the address and the tuple are the life's, if it began before.
         (None, Began::At(began)) => {
-            event.birth.is_none() && event.at > began && socket.sk == Some(event.sk) && socket.tuple == event.tuple
+            event.birth.is_none()
+                && event.at > began
+                && socket.sk.is_some_and(|sk| sk.get() == event.sk)
+                && socket.tuple == event.tuple
         }
     }
+}
+
+fn inode_of(socket: &Socket) -> Option<u32> {
+    socket.inode.map(NonZeroU32::get)
+}
+
+/// Whether both are between the same ends; at its end a socket may have lost its port.
+fn same_ends(socket: &Socket, event: &SocketEvent) -> bool {
+    let (known, told) = (socket.tuple.local(), event.tuple.local());
+    socket.tuple == event.tuple
+        || (told.port() == 0 && known.ip() == told.ip() && socket.tuple.remote() == event.tuple.remote())
 }
 
 /// Whether the life that this end closes ever was established: the kernel side may have missed the moment.

@@ -5,25 +5,30 @@
 
 mod events;
 mod reconcile;
+mod sockets;
 mod tombstones;
+mod unseen;
 mod view;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Bound;
 
 pub use events::Effect;
 pub use view::{About, event_line};
 
-use crate::endpoint::Endpoint;
-use crate::event::{ProcessId, Role, Tuple};
+use crate::endpoint::{Endpoint, Place};
+use crate::event::{ProcessId, Role, SocketEvent, SocketEventKind, Tuple};
 use crate::identity::Identity;
+use crate::inventory::RecognizedPort;
 use crate::ports::PortMap;
 use crate::process::{Account, Process};
 use crate::snapshot::{Completeness, Limit, Loss};
 use crate::socket::{Opener, Socket};
 use crate::time::BootNs;
+use sockets::{Slot, Sockets};
 use tombstones::Tombstones;
+use unseen::Sight;
 
 /// How much the tracker keeps.
 #[derive(Clone, Copy, Debug)]
@@ -46,20 +51,6 @@ impl Default for Bounds {
     }
 }
 
-/// What was lost before the tracker, since the start. See [`Loss`] for what each stage means.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are `Loss`'s")]
-pub struct LossBefore {
-    pub ring_full: u64,
-    pub ends: u64,
-    pub read_failed: u64,
-    pub map_full: u64,
-    pub process_map_full: u64,
-    pub program_skipped: u64,
-    pub queue_full: u64,
-    pub decode_errors: u64,
-}
-
 /// What the user configured for an endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointRule {
@@ -71,21 +62,18 @@ pub struct EndpointRule {
     pub database: Option<String>,
 }
 
-/// Index of a live socket.
-type Slot = usize;
-
 /// The state of the host's database connections.
 #[derive(Debug)]
 pub struct Tracker {
     bounds: Bounds,
     ports: PortMap,
+    recognized: Vec<RecognizedPort>,
+    /// The network namespace whose loopback addresses need no suffix.
+    home: Option<u32>,
     rules: BTreeMap<SocketAddr, EndpointRule>,
-    sockets: Vec<Option<Socket>>,
-    free: Vec<Slot>,
-    by_tuple: HashMap<Tuple, Slot>,
-    by_sk: HashMap<u64, Slot>,
+    sockets: Sockets,
     endpoints: Vec<Endpoint>,
-    endpoint_index: BTreeMap<(Option<SocketAddr>, Role), usize>,
+    endpoint_index: BTreeMap<(Option<Place>, Role), usize>,
     processes: BTreeMap<ProcessId, Process>,
     ended: VecDeque<ProcessId>,
     unidentified: Vec<ProcessId>,
@@ -94,8 +82,10 @@ pub struct Tracker {
     tombstones: Tombstones,
     loss: Loss,
     lost_at: Option<BootNs>,
-    looks: u64,
-    unreadable_processes: u32,
+    /// The latest loss that was noted, looked up since or not.
+    last_loss: Option<BootNs>,
+    looks: u32,
+    sight: Sight,
     /// Whether events tell what happens between looks.
     has_events: bool,
 }
@@ -107,11 +97,10 @@ impl Tracker {
         Self {
             bounds,
             ports,
+            recognized: Vec::new(),
+            home: None,
             rules,
-            sockets: Vec::new(),
-            free: Vec::new(),
-            by_tuple: HashMap::new(),
-            by_sk: HashMap::new(),
+            sockets: Sockets::default(),
             endpoints: Vec::new(),
             endpoint_index: BTreeMap::new(),
             processes: BTreeMap::new(),
@@ -121,8 +110,9 @@ impl Tracker {
             tombstones: Tombstones::new(bounds.tombstones),
             loss: Loss::default(),
             lost_at: None,
+            last_loss: None,
             looks: 0,
-            unreadable_processes: 0,
+            sight: Sight::default(),
             has_events: true,
         }
     }
@@ -134,9 +124,15 @@ impl Tracker {
         Self { has_events: false, ..self }
     }
 
+    /// Tells the observer's network namespace: a loopback address in any other one is another database. Call it before
+    /// anything is applied; without it loopback addresses are one wherever they are seen.
+    pub fn set_home(&mut self, netns: u32) {
+        self.home = Some(netns);
+    }
+
     /// Live sockets, those still connecting included, in no particular order.
     pub fn sockets(&self) -> impl Iterator<Item = &Socket> {
-        self.sockets.iter().flatten()
+        self.sockets.iter()
     }
 
     /// Endpoints by index.
@@ -145,10 +141,10 @@ impl Tracker {
         &self.endpoints
     }
 
-    /// The endpoint of that address and side.
+    /// The endpoint of that place and side.
     #[must_use]
-    pub fn endpoint(&self, addr: SocketAddr, role: Role) -> Option<(usize, &Endpoint)> {
-        let index = *self.endpoint_index.get(&(Some(addr), role))?;
+    pub fn endpoint(&self, place: impl Into<Place>, role: Role) -> Option<(usize, &Endpoint)> {
+        let index = *self.endpoint_index.get(&(Some(place.into()), role))?;
         self.endpoints.get(index).map(|endpoint| (index, endpoint))
     }
 
@@ -170,7 +166,7 @@ impl Tracker {
         match (self.looks, self.lost_at) {
             (0, _) => Completeness::Unknown,
             (_, Some(_)) => Completeness::LowerBound,
-            _ if !self.has_events => Completeness::LowerBound,
+            _ if !self.has_events || self.sight.is_obstructed() => Completeness::LowerBound,
             (_, None) => Completeness::Exact,
         }
     }
@@ -195,18 +191,18 @@ impl Tracker {
         }
     }
 
-    /// Takes the absolute loss counts of the stages before the tracker. True if something was lost since the last call:
-    /// a look at the socket table is due, and until then counts are lower bounds.
-    pub fn note_loss(&mut self, before: LossBefore, now: BootNs) -> bool {
-        let LossBefore { ring_full, ends, read_failed, map_full, .. } = before;
-        let LossBefore { process_map_full, program_skipped, queue_full, decode_errors, .. } = before;
+    /// Takes the absolute loss counts of the stages before the tracker; what the tracker counts itself is not taken
+    /// from there. True if something was lost since the last call: a look at the socket table is due, and until then
+    /// counts are lower bounds.
+    pub fn note_loss(&mut self, before: Loss, now: BootNs) -> bool {
+        let Loss { resyncs, missed_opens, missed_closes, tracker_full, .. } = self.loss;
         // A process that is not watched costs no connection.
-        let known = Loss { process_map_full, ..self.loss };
-        self.loss =
-            Loss { ring_full, ends, read_failed, map_full, program_skipped, queue_full, decode_errors, ..known };
+        let known = Loss { process_map_full: before.process_map_full, ..self.loss };
+        self.loss = Loss { resyncs, missed_opens, missed_closes, tracker_full, ..before };
         let lost = self.loss != known;
         if lost {
             self.lost_at = Some(now);
+            self.last_loss = Some(now);
         }
         lost
     }
@@ -267,7 +263,7 @@ impl Tracker {
     }
 
     /// The process, made known if there is room; `None` (counted) if there is not.
-    fn process_mut(&mut self, id: ProcessId, now: BootNs) -> Option<&mut Process> {
+    fn process_mut(&mut self, id: ProcessId) -> Option<&mut Process> {
         if !self.processes.contains_key(&id) {
             if self.processes.len() >= self.bounds.processes {
                 self.forget_ended();
@@ -276,121 +272,120 @@ impl Tracker {
                 self.loss.tracker_full += 1;
                 return None;
             }
-            self.processes.insert(id, Process::new(id, now));
+            self.processes.insert(id, Process::new(id));
             self.unidentified.push(id);
         }
-        let process = self.processes.get_mut(&id)?;
-        process.last_seen = process.last_seen.max(now);
-        Some(process)
+        self.processes.get_mut(&id)
     }
 
-    fn account_mut(&mut self, id: ProcessId, endpoint: usize, now: BootNs) -> Option<&mut Account> {
-        self.process_mut(id, now).map(|process| process.accounts.entry(endpoint).or_default())
+    fn account_mut(&mut self, id: ProcessId, endpoint: usize) -> Option<&mut Account> {
+        self.process_mut(id).map(|process| process.accounts.entry(endpoint).or_default())
     }
 
     /// Index of the endpoint, made if there is room, else of the one called `other`.
     fn endpoint_of(&mut self, tuple: &Tuple, role: Role) -> usize {
-        let addr = tuple.database(role);
-        if let Some(index) = self.endpoint_index.get(&(Some(addr), role)) {
+        let place = self.place(tuple, role);
+        if let Some(index) = self.endpoint_index.get(&(Some(place), role)) {
             return *index;
         }
-        let addr = if self.endpoints.len() < self.bounds.endpoints { Some(addr) } else { None };
-        if let Some(index) = self.endpoint_index.get(&(addr, role)) {
+        let place = if self.endpoints.len() < self.bounds.endpoints { Some(place) } else { None };
+        if let Some(index) = self.endpoint_index.get(&(place, role)) {
             return *index;
         }
-        let rule = addr.and_then(|addr| self.rules.get(&addr));
-        let by_port = addr.and_then(|addr| self.ports.database(addr.port()));
+        // What the user says of a loopback address is meant for the namespace the daemon is in.
+        let rule = place.filter(|place| place.netns.is_none()).and_then(|place| self.rules.get(&place.addr));
+        let by_port = place.and_then(|place| self.ports.database(place.addr.port()));
         let database = rule.and_then(|rule| rule.database.as_deref()).or(by_port).unwrap_or("other").to_owned();
-        let mut endpoint = Endpoint::new(addr, role, database);
+        let mut endpoint = Endpoint::new(place, role, database);
         if let Some(rule) = rule {
             endpoint.name.clone_from(&rule.name);
             endpoint.limit = rule.limit;
         }
         self.endpoints.push(endpoint);
         let index = self.endpoints.len() - 1;
-        self.endpoint_index.insert((addr, role), index);
+        self.endpoint_index.insert((place, role), index);
         index
+    }
+
+    /// Where the database at one end of this connection is.
+    fn place(&self, tuple: &Tuple, role: Role) -> Place {
+        Place::new(tuple.database(role), tuple.netns(), self.home)
     }
 
     /// Who opened or accepted the live socket at that kernel address, if that was seen.
     fn opener_of(&self, sk: u64) -> Option<Opener> {
-        self.by_sk.get(&sk).and_then(|slot| self.socket(*slot)).and_then(|socket| socket.opener)
+        self.sockets.get(self.sockets.by_sk(sk)?)?.opener
     }
 
     fn socket(&self, slot: Slot) -> Option<&Socket> {
-        self.sockets.get(slot).and_then(Option::as_ref)
+        self.sockets.get(slot)
     }
 
     fn socket_mut(&mut self, slot: Slot) -> Option<&mut Socket> {
-        self.sockets.get_mut(slot).and_then(Option::as_mut)
+        self.sockets.get_mut(slot)
     }
 
     /// Takes a new life in; `None` (counted) if there is no room.
     fn insert(&mut self, socket: Socket) -> Option<Slot> {
-        if self.by_tuple.len() >= self.bounds.sockets {
+        if self.sockets.len() >= self.bounds.sockets {
             self.loss.tracker_full += 1;
             self.lost_at = Some(socket.last_event.max(socket.first_seen));
             return None;
         }
-        let (tuple, sk) = (socket.tuple, socket.sk);
-        let slot = match self.free.pop() {
-            Some(slot) => slot,
-            None => {
-                self.sockets.push(None);
-                self.sockets.len() - 1
-            }
-        };
         if socket.is_open() {
-            self.book_open(socket.endpoint, socket.account, socket.began.moment());
+            self.book_open(socket.endpoint(), socket.account, socket.began().moment());
         }
-        self.sockets[slot] = Some(socket);
-        self.by_tuple.insert(tuple, slot);
-        if let Some(sk) = sk {
-            self.by_sk.insert(sk, slot);
-        }
-        Some(slot)
+        Some(self.sockets.insert(socket))
     }
 
-    /// Books the life on a process, once.
-    fn assign_account(&mut self, slot: Slot, id: ProcessId, now: BootNs) {
+    /// What is told of a moment that long ago may be over, and its end forgotten: it is not taken in, and counted.
+    fn too_late(&mut self, event: &SocketEvent) -> bool {
+        // What the kernel side still remembers lives, however old it is: it tells one state, not a change.
+        let lives = event.old_state == event.new_state && event.kind == SocketEventKind::Open;
+        let late = !lives && self.tombstones.may_have_forgotten(event.at);
+        if late {
+            self.loss.tracker_full += 1;
+            self.lost_at = self.lost_at.max(Some(event.at));
+        }
+        late
+    }
+
+    /// Books the life on a process: the opener if it is known, else the first holder seen.
+    fn assign_account(&mut self, slot: Slot, id: ProcessId) {
         let Some(socket) = self.socket_mut(slot) else { return };
-        if socket.account.is_some() {
+        let opener = socket.opener.map(|opener| opener.id);
+        let before = socket.account;
+        if before == Some(id) || (before.is_some() && opener != Some(id)) {
             return;
         }
         socket.account = Some(id);
-        let (endpoint, open) = (socket.endpoint, socket.is_open());
-        if let Some(account) = self.account_mut(id, endpoint, now)
-            && open
-        {
+        let (endpoint, open) = (socket.endpoint(), socket.is_open());
+        if !open {
+            return;
+        }
+        // A holder was booked what turns out to be another's.
+        if let Some(account) = before.and_then(|before| self.account_mut(before, endpoint)) {
+            account.opened_total = account.opened_total.saturating_sub(1);
+        }
+        if let Some(account) = self.account_mut(id, endpoint) {
             account.opened_total += 1;
         }
     }
 
-    /// Ends a life and books it: closed if it was open, failed if it never was.
-    fn remove(&mut self, slot: Slot, at: BootNs) -> Option<Socket> {
-        let socket = self.sockets.get_mut(slot).and_then(Option::take)?;
-        self.free.push(slot);
-        // A later life may have taken over either.
-        if self.by_tuple.get(&socket.tuple) == Some(&slot) {
-            self.by_tuple.remove(&socket.tuple);
-        }
-        self.unlink_sk(slot, socket.sk);
-        self.tombstones.bury(&socket, at);
-        self.book_end(socket.endpoint, socket.account, socket.role, socket.is_open(), at);
-        if let (Some(id), Some(active)) = (socket.account, socket.last_active())
-            && let Some(account) = self.account_mut(id, socket.endpoint, at)
-        {
-            account.last_active = account.last_active.max(Some(active));
-        }
+    /// Ends a life by the event of its end, and books it: closed if it was open, failed if it never was.
+    fn remove(&mut self, slot: Slot, end: &SocketEvent) -> Option<Socket> {
+        let socket = self.sockets.remove(slot)?;
+        self.tombstones.bury(&socket, Some(end), end.at);
+        self.book_removed(&socket, end.at);
         Some(socket)
     }
 
-    /// Forgets which kernel address a slot has, if the address is still its own.
-    fn unlink_sk(&mut self, slot: Slot, sk: Option<u64>) {
-        if let Some(sk) = sk
-            && self.by_sk.get(&sk) == Some(&slot)
+    fn book_removed(&mut self, socket: &Socket, at: BootNs) {
+        self.book_end(socket.endpoint(), socket.account, socket.role, socket.is_open(), at);
+        if let (Some(id), Some(active)) = (socket.account, socket.last_active())
+            && let Some(account) = self.account_mut(id, socket.endpoint())
         {
-            self.by_sk.remove(&sk);
+            account.last_active = account.last_active.max(Some(active));
         }
     }
 
@@ -398,7 +393,7 @@ impl Tracker {
         if let Some(endpoint) = self.endpoints.get_mut(endpoint) {
             endpoint.count_opened(at);
         }
-        if let Some(account) = account.and_then(|id| self.account_mut(id, endpoint, at)) {
+        if let Some(account) = account.and_then(|id| self.account_mut(id, endpoint)) {
             account.opened_total += 1;
         }
     }
@@ -415,7 +410,7 @@ impl Tracker {
                 endpoint.count_failed(at);
             }
         }
-        if let Some(account) = account.and_then(|id| self.account_mut(id, endpoint, at)) {
+        if let Some(account) = account.and_then(|id| self.account_mut(id, endpoint)) {
             if open {
                 account.closed_total += 1;
             } else {

@@ -1,6 +1,7 @@
 //! The tracker as a snapshot, in the shape users script against. Ordered, so that the same state gives the same bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 
 use super::{Effect, Tracker};
 use crate::detect::Store;
@@ -29,6 +30,8 @@ pub struct About {
     pub probes: Vec<Probe>,
     /// The running kernel's names of its reasons for throwing packets away.
     pub drop_reasons: BTreeMap<u32, String>,
+    /// Whether pids are those of the initial pid namespace.
+    pub host_pids: bool,
 }
 
 /// Counts of one process on one endpoint as they are now, by who answers for each socket.
@@ -41,15 +44,15 @@ impl Tracker {
         let mut by_state = vec![BTreeMap::<TcpState, u32>::new(); self.endpoints.len()];
         let mut open_by = OpenBy::new();
         for socket in self.sockets() {
-            if let Some(states) = by_state.get_mut(socket.endpoint) {
+            if let Some(states) = by_state.get_mut(socket.endpoint()) {
                 *states.entry(socket.state).or_default() += 1;
             }
             if let Some(id) = socket.responsible().filter(|_| socket.is_open()) {
-                *open_by.entry((id, socket.endpoint)).or_default() += 1;
+                *open_by.entry((id, socket.endpoint())).or_default() += 1;
             }
         }
         let mut sockets: Vec<&Socket> = self.sockets().collect();
-        sockets.sort_unstable_by_key(|socket| (socket.began.moment(), socket.tuple));
+        sockets.sort_unstable_by_key(|socket| (socket.began().moment(), socket.tuple));
         Snapshot {
             schema: SNAPSHOT_SCHEMA.to_owned(),
             captured_at: anchor.wall(now),
@@ -68,7 +71,18 @@ impl Tracker {
                     (Mode::Poll, Completeness::Exact) => Completeness::LowerBound,
                     (_, completeness) => completeness,
                 },
-                unreadable_processes: self.unreadable_processes,
+                holders: match (self.looks, self.sight.hides_holders()) {
+                    (0, _) => Completeness::Unknown,
+                    (_, true) => Completeness::LowerBound,
+                    (_, false) => Completeness::Exact,
+                },
+                unreadable_processes: self.sight.unreadable_processes,
+                hidden_processes: self.sight.hidden_processes,
+                host_pids: about.host_pids,
+                namespaces: u32::try_from(self.sight.tables.len()).unwrap_or(u32::MAX),
+                unreachable_namespaces: u32::try_from(self.sight.unreachable.len()).unwrap_or(u32::MAX),
+                recognized_ports: self.recognized.clone(),
+                recognized_without_room: self.sight.recognized_without_room,
                 findings_without_room: store.without_room(),
             },
             endpoints: self.endpoint_views(by_state, about, now, anchor),
@@ -145,6 +159,7 @@ impl Tracker {
         });
         snapshot::Process {
             pid: process.id.pid,
+            ns_pid: identity.and_then(|identity| identity.ns_pid),
             start_time: anchor.wall(process.id.start()),
             comm: process.name(),
             exe: identity.and_then(|identity| identity.exe.clone()),
@@ -201,38 +216,38 @@ impl Tracker {
     }
 
     fn connection_view(&self, socket: &Socket, now: BootNs, anchor: &WallAnchor) -> Connection {
-        let endpoint = self.endpoints.get(socket.endpoint);
-        let info = socket.info.unwrap_or_default();
-        let (opened_at, age) = match socket.began {
+        let endpoint = self.endpoints.get(socket.endpoint());
+        let seen = socket.counters;
+        let (opened_at, age) = match socket.began() {
             Began::At(at) => (Some(anchor.wall(at)), Age::Exact),
             Began::Before(_) => (None, Age::AtLeast),
         };
         Connection {
             id: connection_id(socket),
-            netns: socket.tuple.netns,
-            local: socket.tuple.local.to_string(),
-            remote: socket.tuple.remote.to_string(),
+            netns: socket.tuple.netns(),
+            local: socket.tuple.local().to_string(),
+            remote: socket.tuple.remote().to_string(),
             endpoint: endpoint.map(Endpoint::id).unwrap_or_default(),
             database: endpoint.map(|endpoint| endpoint.database.clone()).unwrap_or_default(),
             role: socket.role,
             state: socket.state,
-            state_since: match socket.state_since {
+            state_since: match socket.state_since() {
                 Began::At(at) => Some(anchor.wall(at)),
                 Began::Before(_) => None,
             },
             opened_at,
-            age_s: now.since(socket.began.moment()).as_secs(),
+            age_s: now.since(socket.began().moment()).as_secs(),
             age,
             opener: socket.opener.map(|opener| Opener { pid: opener.id.pid, comm: opener.comm.to_text() }),
             holders: socket.holders.iter().map(|holder| HolderFd { pid: holder.process.pid, fd: holder.fd }).collect(),
             idle_s: socket.last_active().map(|at| now.since(at).as_secs()),
-            bytes_sent: info.bytes_sent,
-            bytes_received: info.bytes_received,
-            srtt_us: info.srtt_us,
+            bytes_sent: seen.map_or(0, |seen| seen.bytes_sent),
+            bytes_received: seen.map_or(0, |seen| seen.bytes_received),
+            srtt_us: seen.and_then(|seen| seen.srtt_us).map(NonZeroU32::get),
             retransmits: socket.retransmits,
-            consecutive_rtos: info.consecutive_rtos,
-            unacked: info.unacked,
-            keepalive: info.keepalive,
+            consecutive_rtos: seen.map_or(0, |seen| seen.consecutive_rtos),
+            unacked: seen.map_or(0, |seen| seen.unacked),
+            keepalive: seen.and_then(|seen| seen.keepalive),
         }
     }
 }
@@ -241,9 +256,9 @@ impl Tracker {
 fn connection_id(socket: &Socket) -> String {
     let tuple = socket.tuple;
     stable_id(&[
-        &tuple.netns.to_string(),
-        &tuple.local.to_string(),
-        &tuple.remote.to_string(),
+        &tuple.netns().to_string(),
+        &tuple.local().to_string(),
+        &tuple.remote().to_string(),
         &socket.first_seen.0.to_string(),
     ])
 }
@@ -280,20 +295,20 @@ pub fn event_line(tracker: &Tracker, event: &Event, effect: Effect, anchor: &Wal
     };
     // A failed attempt was never in the tracker: only the event knows.
     let opener = opener.or(event.opener.map(|task| socket::Opener { id: task.id, comm: task.comm }));
-    let addr = event.tuple.database(event.role);
-    let database = match tracker.endpoint(addr, event.role) {
+    let place = tracker.place(&event.tuple, event.role);
+    let database = match tracker.endpoint(place, event.role) {
         Some((_, endpoint)) => endpoint.database.clone(),
-        None => tracker.ports.database(addr.port()).unwrap_or("other").to_owned(),
+        None => tracker.ports.database(place.addr.port()).unwrap_or("other").to_owned(),
     };
     Some(EventLine {
         schema: EVENT_SCHEMA.to_owned(),
         event: name,
         at: anchor.wall(event.at),
-        endpoint: addr.to_string(),
+        endpoint: place.to_string(),
         database,
         role: event.role,
-        local: event.tuple.local.to_string(),
-        remote: event.tuple.remote.to_string(),
+        local: event.tuple.local().to_string(),
+        remote: event.tuple.remote().to_string(),
         state: event.new_state,
         opener: opener.map(|opener| Opener { pid: opener.id.pid, comm: opener.comm.to_text() }),
         closer_pid: event.closer.map(|closer| closer.pid),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracer_core::event::{ProcessId, Role};
 use tracer_core::finding::{Change, Kind, Severity};
-use tracer_core::inventory::{Certainty, Holder, Inventory, SocketRow};
+use tracer_core::inventory::{Certainty, Holder, Inventory, SocketRow, Table};
 
 use crate::scene::{NETNS, Scene, number};
 
@@ -77,12 +77,12 @@ fn close_wait_leak_found_by_a_look_gives_a_lower_bound() {
             inode: 1,
             cookie: 1,
             info: None,
-            holders: vec![Holder { process: ProcessId { pid: 412, start_ticks: 100 }, fd: 5 }],
+            holders: [Holder { process: ProcessId { pid: 412, start_ticks: 100 }, fd: 5 }].into_iter().collect(),
         })
         .collect();
     let mut restarted = Scene::new(None);
     let (started, finished) = (restarted.now, restarted.now.plus(Duration::from_millis(1)));
-    let look = Inventory { started, finished, netns: NETNS, sockets: states, unreadable_processes: 0 };
+    let look = Inventory::of(Table { netns: NETNS, started, finished, sockets: states });
     restarted.tracker.apply_inventory(look);
     restarted.pass(62);
     let finding = restarted.only();

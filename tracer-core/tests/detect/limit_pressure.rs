@@ -2,7 +2,7 @@
 
 use tracer_core::event::Role;
 use tracer_core::finding::{Change, Severity};
-use tracer_core::tracker::LossBefore;
+use tracer_core::snapshot::Loss;
 
 use crate::scene::{Scene, anchor, number};
 
@@ -159,7 +159,7 @@ fn limit_pressure_forecasts_from_growth() {
 fn confidence_falls_while_counts_are_lower_bounds() {
     let mut scene = Scene::new(Some(100));
     scene.open(Role::Client, 412, 90);
-    scene.tracker.note_loss(LossBefore { ring_full: 5, ..LossBefore::default() }, scene.now);
+    scene.tracker.note_loss(Loss { ring_full: 5, ..Loss::default() }, scene.now);
     scene.pass(1);
     assert!((scene.only().confidence - 0.9).abs() < f64::EPSILON);
     scene.pass(1);

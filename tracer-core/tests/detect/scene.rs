@@ -8,7 +8,7 @@ use tracer_core::detect::{DetectConfig, Store};
 use tracer_core::event::{Comm, Event, ProcessId, Role, SocketEvent, SocketEventKind, Task, Totals, Tuple};
 use tracer_core::finding::{Change, EvidenceValue, Finding, FindingLine};
 use tracer_core::identity::{Identity, LauncherGroup};
-use tracer_core::inventory::{Certainty, Holder, Inventory, SocketRow};
+use tracer_core::inventory::{Certainty, Holder, Inventory, SocketRow, Table};
 use tracer_core::ports::PortMap;
 use tracer_core::snapshot::{Limit, LimitSource};
 use tracer_core::tcp::TcpState;
@@ -69,7 +69,7 @@ impl Scene {
             sk: u64::from(port) * 64 + u64::from(role == Role::Server),
             birth: Some(opened),
             established: Some(opened),
-            tuple: Tuple { netns: NETNS, local, remote },
+            tuple: Tuple::new(NETNS, local, remote),
             role,
             old_state: TcpState::Established,
             new_state: state,
@@ -128,6 +128,7 @@ impl Scene {
             exe: None,
             script: Some(script.to_owned()),
             cmdline: None,
+            ns_pid: None,
             ppid: None,
             ancestors: Vec::new(),
             uid: None,
@@ -154,12 +155,12 @@ impl Scene {
                 inode: u64::from(*port),
                 cookie: u64::from(*port),
                 info: None,
-                holders: vec![Holder { process, fd: 3 }],
+                holders: [Holder { process, fd: 3 }].into_iter().collect(),
             }
         });
         let sockets = rows.collect();
         let (started, finished) = (self.now, self.now.plus(Duration::from_millis(1)));
-        self.tracker.apply_inventory(Inventory { started, finished, netns: NETNS, sockets, unreadable_processes: 0 });
+        self.tracker.apply_inventory(Inventory::of(Table { netns: NETNS, started, finished, sockets }));
         self.now = finished;
     }
 

@@ -183,6 +183,16 @@ impl Capture {
         let _ = self.processes.insert(process.pid, PodTask(task), 1);
     }
 
+    /// From now on report sockets with this port on either end, too. Sockets that have it already are not announced.
+    pub fn watch_port(&mut self, port: u16) -> Result<(), CaptureError> {
+        let missing = || CaptureError::Map { map: "PORTS", reason: "missing".to_owned() };
+        let map = self.ebpf.map_mut("PORTS").ok_or_else(missing)?;
+        let mut bits: Array<_, u64> = Array::try_from(map).map_err(in_map("PORTS"))?;
+        let index = u32::from(port >> 6);
+        let word = bits.get(&index, 0).map_err(in_map("PORTS"))?;
+        bits.set(index, word | 1 << (port & 63), 0).map_err(in_map("PORTS"))
+    }
+
     /// The process is gone: its place is free again. The kernel side frees it itself if it saw the end.
     pub fn unwatch_process(&mut self, process: ProcessId) {
         // A later process of that pid may be watched already.

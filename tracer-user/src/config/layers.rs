@@ -169,6 +169,7 @@ impl Layer<'_> {
             self.number(value, key, 1, max, |s| *target = Duration::from_secs(u64::from(s)))
         };
         seconds(&raw.inventory.reconcile_s, "inventory.reconcile_s", 3_600, &mut config.inventory.reconcile)?;
+        config.inventory.namespaces = raw.inventory.namespaces.unwrap_or(config.inventory.namespaces);
         seconds(&raw.detect.window_s, "detect.window_s", 3_600, &mut config.detect.window)?;
         let leak = &mut config.detect.close_wait_leak;
         seconds(&raw.detect.close_wait_leak.after_s, "detect.close_wait_leak.after_s", 86_400, &mut leak.after)?;
@@ -217,6 +218,7 @@ impl Layer<'_> {
         if let Some(path) = &raw.btf {
             capture.btf = PathBuf::from(path.get_ref());
         }
+        capture.recognize = raw.recognize.unwrap_or(capture.recognize);
         if let Some(hooks) = &raw.hooks {
             capture.hooks = Hooks::from_toml(hooks.get_ref()).map_err(|why| self.source.fail(hooks.span(), why))?;
         }

@@ -52,6 +52,8 @@ pub struct CaptureConfig {
     pub map_entries: u32,
     /// Watched ports.
     pub ports: PortMap,
+    /// Whether ports that known database servers listen on are watched, too.
+    pub recognize: bool,
     /// The running kernel's types.
     pub btf: PathBuf,
     /// Which hooks may be used.
@@ -66,6 +68,7 @@ impl Default for CaptureConfig {
             ring_bytes: 1 << 20,
             map_entries: 65_536,
             ports: PortMap::default(),
+            recognize: true,
             btf: PathBuf::from(VMLINUX_BTF),
             hooks: Hooks::default(),
             lost_ends_percent: 0,
@@ -78,11 +81,13 @@ impl Default for CaptureConfig {
 pub struct InventoryConfig {
     /// Time between two looks at the socket table.
     pub reconcile: Duration,
+    /// Whether every network namespace is watched, or only the daemon's own.
+    pub namespaces: bool,
 }
 
 impl Default for InventoryConfig {
     fn default() -> Self {
-        Self { reconcile: Duration::from_secs(10) }
+        Self { reconcile: Duration::from_secs(10), namespaces: true }
     }
 }
 

@@ -23,6 +23,7 @@ pub(super) struct Capture {
     pub ring_bytes: Option<Spanned<i64>>,
     pub map_entries: Option<Spanned<i64>>,
     pub btf: Option<Spanned<String>>,
+    pub recognize: Option<bool>,
     pub hooks: Option<Spanned<toml::Value>>,
     pub ports: BTreeMap<Spanned<String>, Spanned<String>>,
 }
@@ -31,6 +32,7 @@ pub(super) struct Capture {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Inventory {
     pub reconcile_s: Option<Spanned<i64>>,
+    pub namespaces: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -176,7 +176,7 @@ fn mistakes_in_a_file() {
     for (text, sentence) in [
         (
             "[capture]\nrng_bytes = 1\n",
-            "FILE line 2: unknown field `rng_bytes`, expected one of `ring_bytes`, `map_entries`, `btf`, `hooks`, `ports`",
+            "FILE line 2: unknown field `rng_bytes`, expected one of `ring_bytes`, `map_entries`, `btf`, `recognize`, `hooks`, `ports`",
         ),
         (
             "\n[captur]\n",

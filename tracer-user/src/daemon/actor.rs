@@ -1,7 +1,7 @@
 //! The one task that owns the tracker: no locks, no shared state. Events, looks and identities come in; snapshots and
 //! changes of findings go out.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use tracer_core::detect::{DetectConfig, Store};
 use tracer_core::event::{Event, ProcessId};
 use tracer_core::finding::FindingLine;
 use tracer_core::inventory::Inventory;
-use tracer_core::snapshot::{EventLine, Snapshot};
+use tracer_core::snapshot::{EventLine, Loss, Snapshot};
 use tracer_core::time::BootNs;
-use tracer_core::tracker::{About, LossBefore, Tracker, event_line};
+use tracer_core::tracker::{About, Tracker, event_line};
 
 use super::handle::Request;
 use super::identify::Ask;
@@ -44,6 +44,8 @@ pub struct Peers {
     pub identities: SyncSender<Ask>,
     /// Wakes the task that looks at the socket table.
     pub wanted: Arc<Notify>,
+    /// Sockets, by inode number, that the next look should ask /proc about because no table shows them.
+    pub unseen: watch::Sender<BTreeSet<u64>>,
 }
 
 /// The tracker's owner.
@@ -113,7 +115,7 @@ impl Actor {
         match message {
             Message::Events(events) => self.take_events(&events),
             Message::Counters { kernel, decode_errors } => {
-                self.take_loss(LossBefore {
+                self.take_loss(Loss {
                     ring_full: kernel.ring_full_total(),
                     ends: kernel.ends_lost(),
                     read_failed: kernel.read_failed,
@@ -123,6 +125,7 @@ impl Actor {
                     // The queue takes only what it has room for; the rest waits in the ring.
                     queue_full: 0,
                     decode_errors,
+                    ..Loss::default()
                 });
             }
             Message::Inventory(inventory) => self.take_look(*inventory),
@@ -144,7 +147,7 @@ impl Actor {
     }
 
     /// Loss that goes on asks for a look less and less often: the regular ones repair it as well.
-    fn take_loss(&mut self, loss: LossBefore) {
+    fn take_loss(&mut self, loss: Loss) {
         let now = clock::boot_clock();
         if !self.tracker.note_loss(loss, now) {
             return;
@@ -163,7 +166,10 @@ impl Actor {
 
     fn take_look(&mut self, inventory: Inventory) {
         let started = inventory.started;
-        let again = self.tracker.apply_inventory(inventory);
+        // What newly watched ports had before is found by the look after.
+        let new_ports = !inventory.recognized.is_empty();
+        let again = self.tracker.apply_inventory(inventory) || new_ports;
+        self.peers.unseen.send_replace(self.tracker.unseen_inodes());
         // What the look introduced did not connect or accept while it was watched: its exit is not reported yet.
         let introduced = self.tracker.take_unidentified();
         if !introduced.is_empty() {
@@ -172,7 +178,7 @@ impl Actor {
             self.identify_later(introduced);
         }
         // Two looks in a row settle what is gone; new doubts after that wait for the next round.
-        if again && !self.doubted {
+        if new_ports || (again && !self.doubted) {
             self.doubted = true;
             self.peers.wanted.notify_one();
             return;

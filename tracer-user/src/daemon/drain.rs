@@ -34,6 +34,8 @@ pub enum Command {
     Watch(Vec<ProcessId>),
     /// This one has ended.
     Unwatch(ProcessId),
+    /// Report sockets with these ports from now on, and say when that is so.
+    WatchPorts(Vec<u16>, oneshot::Sender<()>),
     /// Somebody watches events: tell each as it happens, and say so.
     Follow(oneshot::Sender<()>),
 }
@@ -88,7 +90,7 @@ pub async fn run(
                     // Fails when the actor is gone; then nobody sends commands any more either.
                     Command::Inventory(result) => drop(messages.send(looked(result)).await),
                     // The client has gone, if this fails.
-                    Command::Follow(reply) => drop(reply.send(())),
+                    Command::Follow(reply) | Command::WatchPorts(_, reply) => drop(reply.send(())),
                     _ => {}
                 }
             }
@@ -203,6 +205,13 @@ impl Drain {
                 // What was there before is nothing new to whoever comes now.
                 self.tell_untold(false).await?;
                 let _ = reply.send(());
+            }
+            Command::WatchPorts(ports, done) => {
+                for port in ports {
+                    self.kernel.capture.watch_port(port)?;
+                }
+                // Fails only when the one who looks is gone.
+                let _ = done.send(());
             }
             Command::Inventory(result) => {
                 let lost = self.kernel.capture.counters()?.ring_full_total();

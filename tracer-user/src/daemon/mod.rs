@@ -11,8 +11,9 @@ mod actor;
 mod drain;
 pub mod handle;
 mod identify;
+mod look;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,6 +37,10 @@ use crate::config::Config;
 use crate::inventory;
 
 const PROC: &str = "/proc";
+
+/// Numbers that mean different processes must not be mixed.
+const OTHER_PIDS: &str = "kernel events number processes in the host's pid namespace and /proc in another one: run in \
+                          the host's pid namespace (docker run --pid=host, Kubernetes hostPID: true)";
 
 /// Messages that may wait for the actor; a message carries at most [`drain::BATCH`] events.
 const QUEUE: usize = 128;
@@ -77,13 +82,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let source = drain::Source::new(capture, events.clone())?;
     let mut drain = tokio::spawn(drain::run(source, messages.clone(), drain_inbox));
     let identities = identify::spawn(&config, messages);
-    let looker = look(Arc::clone(&config), Arc::clone(&wanted), drain_commands.clone(), shutdown.subscribe());
-    let looker = tokio::spawn(looker);
+    let (unseen, sockets_to_ask) = watch::channel(BTreeSet::new());
+    let looks = look::Looks { wanted: Arc::clone(&wanted), unseen: sockets_to_ask, drain: drain_commands.clone() };
+    let looker = tokio::spawn(look::run(Arc::clone(&config), looks, shutdown.subscribe()));
     let mut tracker = Tracker::new(Bounds::default(), config.capture.ports.clone(), rules(&config));
+    tracker.set_home(inventory::own_netns(Path::new(PROC))?);
     if polls {
         tracker = tracker.without_events();
     }
-    let peers = actor::Peers { findings, events, drain: drain_commands, identities, wanted };
+    let peers = actor::Peers { findings, events, drain: drain_commands, identities, wanted, unseen };
     let actor = actor::Actor::new(tracker, config.detect.clone(), about, peers, ready);
     let actor = tokio::spawn(actor.run(inbox, requests, shutdown.subscribe()));
 
@@ -126,9 +133,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 /// or lacks the privilege to see other processes' sockets as well.
 fn start_capture(config: &Config, started: BootNs) -> anyhow::Result<(Option<Capture>, About)> {
     let proc_root = Path::new(PROC);
+    let host_pids = inventory::host_pids(proc_root);
     let hooks = config.capture.hooks;
     let attempt = if hooks.kernel == Allowed::NOTHING {
         Err("capture.hooks is poll".to_owned())
+    } else if !host_pids {
+        bail!(OTHER_PIDS);
     } else {
         match attach(config, proc_root) {
             Ok(capture) => Ok(capture),
@@ -152,14 +162,14 @@ fn start_capture(config: &Config, started: BootNs) -> anyhow::Result<(Option<Cap
     for probe in &probes {
         tracing::info!(fact = probe.fact, via = probe.via, state = ?probe.state, reason = probe.reason, "probe");
     }
-    Ok((capture, About { host: inventory::host(proc_root), mode, started, probes, drop_reasons }))
+    Ok((capture, About { host: inventory::host(proc_root), mode, started, probes, drop_reasons, host_pids }))
 }
 
 fn attach(config: &Config, proc_root: &Path) -> anyhow::Result<Capture> {
     let settings = Settings {
         ring_bytes: config.capture.ring_bytes,
         map_entries: config.capture.map_entries,
-        netns: inventory::own_netns(proc_root)?,
+        netns: if config.inventory.namespaces { 0 } else { inventory::own_netns(proc_root)? },
         btf: config.capture.btf.clone(),
         hooks: config.capture.hooks.kernel,
         lost_ends_percent: config.capture.lost_ends_percent,
@@ -174,33 +184,6 @@ async fn pass(run_for: Option<Duration>) {
     match run_for {
         Some(duration) => tokio::time::sleep(duration).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Looks at the socket table every `reconcile_s` and whenever somebody wants it.
-async fn look(
-    config: Arc<Config>,
-    wanted: Arc<Notify>,
-    drain: mpsc::Sender<drain::Command>,
-    mut stopped: watch::Receiver<bool>,
-) {
-    let mut interval = tokio::time::interval(config.inventory.reconcile);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = interval.tick() => {}
-            () = wanted.notified() => {}
-            _ = stopped.changed() => return,
-        }
-        let ports = config.capture.ports.clone();
-        let looked = tokio::task::spawn_blocking(move || {
-            let request = inventory::Request { ports: &ports, proc_root: Path::new(PROC), with_holders: true };
-            inventory::collect(&request, clock::boot_clock).map_err(|error| error.to_string())
-        });
-        let result = looked.await.unwrap_or_else(|error| Err(error.to_string()));
-        if drain.send(drain::Command::Inventory(result)).await.is_err() {
-            return;
-        }
     }
 }
 

@@ -71,6 +71,7 @@ pub fn read(roots: &Roots) -> Host {
             capabilities: capabilities(std::fs::read_to_string(roots.proc.join("self/status")).ok().as_deref()),
         },
         netns: netns(&roots.proc.join("self/ns/net")),
+        host_pids: crate::inventory::host_pids(&roots.proc),
         sysctls: SYSCTLS.iter().map(|name| ((*name).to_owned(), sysctl(name))).collect(),
         clock: clock(),
         memlock_bytes: getrlimit(Resource::RLIMIT_MEMLOCK)

@@ -58,6 +58,8 @@ pub struct Host {
     pub privileges: Privileges,
     /// Inode number of this process' network namespace.
     pub netns: Option<u64>,
+    /// Whether /proc numbers processes as kernel events do, in the initial pid namespace.
+    pub host_pids: bool,
     /// Kernel settings that bear on what is seen; null if this kernel has none of that name.
     pub sysctls: BTreeMap<String, Option<String>>,
     /// The clocks.
@@ -123,6 +125,15 @@ impl Report {
     pub fn new(host: Host, loaded: Result<Vec<Probe>, String>, daemon: Daemon) -> Self {
         let mut problems = Vec::new();
         privileges(&host.privileges, &mut problems);
+        if !host.host_pids {
+            problems.push(Problem {
+                fatal: true,
+                fact: "/proc is that of another pid namespace than the host's".to_owned(),
+                reason: "kernel events number processes in the host's, and the two must not be mixed".to_owned(),
+                next_step: "run in the host's pid namespace (docker run --pid=host, Kubernetes hostPID: true)"
+                    .to_owned(),
+            });
+        }
         kernel(&host.kernel, &mut problems);
         let probes = match loaded {
             Ok(probes) => {
@@ -163,6 +174,7 @@ fn privileges(privileges: &Privileges, problems: &mut Vec<Problem>) {
     }
     for (capability, what) in [
         ("CAP_SYS_PTRACE", "who holds a connection is unknown for processes of other users"),
+        ("CAP_SYS_ADMIN", "the socket tables of other network namespaces are not looked at"),
         ("CAP_DAC_READ_SEARCH", "program files and scripts of other users may stay unread"),
     ] {
         // Of no interest to who lacks everything.
@@ -222,6 +234,7 @@ pub(crate) mod tests {
             kernel: Kernel { release: "6.18.0".to_owned(), arch: "x86_64".to_owned(), btf: true, lockdown: None },
             privileges: Privileges { euid: 0, capabilities },
             netns: Some(4_026_531_840),
+            host_pids: true,
             sysctls: [("net.ipv4.tcp_retries2", Some("15")), ("net.core.bpf_jit_enable", None)]
                 .map(|(name, value)| (name.to_owned(), value.map(str::to_owned)))
                 .into(),
@@ -269,7 +282,11 @@ pub(crate) mod tests {
         let privilege = "no privilege to load eBPF programs".to_owned();
         assert_eq!(judged(without(host(), &no_bpf), refused()), (None, vec![privilege]));
         let works = Some(Mode::Ebpf);
-        assert_eq!(judged(without(host(), &["CAP_SYS_ADMIN"]), Ok(good())), (works, vec![]));
+        let namespaces = "CAP_SYS_ADMIN is not effective".to_owned();
+        assert_eq!(judged(without(host(), &["CAP_SYS_ADMIN"]), Ok(good())), (works, vec![namespaces]));
+        let inside = Host { host_pids: false, ..host() };
+        let pids = "/proc is that of another pid namespace than the host's".to_owned();
+        assert_eq!(judged(inside, Ok(good())), (None, vec![pids]));
         assert_eq!(judged(without(host(), &["CAP_BPF", "CAP_PERFMON"]), Ok(good())), (works, vec![]));
         let ptrace = "CAP_SYS_PTRACE is not effective".to_owned();
         assert_eq!(judged(without(host(), &["CAP_SYS_PTRACE"]), Ok(good())), (works, vec![ptrace]));

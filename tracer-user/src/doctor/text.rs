@@ -30,6 +30,7 @@ pub fn render(report: &Report, colour: bool) -> String {
         &host.memlock_bytes.map_or_else(|| "unlimited".to_owned(), |n| format!("{n} bytes")),
     );
     row(&mut out, "network ns", &host.netns.map_or_else(|| "unknown".to_owned(), |inode| inode.to_string()));
+    row(&mut out, "pids", if host.host_pids { "the host's" } else { "another namespace's" });
     row(&mut out, "clock", &clock(report));
     row(
         &mut out,
@@ -132,6 +133,7 @@ mod tests {
         privileges     uid 0, bpf yes, dac_read_search yes, net_admin yes, perfmon yes, sys_admin yes, sys_ptrace yes
         locked memory  unlimited
         network ns     4026531840
+        pids           the host's
         clock          2026-11-21T20:41:07.000Z, up 7200 s, of which 60 s suspended
         daemon         not running on /run/s.sock: no daemon answers
         hooks

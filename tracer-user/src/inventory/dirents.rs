@@ -43,16 +43,34 @@ fn each_name(mut batch: &[u8], mut found: impl FnMut(&CStr)) {
     }
 }
 
-/// The socket inode behind the link `name` in `dir`, if it is one to a socket (`socket:[INODE]`).
-pub(super) fn socket_inode(dir: BorrowedFd<'_>, name: &CStr) -> Option<u64> {
+/// What a link below /proc leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Link {
+    /// `socket:[INODE]`
+    Socket(u64),
+    /// `net:[INODE]`, a network namespace.
+    Netns(u32),
+    /// Anything else.
+    Other,
+}
+
+/// What the link `name`, which may be a path, below `dir` leads to.
+pub(super) fn link(dir: BorrowedFd<'_>, name: &CStr) -> Result<Link, Errno> {
     let mut target = [0u8; 48];
     // SAFETY: `name` ends in NUL and `target` takes `target.len()` bytes; both outlive the call. The descriptor is
     // borrowed and so open.
     let len = unsafe {
         libc::readlinkat(dir.as_raw_fd(), name.as_ptr(), target.as_mut_ptr().cast::<libc::c_char>(), target.len())
     };
-    let target = target.get(..usize::try_from(len).ok()?)?;
-    let digits = target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
+    let Ok(len) = usize::try_from(len) else { return Err(Errno::last()) };
+    let target = target.get(..len).unwrap_or_default();
+    let netns = || number(target, b"net:[").map(Link::Netns);
+    Ok(number(target, b"socket:[").map(Link::Socket).or_else(netns).unwrap_or(Link::Other))
+}
+
+/// The number in `PREFIX[NUMBER]`.
+fn number<T: std::str::FromStr>(target: &[u8], prefix: &[u8]) -> Option<T> {
+    let digits = target.strip_prefix(prefix)?.strip_suffix(b"]")?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
@@ -108,23 +126,23 @@ mod tests {
     }
 
     #[test]
-    fn links_to_sockets() {
+    fn links_to_sockets_and_namespaces() {
         let root = tempfile::tempdir().unwrap();
-        let check = |target: &str, expected: Option<u64>| {
+        let check = |target: &str, expected: Link| {
             symlink(target, root.path().join("3")).unwrap();
             let dir = std::fs::File::open(root.path()).unwrap();
-            assert_eq!(socket_inode(dir.as_fd(), c"3"), expected, "{target}");
+            assert_eq!(link(dir.as_fd(), c"3"), Ok(expected), "{target}");
             std::fs::remove_file(root.path().join("3")).unwrap();
         };
-        check("socket:[1]", Some(1));
-        check("socket:[18446744073709551615]", Some(u64::MAX));
-        check("socket:[18446744073709551616]", None);
-        check("socket:[]", None);
-        check("socket:[1", None);
-        check("pipe:[1]", None);
-        check("/socket:[1]", None);
-        check(&format!("socket:[{}]", "0".repeat(60)), None);
+        check("socket:[1]", Link::Socket(1));
+        check("socket:[18446744073709551615]", Link::Socket(u64::MAX));
+        for other in ["socket:[18446744073709551616]", "socket:[]", "socket:[1", "pipe:[1]", "/socket:[1]", "mnt:[1]"] {
+            check(other, Link::Other);
+        }
+        check(&format!("socket:[{}]", "0".repeat(60)), Link::Other);
+        check("net:[4026531840]", Link::Netns(4_026_531_840));
+        check("net:[4294967296]", Link::Other);
         let dir = std::fs::File::open(root.path()).unwrap();
-        assert_eq!(socket_inode(dir.as_fd(), c"9"), None);
+        assert_eq!(link(dir.as_fd(), c"9"), Err(Errno::ENOENT));
     }
 }

@@ -2,9 +2,10 @@
 //! second one, and only for processes that may be read.
 //!
 //! One pass over `/proc/PID/fd` of all processes is the rule: forks, SCM_RIGHTS and pidfd_getfd hand descriptors to
-//! processes nobody would think of.
+//! processes nobody would think of. Socket inodes are the host's: one pass serves every network namespace.
 
-use std::ffi::CStr;
+use std::collections::BTreeSet;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -15,6 +16,7 @@ use nix::sys::stat::Mode;
 use tracer_core::event::ProcessId;
 use tracer_core::inventory::Holder;
 
+use super::dirents::Link;
 use super::{InventoryError, dirents};
 use crate::process::files::{STAT_MAX, Stat, bounded};
 
@@ -25,48 +27,87 @@ pub struct Found {
     pub holders: Vec<(u64, Holder)>,
     /// Processes whose descriptors may not be read. Those that ended meanwhile do not count.
     pub unreadable_processes: u32,
+    /// The first process is not listed, which means that others are not, either (`hidepid`).
+    pub hidden_processes: bool,
+    /// Descriptors of network namespaces, the first of each: namespace, process, descriptor.
+    pub(super) namespaces: Vec<(u32, u32, u32)>,
 }
 
-/// Every holder of a socket whose inode `wanted` accepts.
-pub fn find(proc_root: &Path, wanted: impl Fn(u64) -> bool) -> Result<Found, InventoryError> {
+/// Threads with a descriptor table of their own: process and thread.
+pub type Threads = BTreeSet<(u32, u32)>;
+
+/// Most namespaces, and most threads, that are remembered by descriptor.
+const REMEMBERED_MOST: usize = 4_096;
+
+/// Every holder of a socket whose inode `wanted` accepts. The tables of `threads` are looked at besides their process'.
+pub fn find(proc_root: &Path, threads: &Threads, wanted: impl Fn(u64) -> bool) -> Result<Found, InventoryError> {
     let root = open_root(proc_root)?;
-    let mut look = Look::new(root.as_fd(), wanted);
+    let mut look = Look::new(root.as_fd(), threads, wanted);
+    let mut first_listed = false;
     // A buffer of its own: the walk over the processes is not finished while one of them is looked at.
-    dirents::numbers(root.as_fd(), &mut vec![0; dirents::BUFFER_BYTES], |pid, name| look.process(pid, name))
-        .map_err(|errno| InventoryError::Proc { path: proc_root.to_owned(), source: errno.into() })?;
-    Ok(look.found())
+    dirents::numbers(root.as_fd(), &mut vec![0; dirents::BUFFER_BYTES], |pid, name| {
+        first_listed |= pid == 1;
+        look.process(pid, name);
+    })
+    .map_err(|errno| InventoryError::Proc { path: proc_root.to_owned(), source: errno.into() })?;
+    let mut found = look.found;
+    found.holders.sort_unstable();
+    found.hidden_processes = !first_listed;
+    Ok(found)
 }
 
-/// The same, looking at the processes `pids` only: for when a new socket is to be matched at once and its opener is
-/// known. It misses every other holder, so it never replaces [`find`].
-pub fn find_among(proc_root: &Path, wanted: impl Fn(u64) -> bool, pids: &[u32]) -> Result<Found, InventoryError> {
+/// Threads whose own descriptor table has a wanted socket. Threads share the process' table unless they asked not to
+/// (`unshare(CLONE_FILES)`), so this long way is for sockets that nobody seems to hold.
+pub fn threads_with(proc_root: &Path, wanted: impl Fn(u64) -> bool) -> Result<Threads, InventoryError> {
     let root = open_root(proc_root)?;
-    let mut look = Look::new(root.as_fd(), wanted);
-    let mut pids = pids.to_vec();
-    pids.sort_unstable();
-    pids.dedup();
-    for pid in pids {
-        if let Ok(name) = std::ffi::CString::new(pid.to_string()) {
-            look.process(pid, &name);
+    let none = Threads::new();
+    let mut look = Look::new(root.as_fd(), &none, wanted);
+    let mut with = Threads::new();
+    dirents::numbers(root.as_fd(), &mut vec![0; dirents::BUFFER_BYTES], |pid, name| {
+        // A process that is gone or may not be read is passed over: the usual way has counted it.
+        let Ok(process) = openat(root.as_fd(), name, PATH.union(OFlag::O_DIRECTORY), Mode::empty()) else { return };
+        let Ok(tids) = look.tids(&process) else { return };
+        for tid in tids.into_iter().filter(|tid| *tid != pid && has_own_table(pid, *tid)) {
+            look.matches.clear();
+            if look.thread(&process, tid).is_ok() && !look.matches.is_empty() && with.len() < REMEMBERED_MOST {
+                with.insert((pid, tid));
+            }
         }
-    }
-    Ok(look.found())
+    })
+    .map_err(|errno| InventoryError::Proc { path: proc_root.to_owned(), source: errno.into() })?;
+    Ok(with)
 }
 
-fn open_root(proc_root: &Path) -> Result<OwnedFd, InventoryError> {
+/// Whether a thread has another descriptor table than its process' first thread. Unknown (a kernel without kcmp(2)) is
+/// no.
+fn has_own_table(pid: u32, tid: u32) -> bool {
+    /// `enum kcmp_type` (include/uapi/linux/kcmp.h).
+    const KCMP_FILES: libc::c_int = 2;
+    // SAFETY: kcmp with KCMP_FILES takes numbers only.
+    let outcome = unsafe { libc::syscall(libc::SYS_kcmp, pid, tid, KCMP_FILES, 0, 0) };
+    outcome > 0
+}
+
+pub(super) fn open_root(proc_root: &Path) -> Result<OwnedFd, InventoryError> {
     open(proc_root, DIRECTORY, Mode::empty())
         .map_err(|errno| InventoryError::Proc { path: proc_root.to_owned(), source: errno.into() })
 }
 
-const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+pub(super) const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+const PATH: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
 
 /// A pass under way.
 struct Look<'a, Wanted> {
     root: BorrowedFd<'a>,
+    threads: &'a Threads,
     wanted: Wanted,
     buffer: Vec<u8>,
-    /// Inode and descriptor of the process being looked at.
+    /// The process being looked at.
+    pid: u32,
+    /// Inode and descriptor of its matches.
     matches: Vec<(u64, u32)>,
+    /// It lists descriptors that may not be read.
+    denied: bool,
     found: Found,
 }
 
@@ -88,28 +129,26 @@ impl From<Errno> for Miss {
 }
 
 impl<'a, Wanted: Fn(u64) -> bool> Look<'a, Wanted> {
-    fn new(root: BorrowedFd<'a>, wanted: Wanted) -> Self {
+    fn new(root: BorrowedFd<'a>, threads: &'a Threads, wanted: Wanted) -> Self {
         let buffer = vec![0; dirents::BUFFER_BYTES];
-        Self { root, wanted, buffer, matches: Vec::new(), found: Found::default() }
-    }
-
-    fn found(mut self) -> Found {
-        self.found.holders.sort_unstable();
-        self.found
+        Self { root, threads, wanted, buffer, pid: 0, matches: Vec::new(), denied: false, found: Found::default() }
     }
 
     fn process(&mut self, pid: u32, name: &CStr) {
+        self.pid = pid;
         self.matches.clear();
-        match self.descriptors(pid, name) {
-            Ok(()) | Err(Miss::Nothing) => {}
-            Err(Miss::Unreadable) => self.found.unreadable_processes += 1,
-        }
+        self.denied = false;
+        let unreadable = match self.descriptors(pid, name) {
+            Ok(()) | Err(Miss::Nothing) => self.denied,
+            Err(Miss::Unreadable) => true,
+        };
+        self.found.unreadable_processes += u32::from(unreadable);
     }
 
     /// All descriptors of one process. Its directory stays open from first to last: through it, a later process of the
     /// same pid cannot be mistaken for this one.
     fn descriptors(&mut self, pid: u32, name: &CStr) -> Result<(), Miss> {
-        let process = openat(self.root, name, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let process = openat(self.root, name, PATH.union(OFlag::O_DIRECTORY), Mode::empty())?;
         let listed = match openat(&process, c"fd", DIRECTORY, Mode::empty()) {
             Ok(dir) => self.table(dir.as_fd())?,
             Err(errno @ (Errno::EACCES | Errno::EPERM)) => return denied(&process, errno),
@@ -117,6 +156,10 @@ impl<'a, Wanted: Fn(u64) -> bool> Look<'a, Wanted> {
         };
         if listed == 0 {
             self.other_threads(&process)?;
+        }
+        for (_, tid) in self.threads.range((pid, 0)..=(pid, u32::MAX)) {
+            // Gone, or of a later process: then it has nothing that is wanted.
+            let _ = self.thread(&process, *tid);
         }
         if self.matches.is_empty() {
             return Ok(());
@@ -135,11 +178,33 @@ impl<'a, Wanted: Fn(u64) -> bool> Look<'a, Wanted> {
         let mut listed = 0;
         dirents::numbers(dir, &mut self.buffer, |fd, name| {
             listed += 1;
-            if let Some(inode) = dirents::socket_inode(dir, name).filter(|inode| (self.wanted)(*inode)) {
-                self.matches.push((inode, fd));
+            match dirents::link(dir, name) {
+                Ok(Link::Socket(inode)) if (self.wanted)(inode) => self.matches.push((inode, fd)),
+                Ok(Link::Netns(netns)) if self.found.namespaces.len() < REMEMBERED_MOST => {
+                    if !self.found.namespaces.iter().any(|(known, ..)| *known == netns) {
+                        self.found.namespaces.push((netns, self.pid, fd));
+                    }
+                }
+                // To list takes less privilege than to read.
+                Err(Errno::EACCES | Errno::EPERM) => self.denied = true,
+                Ok(_) | Err(_) => {}
             }
         })?;
         Ok(listed)
+    }
+
+    /// The table of one thread; how many descriptors it has.
+    fn thread(&mut self, process: &OwnedFd, tid: u32) -> Result<usize, Miss> {
+        let Ok(path) = CString::new(format!("task/{tid}/fd")) else { return Ok(0) };
+        let dir = openat(process, path.as_c_str(), DIRECTORY, Mode::empty())?;
+        self.table(dir.as_fd())
+    }
+
+    fn tids(&mut self, process: &OwnedFd) -> Result<Vec<u32>, Miss> {
+        let tasks = openat(process, c"task", DIRECTORY, Mode::empty())?;
+        let mut tids = Vec::new();
+        dirents::numbers(tasks.as_fd(), &mut self.buffer, |tid, _| tids.push(tid))?;
+        Ok(tids)
     }
 
     /// A process whose first thread has ended lists no descriptors, although its other threads have them.
@@ -148,16 +213,9 @@ impl<'a, Wanted: Fn(u64) -> bool> Look<'a, Wanted> {
         if stat.kernel_thread || stat.state != b'Z' || stat.threads < 2 {
             return Ok(());
         }
-        let tasks = openat(process, c"task", DIRECTORY, Mode::empty())?;
-        let mut names = Vec::new();
-        dirents::numbers(tasks.as_fd(), &mut self.buffer, |_, name| names.push(name.to_owned()))?;
-        for name in names {
-            let table = openat(&tasks, name.as_c_str(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
-                .and_then(|task| openat(&task, c"fd", DIRECTORY, Mode::empty()));
-            if let Ok(dir) = table
-                && self.table(dir.as_fd())? > 0
-            {
-                // Threads share one table unless they asked not to.
+        for tid in self.tids(process)? {
+            // Threads share one table unless they asked not to.
+            if self.thread(process, tid).is_ok_and(|listed| listed > 0) {
                 break;
             }
         }
@@ -228,12 +286,14 @@ mod tests {
             .process(9, &tail('S', 0, 1, 90), &[(5, "socket:[7]"), (6, "socket:[8]"), (7, "socket:[99]")])
             .process(11, &tail('S', 0, 1, 110), &[(5, "pipe:[7]"), (6, "anon_inode:[eventpoll]")])
             .links("self/fd", &[(3, "socket:[7]")]);
-        let found = find(tree.0.path(), |inode| inode < 10).unwrap();
+        let found = find(tree.0.path(), &Threads::new(), |inode| inode < 10).unwrap();
         assert_eq!(found.holders, [(7, holder(9, 90, 5)), (7, holder(10, 100, 3)), (8, holder(9, 90, 6))]);
         assert_eq!(found.unreadable_processes, 0);
 
-        let found = find_among(tree.0.path(), |inode| inode < 10, &[10, 4242, 10]).unwrap();
-        assert_eq!(found, Found { holders: vec![(7, holder(10, 100, 3))], unreadable_processes: 0 });
+        assert!(found.hidden_processes, "the first process is not listed");
+        tree.process(1, &tail('S', 0, 1, 1), &[(3, "net:[8]")]);
+        let found = find(tree.0.path(), &Threads::new(), |_| false).unwrap();
+        assert_eq!(found, Found { namespaces: vec![(8, 1, 3)], ..Found::default() });
     }
 
     #[test]
@@ -244,8 +304,8 @@ mod tests {
             .links("20/task/21/fd", &[(4, "socket:[7]")])
             .process(30, &tail('Z', 0, 1, 300), &[])
             .process(40, &tail('S', 0x0020_0000, 1, 1), &[]);
-        let found = find(tree.0.path(), |_| true).unwrap();
-        assert_eq!(found, Found { holders: vec![(7, holder(20, 200, 4))], unreadable_processes: 0 });
+        let found = find(tree.0.path(), &Threads::new(), |_| true).unwrap();
+        assert_eq!((found.holders, found.unreadable_processes), (vec![(7, holder(20, 200, 4))], 0));
     }
 
     #[test]
@@ -260,8 +320,11 @@ mod tests {
         fs::write(tree.0.path().join("53"), "").unwrap();
         // Not the kernel's format.
         tree.process(54, "S 1", &[(3, "socket:[7]")]);
-        let found = find(tree.0.path(), |_| true).unwrap();
-        assert_eq!(found, Found { holders: vec![(7, holder(50, 1, 3))], unreadable_processes: 1 });
-        assert!(matches!(find(&tree.0.path().join("none"), |_| true), Err(InventoryError::Proc { .. })));
+        let found = find(tree.0.path(), &Threads::new(), |_| true).unwrap();
+        assert_eq!((found.holders, found.unreadable_processes), (vec![(7, holder(50, 1, 3))], 1));
+        assert!(matches!(
+            find(&tree.0.path().join("none"), &Threads::new(), |_| true),
+            Err(InventoryError::Proc { .. })
+        ));
     }
 }

@@ -11,12 +11,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use tracer_core::inventory::SocketInfo;
 use tracer_core::tcp::TcpState;
 
-/// `SOCK_DIAG_BY_FAMILY`.
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// `TCPDIAG_GETSOCK`: the request of before Linux 3.3, which every kernel still answers. Unlike `SOCK_DIAG_BY_FAMILY` it
+/// takes no address family and gives all of them (`inet_diag_dump_compat`): one walk over the hash table instead of two.
+/// The table is the whole host's, and it is walked once for each network namespace.
+const TCPDIAG_GETSOCK: u16 = 18;
 /// `struct nlmsghdr`.
 const HEADER_LEN: usize = 16;
-/// `struct inet_diag_req_v2`.
-const REQUEST_LEN: usize = 56;
+/// `struct inet_diag_req`.
+const REQUEST_LEN: usize = 60;
 /// `struct inet_diag_msg`.
 const MESSAGE_LEN: usize = 72;
 /// `struct nlattr`.
@@ -32,18 +34,16 @@ const TIMER_TIME_WAIT: u8 = 3;
 /// `idiag_timer` while `sk_timer` is armed: keepalive, or the FIN_WAIT2 time-out.
 const TIMER_KEEPALIVE: u8 = 2;
 
-/// States asked for: every full socket that is neither listening nor closed. Without SYN_RECV the kernel leaves out
+/// States asked for: every full socket that is not closed, listeners first. Without SYN_RECV the kernel leaves out
 /// request sockets, too.
-pub(super) const STATES: u32 = 1 << TcpState::Established as u32
+pub(super) const STATES: u32 = 1 << TcpState::Listen as u32
+    | 1 << TcpState::Established as u32
     | 1 << TcpState::SynSent as u32
     | 1 << TcpState::FinWait1 as u32
     | 1 << TcpState::FinWait2 as u32
     | 1 << TcpState::CloseWait as u32
     | 1 << TcpState::LastAck as u32
     | 1 << TcpState::Closing as u32;
-
-/// The state of listeners, asked for on its own.
-pub(super) const LISTENING: u32 = 1 << TcpState::Listen as u32;
 
 /// Why the kernel's answer cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -103,22 +103,24 @@ pub(super) struct Progress {
     pub interrupted: bool,
 }
 
-/// A dump request for one address family and these states, with a port filter unless `bytecode` is empty.
-pub(super) fn request(family: u8, sequence: u32, bytecode: &[u8], states: u32) -> Vec<u8> {
+/// A dump request for [`STATES`] of both address families, with a port filter unless `bytecode` is empty.
+pub(super) fn request(sequence: u32, bytecode: &[u8]) -> Vec<u8> {
     let attribute = if bytecode.is_empty() { 0 } else { ATTRIBUTE_LEN + bytecode.len() };
     let len = HEADER_LEN + REQUEST_LEN + attribute;
     let mut out = Vec::with_capacity(len);
     // struct nlmsghdr; the filter's bound keeps every length here far below 2^16.
     out.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_ne_bytes());
-    out.extend_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    out.extend_from_slice(&TCPDIAG_GETSOCK.to_ne_bytes());
     let flags = u16::try_from(libc::NLM_F_REQUEST | libc::NLM_F_DUMP).unwrap_or(0);
     out.extend_from_slice(&flags.to_ne_bytes());
     out.extend_from_slice(&sequence.to_ne_bytes());
     out.extend_from_slice(&0u32.to_ne_bytes());
-    // struct inet_diag_req_v2: family, protocol, extensions, padding, states, an empty socket id.
+    // struct inet_diag_req: family and address lengths, which are ignored, extensions, an empty socket id, states, and
+    // `idiag_dbs`, which is ignored.
     let extensions = 1u8 << (ATTR_INFO - 1);
-    out.extend_from_slice(&[family, u8::try_from(libc::IPPROTO_TCP).unwrap_or(6), extensions, 0]);
-    out.extend_from_slice(&states.to_ne_bytes());
+    out.extend_from_slice(&[0, 0, 0, extensions]);
+    out.resize(HEADER_LEN + REQUEST_LEN - 8, 0);
+    out.extend_from_slice(&STATES.to_ne_bytes());
     out.resize(HEADER_LEN + REQUEST_LEN, 0);
     if attribute > 0 {
         out.extend_from_slice(&u16::try_from(attribute).unwrap_or(u16::MAX).to_ne_bytes());
@@ -129,12 +131,7 @@ pub(super) fn request(family: u8, sequence: u32, bytecode: &[u8], states: u32) -
 }
 
 /// Walks the messages of one datagram. Messages of another `sequence` are leftovers of an earlier request and skipped.
-pub(super) fn parse(
-    datagram: &[u8],
-    sequence: u32,
-    states: u32,
-    mut row: impl FnMut(DiagRow),
-) -> Result<Progress, WireError> {
+pub(super) fn parse(datagram: &[u8], sequence: u32, mut row: impl FnMut(DiagRow)) -> Result<Progress, WireError> {
     let mut progress = Progress::default();
     let mut rest = datagram;
     while !rest.is_empty() {
@@ -151,7 +148,7 @@ pub(super) fn parse(
         let flags = i32::from(u16_at(header, 6)?);
         if u32_at(header, 8)? == sequence {
             progress.interrupted |= flags & libc::NLM_F_DUMP_INTR != 0;
-            progress.done = message(kind, body, states, &mut row)?;
+            progress.done = message(kind, body, &mut row)?;
         }
         // The last message need not be padded.
         rest = rest.get(align(len)..).unwrap_or_default();
@@ -160,7 +157,7 @@ pub(super) fn parse(
 }
 
 /// One message; whether it ends the dump.
-fn message(kind: u16, body: &[u8], states: u32, row: &mut impl FnMut(DiagRow)) -> Result<bool, WireError> {
+fn message(kind: u16, body: &[u8], row: &mut impl FnMut(DiagRow)) -> Result<bool, WireError> {
     match i32::from(kind) {
         libc::NLMSG_NOOP => Ok(false),
         libc::NLMSG_OVERRUN => Err(WireError::Overrun),
@@ -172,8 +169,8 @@ fn message(kind: u16, body: &[u8], states: u32, row: &mut impl FnMut(DiagRow)) -
                 number => Err(WireError::Kernel(number)),
             }
         }
-        _ if kind == SOCK_DIAG_BY_FAMILY => {
-            if let Some(found) = socket(body, states)? {
+        _ if kind == TCPDIAG_GETSOCK => {
+            if let Some(found) = socket(body)? {
                 row(found);
             }
             Ok(false)
@@ -190,11 +187,11 @@ fn errno(body: &[u8]) -> Result<i32, WireError> {
 
 /// One `inet_diag_msg`. `None` for what is no full socket: TIME_WAIT mini-sockets are reported under their substate,
 /// FIN_WAIT2, too, and only the timer tells them apart.
-fn socket(body: &[u8], states: u32) -> Result<Option<DiagRow>, WireError> {
+fn socket(body: &[u8]) -> Result<Option<DiagRow>, WireError> {
     let head = fixed::<MESSAGE_LEN>(body, 0, "a socket message")?;
     let [family, state, timer, ..] = *head;
     let Some(state) = TcpState::from_kernel(state) else { return Ok(None) };
-    if timer == TIMER_TIME_WAIT || states & (1 << state as u32) == 0 {
+    if timer == TIMER_TIME_WAIT || STATES & (1 << state as u32) == 0 {
         return Ok(None);
     }
     let local = address(family, head, 8, 4)?;

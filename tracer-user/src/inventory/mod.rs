@@ -1,5 +1,5 @@
-//! What the kernel says is true right now: the socket table (sock_diag) and who holds which descriptor (/proc), in
-//! the calling thread's own network namespace.
+//! What the kernel says is true right now: the socket tables (sock_diag) of every network namespace and who holds which
+//! descriptor (/proc).
 //!
 //! Gathers, judges nothing: matching sockets to what events told is the tracker's work. The root of /proc is handed in.
 
@@ -7,39 +7,43 @@ mod dirents;
 pub mod holders;
 mod host;
 mod inet_diag;
+mod namespaces;
 mod netns;
+mod pids;
 mod port_filter;
+mod recognize;
+mod roles;
 mod sock_diag;
+mod tables;
 
-use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
-use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
 
-use tracer_core::event::{Role, Tuple};
-use tracer_core::inventory::{Certainty, Inventory, SocketRow};
+use tracer_core::inventory::{Holder, Inventory, RecognizedPort};
 use tracer_core::ports::PortMap;
 use tracer_core::time::BootNs;
 
-use crate::process::files::read_bounded;
+use holders::Threads;
+use namespaces::{Mounts, Ways};
+use recognize::{Candidates, Recognizer};
 
 pub use host::host;
 pub use inet_diag::WireError;
 pub use netns::own_netns;
+pub use pids::host_pids;
 pub use sock_diag::MAX_SOCKETS;
 
-/// The kernel's default `net.ipv4.ip_local_port_range`.
-const DEFAULT_LOCAL_PORTS: RangeInclusive<u16> = 32_768..=60_999;
-
 /// What to look for, and where.
-#[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
+#[derive(Clone, Debug)]
+pub struct Settings {
     /// Ports that make a socket interesting, on either end.
-    pub ports: &'a PortMap,
+    pub ports: PortMap,
     /// Where /proc is mounted.
-    pub proc_root: &'a Path,
-    /// Whether to look up who holds each socket.
-    pub with_holders: bool,
+    pub proc_root: PathBuf,
+    /// Every network namespace, or the calling thread's own only.
+    pub namespaces: bool,
+    /// Whether listeners tell of ports of known database servers.
+    pub recognize: bool,
 }
 
 /// Why the kernel's view could not be had.
@@ -63,6 +67,12 @@ pub enum InventoryError {
         sent: usize,
         /// Bytes of the request.
         of: usize,
+    },
+    /// There is no thread to enter other network namespaces with.
+    #[error("cannot look into other network namespaces: the thread for it failed: {source}")]
+    Thread {
+        /// Why.
+        source: std::io::Error,
     },
     /// The table changed under every attempt.
     #[error("the socket table changed under each of {attempts} dumps")]
@@ -92,103 +102,172 @@ pub enum InventoryError {
     },
 }
 
-/// One look: the socket table between two readings of `now`, then the holders if asked for.
-pub fn collect(request: &Request<'_>, now: impl Fn() -> BootNs) -> Result<Inventory, InventoryError> {
-    let netns = own_netns(request.proc_root)?;
-    let filter = port_filter::PortFilter::new(request.ports);
-    let local_ports =
-        LocalPorts { listening: sock_diag::listening_ports()?, chosen: local_port_range(request.proc_root) };
-    let role = |local: SocketAddr, remote: SocketAddr| local_ports.role(request.ports, local, remote);
-
-    let started = now();
-    let rows = sock_diag::dump(&filter, |row| role(row.local, row.remote).is_some())?;
-    let finished = now();
-
-    let sockets = rows.into_iter().filter_map(|row| {
-        let (role, certainty) = role(row.local, row.remote)?;
-        Some(SocketRow {
-            role,
-            certainty,
-            tuple: Tuple { netns, local: row.local, remote: row.remote },
-            state: row.state,
-            uid: row.uid,
-            inode: u64::from(row.inode),
-            cookie: row.cookie,
-            info: row.info,
-            holders: Vec::new(),
-        })
-    });
-    let mut inventory = Inventory { started, finished, netns, sockets: sockets.collect(), unreadable_processes: 0 };
-    if request.with_holders {
-        add_holders(&mut inventory, request.proc_root)?;
-    }
-    Ok(inventory)
+/// Looks at the host again and again, and remembers from one look to the next what makes the next one cheaper.
+#[derive(Debug)]
+pub struct Looker {
+    settings: Settings,
+    looks: u64,
+    mounts: Mounts,
+    /// Descriptors of namespaces that the last pass over /proc came across.
+    descriptors: Vec<(u32, u32, u32)>,
+    recognizer: Recognizer,
+    /// Threads that are known to have sockets in a descriptor table of their own.
+    threads: Threads,
+    /// Sockets that nobody was found to hold at the last look, and whether threads were searched for them.
+    ownerless: HashMap<u64, bool>,
+    unreadable_processes: u32,
+    hidden_processes: bool,
 }
 
-/// Looks up who holds the sockets of `inventory`.
-fn add_holders(inventory: &mut Inventory, proc_root: &Path) -> Result<(), InventoryError> {
-    let rows: HashMap<u64, usize> = inventory
-        .sockets
-        .iter()
-        .enumerate()
-        .filter(|(_, socket)| socket.inode != 0)
-        .map(|(row, socket)| (socket.inode, row))
-        .collect();
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let found = holders::find(proc_root, |inode| rows.contains_key(&inode))?;
-    inventory.unreadable_processes = found.unreadable_processes;
-    for (inode, holder) in found.holders {
-        if let Some(socket) = rows.get(&inode).and_then(|row| inventory.sockets.get_mut(*row)) {
-            socket.holders.push(holder);
-        }
-    }
-    Ok(())
-}
+/// Looks between two full passes over /proc where nothing asks for one, and between two searches for the same socket
+/// among threads.
+const LOOKS_BETWEEN_PASSES: u64 = 30;
 
-/// What tells a socket that was accepted from one that connected; the table itself does not say.
-struct LocalPorts {
-    /// Ports that somebody listens on.
-    listening: HashSet<u16>,
-    /// Ports that the kernel chooses for clients, `ip_local_port_range`.
-    chosen: RangeInclusive<u16>,
-}
-
-impl LocalPorts {
-    /// Which side a socket is, and whether that is sure; `None` if it is no database connection. A socket whose port has
-    /// a listener was accepted, any other one connected; on one host the other end's listener tells as much. Where a
-    /// listener may have closed since, a port outside `ip_local_port_range` is a server's. The rest is doubtful: some
-    /// database ports (33060, 50000) lie in the default range, and all of them do in a wide one.
-    fn role(&self, ports: &PortMap, local: SocketAddr, remote: SocketAddr) -> Option<(Role, Certainty)> {
-        let is_database = |addr: SocketAddr| ports.contains(addr.port());
-        let is_chosen = |addr: SocketAddr| self.chosen.contains(&addr.port());
-        if self.listening.contains(&local.port()) {
-            return is_database(local).then_some((Role::Server, Certainty::Sure));
-        }
-        let same_host = remote.ip() == local.ip() || remote.ip().is_loopback();
-        if same_host && self.listening.contains(&remote.port()) {
-            return is_database(remote).then_some((Role::Client, Certainty::Sure));
-        }
-        match (is_database(local), is_database(remote)) {
-            (true, _) if !is_chosen(local) => Some((Role::Server, Certainty::Sure)),
-            (_, true) if is_chosen(local) || !is_chosen(remote) => Some((Role::Client, Certainty::Sure)),
-            (_, true) => Some((Role::Client, Certainty::Doubtful)),
-            (true, false) => Some((Role::Server, Certainty::Doubtful)),
-            (false, false) => None,
+impl Looker {
+    /// One that has not looked yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            looks: 0,
+            mounts: Mounts::default(),
+            descriptors: Vec::new(),
+            recognizer: Recognizer::default(),
+            threads: Threads::new(),
+            ownerless: HashMap::new(),
+            unreadable_processes: 0,
+            hidden_processes: false,
         }
     }
+
+    /// Watches further ports from the next look on.
+    pub fn watch(&mut self, ports: &[RecognizedPort]) {
+        for port in ports {
+            self.settings.ports.insert(port.port, port.database.clone());
+        }
+    }
+
+    /// One look: each namespace's table between two readings of `now`, then the holders of its sockets and of the
+    /// sockets with the inode numbers `also`.
+    pub fn look(
+        &mut self,
+        also: &BTreeSet<u64>,
+        now: &(impl Fn() -> BootNs + Sync),
+    ) -> Result<Inventory, InventoryError> {
+        self.looks += 1;
+        let known: BTreeSet<u32> = self.descriptors.iter().map(|(netns, ..)| *netns).collect();
+        let inventory = self.look_once(also, now)?;
+        let seen = |netns: &u32| {
+            known.contains(netns)
+                || inventory.unreachable.contains(netns)
+                || inventory.tables.iter().any(|table| table.netns == *netns)
+        };
+        if !self.settings.namespaces || self.descriptors.iter().all(|(netns, ..)| seen(netns)) {
+            return Ok(inventory);
+        }
+        // The pass over the descriptors has come across namespaces that nothing else leads to.
+        let again = self.look_once(also, now)?;
+        Ok(Inventory { recognized: [inventory.recognized, again.recognized].concat(), ..again })
+    }
+
+    /// The tables alone, without holders.
+    pub fn tables(&mut self, now: &(impl Fn() -> BootNs + Sync)) -> Result<Inventory, InventoryError> {
+        self.read_tables(now).map(|read| read.inventory)
+    }
+
+    fn read_tables(&mut self, now: &(impl Fn() -> BootNs + Sync)) -> Result<tables::Read, InventoryError> {
+        let Settings { ports, proc_root, namespaces, .. } = &self.settings;
+        let started = now();
+        let ways = match namespaces {
+            true => namespaces::find(proc_root, &mut self.mounts, &self.descriptors)?,
+            false => Ways::new(),
+        };
+        tables::read(proc_root, ports, ways, started, now)
+    }
+
+    fn look_once(
+        &mut self,
+        also: &BTreeSet<u64>,
+        now: &(impl Fn() -> BootNs + Sync),
+    ) -> Result<Inventory, InventoryError> {
+        let tables::Read { mut inventory, listeners } = self.read_tables(now)?;
+        let candidates = match self.settings.recognize {
+            true => self.recognizer.candidates(&listeners, &self.settings.ports),
+            false => Candidates::new(),
+        };
+        let rows = Rows::of(&inventory);
+        let is_wanted =
+            |inode: u64| rows.0.contains_key(&inode) || candidates.contains_key(&inode) || also.contains(&inode);
+        let idle = rows.0.is_empty() && candidates.is_empty() && also.is_empty();
+        if !idle || self.looks % LOOKS_BETWEEN_PASSES == 1 {
+            let proc_root = &self.settings.proc_root;
+            let found = holders::find(proc_root, &self.threads, is_wanted)?;
+            inventory.held = also.iter().map(|inode| (*inode, Vec::new())).collect();
+            rows.assign(&mut inventory, &found.holders);
+            inventory.recognized = self.recognizer.judge(proc_root, &listeners, &candidates, &found.holders);
+            self.unreadable_processes = found.unreadable_processes;
+            self.hidden_processes = found.hidden_processes;
+            self.descriptors = found.namespaces;
+            self.search_threads(&rows, &mut inventory)?;
+        }
+        inventory.recognized_without_room = self.recognizer.without_room();
+        inventory.unreadable_processes = self.unreadable_processes;
+        inventory.hidden_processes = self.hidden_processes;
+        Ok(inventory)
+    }
+
+    /// A socket that had no holder twice in a row is searched for once among threads that share their process'
+    /// descriptors with nobody. One that had none once was probably closed between dump and pass.
+    fn search_threads(&mut self, rows: &Rows, inventory: &mut Inventory) -> Result<(), InventoryError> {
+        if self.looks.is_multiple_of(LOOKS_BETWEEN_PASSES) {
+            self.threads.clear();
+            self.ownerless.clear();
+        }
+        let ownerless = inventory.sockets().filter(|socket| socket.inode != 0 && socket.holders.is_empty());
+        let now: HashMap<u64, bool> =
+            ownerless.map(|socket| (socket.inode, self.ownerless.contains_key(&socket.inode))).collect();
+        let before = std::mem::replace(&mut self.ownerless, now);
+        let is_due = |(inode, searched): &(u64, bool)| !searched && self.ownerless.contains_key(inode);
+        let due: HashSet<u64> = before.into_iter().filter(is_due).map(|(inode, _)| inode).collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        let proc_root = &self.settings.proc_root;
+        let threads = holders::threads_with(proc_root, |inode| due.contains(&inode))?;
+        if !threads.is_empty() {
+            self.threads.extend(threads);
+            let found = holders::find(proc_root, &self.threads, |inode| due.contains(&inode))?;
+            rows.assign(inventory, &found.holders);
+        }
+        Ok(())
+    }
 }
 
-/// `net.ipv4.ip_local_port_range` of this namespace; the kernel's default where it cannot be read.
-fn local_port_range(proc_root: &Path) -> RangeInclusive<u16> {
-    let parse = |bytes: Vec<u8>| {
-        let text = String::from_utf8(bytes).ok()?;
-        let mut ports = text.split_ascii_whitespace().map(str::parse);
-        Some(ports.next()?.ok()?..=ports.next()?.ok()?)
-    };
-    let file = read_bounded(&proc_root.join("sys/net/ipv4/ip_local_port_range"), 64).ok();
-    file.and_then(|file| parse(file.bytes)).unwrap_or(DEFAULT_LOCAL_PORTS)
+/// Where the socket of an inode number is: which table, which row.
+struct Rows(HashMap<u64, (usize, usize)>);
+
+impl Rows {
+    fn of(inventory: &Inventory) -> Self {
+        let tables = inventory.tables.iter().enumerate();
+        let rows = tables.flat_map(|(index, table)| {
+            table.sockets.iter().enumerate().map(move |(row, socket)| (socket.inode, (index, row)))
+        });
+        Self(rows.filter(|(inode, _)| *inode != 0).collect())
+    }
+
+    /// Gives each socket its holders.
+    fn assign(&self, inventory: &mut Inventory, holders: &[(u64, Holder)]) {
+        for (inode, holder) in holders {
+            let row = self.0.get(inode);
+            let socket = row.and_then(|(table, row)| inventory.tables.get_mut(*table)?.sockets.get_mut(*row));
+            if let Some(socket) = socket {
+                socket.holders.push(*holder);
+            }
+            if let Some(held) = inventory.held.get_mut(inode) {
+                held.push(*holder);
+            }
+        }
+    }
 }
 
 #[cfg(test)]

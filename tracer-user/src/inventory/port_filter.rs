@@ -21,7 +21,7 @@ const COMPARE_LEN: u8 = 2 * OP_LEN;
 const RANGE_LEN: u8 = 2 * COMPARE_LEN + OP_LEN;
 
 /// Most ranges in one filter. The kernel's audit takes quadratic time, and jumps and the attribute reach 65,535
-/// bytes: 512 ranges, both ends of the connection, are 20,484.
+/// bytes: 512 ranges, both ends of the connection, are 20,496.
 const MAX_RANGES: usize = 512;
 
 /// A compiled filter.
@@ -31,7 +31,7 @@ pub(super) struct PortFilter {
 }
 
 impl PortFilter {
-    /// Local or remote port in `ports`. With more than [`MAX_RANGES`] separate ranges the filter is empty: the kernel
+    /// Local or remote port in `ports`, and every listener. With more than [`MAX_RANGES`] separate ranges the filter is empty: the kernel
     /// hands out every socket, and the reader, who looks at the ports anyway, drops the rest.
     pub(super) fn new(ports: &PortMap) -> Self {
         let ranges = ranges(ports);
@@ -62,13 +62,18 @@ fn ranges(ports: &PortMap) -> Vec<(u16, u16)> {
 ///   le high   no: next range
 ///   jmp       end of the program: yes
 /// ```
-/// and the program ends in a jump four bytes behind its end, which means no. An operator's `yes` is always its own
-/// length, because the kernel's audit walks the program by it; far jumps are `no` of `jmp`, which has 16 bits.
+/// A remote port of 0 is a listener's. The program ends in a jump four bytes behind its end, which means no. An
+/// operator's `yes` is always its own length, because the kernel's audit walks the program by it; far jumps are `no` of
+/// `jmp`, which has 16 bits.
 fn compile(ranges: &[(u16, u16)]) -> Vec<u8> {
     let conditions = ranges.iter().flat_map(|(low, high)| [(S_GE, S_LE, *low, *high), (D_GE, D_LE, *low, *high)]);
-    // At most 2 * MAX_RANGES * RANGE_LEN + OP_LEN = 20,484.
-    let total = 2 * ranges.len() * usize::from(RANGE_LEN) + usize::from(OP_LEN);
+    // At most 2 * MAX_RANGES * RANGE_LEN + COMPARE_LEN + 2 * OP_LEN = 20,496.
+    let total = 2 * ranges.len() * usize::from(RANGE_LEN) + usize::from(COMPARE_LEN + 2 * OP_LEN);
     let mut code = Vec::with_capacity(total);
+    op(&mut code, D_LE, COMPARE_LEN, u16::from(COMPARE_LEN + OP_LEN));
+    op(&mut code, 0, 0, 0);
+    let to_end = total - code.len();
+    op(&mut code, JMP, OP_LEN, u16::try_from(to_end).unwrap_or(u16::MAX));
     for (ge, le, low, high) in conditions {
         op(&mut code, ge, COMPARE_LEN, u16::from(RANGE_LEN));
         op(&mut code, 0, 0, low);
@@ -154,7 +159,7 @@ mod tests {
         for port in 0..=u16::MAX {
             let expected = port != 0 && ports.contains(port);
             assert_eq!(run(filter.bytecode(), port, 1), expected, "local {port}");
-            assert_eq!(run(filter.bytecode(), 1, port), expected, "remote {port}");
+            assert_eq!(run(filter.bytecode(), 1, port), expected || port == 0, "remote {port}");
         }
     }
 
@@ -188,7 +193,8 @@ mod tests {
             audit(filter.bytecode());
             for port in extra.iter().copied().chain([probe]) {
                 let expected = port != 0 && ports.contains(port);
-                prop_assert_eq!(run(filter.bytecode(), port, 0), expected);
+                prop_assert_eq!(run(filter.bytecode(), port, 1), expected || ports.contains(1));
+                prop_assert!(run(filter.bytecode(), port, 0), "a listener");
                 prop_assert_eq!(run(filter.bytecode(), 0, port), expected);
             }
         }

@@ -1,5 +1,4 @@
-//! The conversation with `NETLINK_SOCK_DIAG`: one dump for each address family, in the calling thread's network
-//! namespace. Knows sockets and retries; the bytes are [`super::inet_diag`]'s.
+//! The conversation with `NETLINK_SOCK_DIAG`: one dump of the calling thread's network namespace. Knows sockets and retries; the bytes are [`super::inet_diag`]'s.
 
 use std::collections::HashSet;
 use std::io::IoSliceMut;
@@ -13,7 +12,7 @@ use nix::sys::socket::{
 use nix::sys::time::TimeVal;
 
 use super::InventoryError;
-use super::inet_diag::{self, DiagRow, LISTENING, STATES, WireError};
+use super::inet_diag::{self, DiagRow, WireError};
 use super::port_filter::PortFilter;
 
 /// Most sockets one look takes: the tracker's bound on live sockets.
@@ -21,7 +20,7 @@ pub const MAX_SOCKETS: usize = 262_144;
 
 /// The kernel fills datagrams of up to 32 KiB (`netlink_recvmsg`: `max_recvmsg_len`) if the reader once offered as
 /// much; the rest is room for kernels that fill more.
-const BUFFER_BYTES: usize = 256 * 1024;
+pub(super) const BUFFER_BYTES: usize = 256 * 1024;
 
 /// How often a dump is begun again when the table changed under it.
 const ATTEMPTS: u32 = 4;
@@ -29,44 +28,31 @@ const ATTEMPTS: u32 = 4;
 /// The kernel answers a dump from the reader's own context; only a fault lets it wait this long.
 const ANSWER_TIMEOUT_S: i64 = 5;
 
-/// Every watched full socket of both families, each life once.
-pub(super) fn dump(filter: &PortFilter, keep: impl Fn(&DiagRow) -> bool) -> Result<Vec<DiagRow>, InventoryError> {
+/// Every listener and every other full socket that passes the filter and that `keep` accepts, of both families, each
+/// life once; at most `most`. The kernel tells of listeners first. Rows of a broken-off attempt are kept: they were true
+/// when they were read, and the next attempt brings those that were missed. `buffer` is of [`BUFFER_BYTES`].
+pub(super) fn dump(
+    filter: &PortFilter,
+    buffer: &mut [u8],
+    most: usize,
+    keep: impl Fn(&DiagRow) -> bool,
+) -> Result<Vec<DiagRow>, InventoryError> {
     let mut rows = Vec::new();
     // A socket can appear twice when its hash bucket changes between two datagrams.
     let mut seen = HashSet::new();
-    both_families(filter.bytecode(), STATES, |row| {
-        if keep(&row) && seen.insert(row.cookie) {
-            rows.push(row);
-        }
-        rows.len() <= MAX_SOCKETS
+    until_whole(|attempt| {
+        // A fresh socket for each attempt: no leftovers of a dump that failed half way. None is kept from look to look:
+        // it would keep its network namespace in existence.
+        let diag = open()?;
+        ask(&diag, &inet_diag::request(attempt, filter.bytecode()))?;
+        receive(&diag, attempt, buffer, &mut |row| {
+            if keep(&row) && seen.insert(row.cookie) {
+                rows.push(row);
+            }
+            rows.len() <= most
+        })
     })?;
     Ok(rows)
-}
-
-/// Local ports that somebody listens on, on any address.
-pub(super) fn listening_ports() -> Result<HashSet<u16>, InventoryError> {
-    let mut ports = HashSet::new();
-    both_families(&[], LISTENING, |row| {
-        ports.insert(row.local.port());
-        true
-    })?;
-    Ok(ports)
-}
-
-/// One dump for each address family. Rows of a broken-off attempt are kept: they were true when they were read, and the
-/// next attempt brings those that were missed.
-fn both_families(bytecode: &[u8], states: u32, mut row: impl FnMut(DiagRow) -> bool) -> Result<(), InventoryError> {
-    let mut buffer = vec![0u8; BUFFER_BYTES];
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        let family = u8::try_from(family).unwrap_or(0);
-        until_whole(|attempt| {
-            // A fresh socket for each attempt: no leftovers of a dump that failed half way.
-            let diag = open()?;
-            ask(&diag, &inet_diag::request(family, attempt, bytecode, states))?;
-            receive(&diag, (attempt, states), &mut buffer, &mut row)
-        })?;
-    }
-    Ok(())
 }
 
 /// Begins a dump again while the kernel says that the table changed under it.
@@ -82,7 +68,7 @@ fn until_whole(mut dump: impl FnMut(u32) -> Result<bool, InventoryError>) -> Res
 /// Reads to the end of the dump; whether it was interrupted.
 fn receive(
     diag: &OwnedFd,
-    (sequence, states): (u32, u32),
+    sequence: u32,
     buffer: &mut [u8],
     row: &mut impl FnMut(DiagRow) -> bool,
 ) -> Result<bool, InventoryError> {
@@ -91,7 +77,7 @@ fn receive(
     loop {
         let len = datagram(diag, buffer)?;
         let bytes = buffer.get(..len).unwrap_or_default();
-        let progress = inet_diag::parse(bytes, sequence, states, |found| room = room && row(found))?;
+        let progress = inet_diag::parse(bytes, sequence, |found| room = room && row(found))?;
         if !room {
             return Err(InventoryError::TooManySockets { most: MAX_SOCKETS });
         }
@@ -162,7 +148,7 @@ mod tests {
             assert_eq!(send(kernel.as_raw_fd(), datagram, MsgFlags::empty()).unwrap(), datagram.len());
         }
         drop(kernel);
-        receive(&reader, (1, STATES), &mut [0; 64], &mut |_| true)
+        receive(&reader, 1, &mut [0; 64], &mut |_| true)
     }
 
     /// A netlink message without a body.

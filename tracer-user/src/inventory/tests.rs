@@ -4,15 +4,17 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use nix::sys::socket::{setsockopt, sockopt::KeepAlive};
-use tracer_core::event::ProcessId;
-use tracer_core::inventory::Holder;
+use tracer_core::event::{ProcessId, Role};
+use tracer_core::inventory::{Certainty, Holder, SocketRow};
 use tracer_core::tcp::TcpState;
 
+use super::roles::{DEFAULT_LOCAL_PORTS, LocalPorts, local_port_range};
 use super::*;
 use crate::clock::boot_clock;
-use crate::process::files::{STAT_MAX, Stat};
+use crate::process::files::{STAT_MAX, Stat, read_bounded};
 
 fn watching(port: u16) -> PortMap {
     let mut ports = PortMap::default();
@@ -20,9 +22,16 @@ fn watching(port: u16) -> PortMap {
     ports
 }
 
+fn looker(ports: PortMap) -> Looker {
+    Looker::new(Settings { ports, proc_root: PathBuf::from("/proc"), namespaces: false, recognize: false })
+}
+
 fn look(port: u16, with_holders: bool) -> Inventory {
-    let request = Request { ports: &watching(port), proc_root: Path::new("/proc"), with_holders };
-    collect(&request, boot_clock).unwrap()
+    let mut looker = looker(watching(port));
+    match with_holders {
+        true => looker.look(&BTreeSet::new(), &boot_clock).unwrap(),
+        false => looker.tables(&boot_clock).unwrap(),
+    }
 }
 
 /// A listener and one connection to it, on ports that are not watched by default.
@@ -39,7 +48,7 @@ fn connected(listen: &str) -> (TcpListener, TcpStream, TcpStream) {
 }
 
 fn find_row(inventory: &Inventory, local: SocketAddr, remote: SocketAddr) -> Option<&SocketRow> {
-    let mut rows = inventory.sockets.iter().filter(|row| row.tuple.local == local && row.tuple.remote == remote);
+    let mut rows = inventory.sockets().filter(|row| row.tuple.local() == local && row.tuple.remote() == remote);
     let row = rows.next();
     assert!(rows.next().is_none(), "{local} appears twice");
     row
@@ -68,8 +77,8 @@ fn both_ends_with_their_holders_and_counters() {
     let port = listener.local_addr().unwrap().port();
     let inventory = look(port, true);
     assert!(before <= inventory.started && inventory.started < inventory.finished);
-    assert_eq!(u64::from(inventory.netns), std::fs::metadata("/proc/self/ns/net").unwrap().ino());
-    assert!(inventory.sockets.iter().all(|row| row.state != TcpState::Listen));
+    assert_eq!(u64::from(inventory.tables[0].netns), std::fs::metadata("/proc/self/ns/net").unwrap().ino());
+    assert!(inventory.sockets().all(|row| row.state != TcpState::Listen));
 
     let row = row_of(&inventory, &client).unwrap();
     let fd = client.as_raw_fd().min(again.as_raw_fd());
@@ -143,8 +152,7 @@ fn more_ports_than_a_filter_takes_still_find_exactly_the_watched_ones() {
     for i in 0..700u16 {
         ports.insert(1000 + 2 * i, "many".to_owned());
     }
-    let request = Request { ports: &ports, proc_root: Path::new("/proc"), with_holders: false };
-    let inventory = collect(&request, boot_clock).unwrap();
+    let inventory = looker(ports).tables(&boot_clock).unwrap();
     assert!(row_of(&inventory, &client).is_some());
     assert!(row_of(&inventory, &unwatched).is_none());
 }
@@ -233,7 +241,8 @@ fn the_range_of_local_ports_comes_from_the_kernel() {
 #[test]
 fn without_proc_there_is_an_error_that_names_the_file() {
     let root = tempfile::tempdir().unwrap();
-    let request = Request { ports: &PortMap::default(), proc_root: root.path(), with_holders: true };
-    let error = collect(&request, boot_clock).unwrap_err();
+    let settings =
+        Settings { ports: PortMap::default(), proc_root: root.path().to_owned(), namespaces: false, recognize: false };
+    let error = Looker::new(settings).look(&BTreeSet::new(), &boot_clock).unwrap_err();
     assert!(error.to_string().contains("thread-self/ns/net"), "{error}");
 }

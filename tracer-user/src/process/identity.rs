@@ -118,7 +118,8 @@ impl IdentityReader {
         let first = found.as_ref().filter(|_| !is_name).map_or(1, |script| script.at + 1);
         let shown = redact::arguments(&arguments);
         let comm = stat.comm_text();
-        let uid = effective_uid(dir);
+        let status = text(dir, "status").unwrap_or_default();
+        let uid = effective_uid(&status);
         let group = group::launcher_group(&group::Launch {
             exe: exe.as_deref(),
             comm: &comm,
@@ -135,6 +136,7 @@ impl IdentityReader {
             exe,
             script,
             cmdline: keep_cmdline.then(|| redact::cmdline(&arguments)),
+            ns_pid: ns_pid(&status),
             ppid: Some(stat.ppid).filter(|ppid| *ppid != 0),
             ancestors: self.ancestors(stat.ppid),
             uid,
@@ -210,10 +212,16 @@ fn arguments(dir: &Path) -> Vec<String> {
 }
 
 /// The second number of `Uid:` in `status`.
-fn effective_uid(dir: &Path) -> Option<u32> {
-    let status = text(dir, "status")?;
+fn effective_uid(status: &str) -> Option<u32> {
     let numbers = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
     numbers.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// The last number of `NSpid:` in `status`, if there are several: the pid in the innermost namespace. The first is the
+/// one in this /proc's.
+fn ns_pid(status: &str) -> Option<u32> {
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    numbers.split_ascii_whitespace().skip(1).last()?.parse().ok()
 }
 
 /// At most [`TEXT_MAX`] bytes of `text`.

@@ -24,13 +24,17 @@ const LINKER_PACKAGES: &[&str] = &["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev
 const TEST_PACKAGES: &[&str] = &["postgresql", "iproute2", "nftables", "bpftool", "python3", "python3-venv"];
 /// What `cargo xtask vm` makes guests of.
 const GUEST_PACKAGES: &[&str] = &["qemu-system-x86", "busybox-static", "xz-utils", "binutils"];
+/// What the benchmark measures beside socklife, and looks with.
+const BENCH_PACKAGES: &[&str] = &["libbpf-tools", "bpftrace", "bpftool", "iproute2"];
+/// The programs of those packages.
+const BENCH_PROGRAMS: &[&str] = &["tcplife", "bpftrace", "bpftool", "ss"];
 /// Pinned Python packages of the tests.
 const REQUIREMENTS: &str = "tests/requirements.txt";
 
 /// Flags of the command.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Only one half
+    /// Only one part; without it, `build` and `test`
     #[arg(long, value_enum)]
     only: Option<Part>,
 }
@@ -41,6 +45,8 @@ enum Part {
     Build,
     /// What the tests need
     Test,
+    /// What `bench` needs
+    Bench,
 }
 
 /// What the tests begin with: on Debian and Ubuntu everything is installed; elsewhere it has to be there already, and
@@ -53,16 +59,24 @@ pub fn before_tests() -> Result<()> {
     Ok(())
 }
 
+/// What the benchmark begins with: nothing where all is there, whatever the distribution; else as `setup --only bench`.
+pub fn before_bench() -> Result<()> {
+    if BENCH_PROGRAMS.iter().all(|program| sh::find_program(program).is_some()) {
+        return Ok(());
+    }
+    setup(&Options { only: Some(Part::Bench) })
+}
+
 fn on_debian_like() -> bool {
     is_debian_like(&std::fs::read_to_string("/etc/os-release").unwrap_or_default())
 }
 
 /// Installs what is missing.
 pub fn setup(options: &Options) -> Result<()> {
-    let build = options.only != Some(Part::Test);
-    let test = options.only != Some(Part::Build);
+    let wanted = |part| options.only.map_or(part != Part::Bench, |only| only == part);
+    let (build, test, bench) = (wanted(Part::Build), wanted(Part::Test), wanted(Part::Bench));
     if !on_debian_like() {
-        print!("{}", what_to_install(build, test));
+        print!("{}", what_to_install(build, test, bench));
         bail!("this is neither Debian nor Ubuntu: nothing was installed, the list above says what is needed");
     }
     if build {
@@ -70,6 +84,9 @@ pub fn setup(options: &Options) -> Result<()> {
     }
     if test {
         setup_test()?;
+    }
+    if bench {
+        packages::install(BENCH_PACKAGES)?;
     }
     println!("setup: done");
     Ok(())
@@ -182,7 +199,7 @@ fn is_debian_like(os_release: &str) -> bool {
         .any(|id| id == "debian" || id == "ubuntu")
 }
 
-fn what_to_install(build: bool, test: bool) -> String {
+fn what_to_install(build: bool, test: bool, bench: bool) -> String {
     let mut text = String::new();
     if build {
         text.push_str(&format!(
@@ -204,6 +221,12 @@ fn what_to_install(build: bool, test: bool) -> String {
              target/venv/bin/pip install -r {REQUIREMENTS}`\n\
              - rustfmt and clippy: `rustup component add rustfmt clippy`\n"
         ));
+    }
+    if bench {
+        text.push_str(
+            "To run the benchmark (`cargo xtask bench`):\n\
+             - tcplife from libbpf-tools (not the Python one of bcc), bpftrace, bpftool, iproute2 (ss, ip)\n",
+        );
     }
     text
 }
@@ -230,12 +253,14 @@ mod tests {
     }
 
     #[test]
-    fn the_list_names_what_each_half_needs() {
-        let both = what_to_install(true, true);
+    fn the_list_names_what_each_part_needs() {
+        let both = what_to_install(true, true, false);
         for word in ["rust-src", "bpf-linker", BPF_LINKER, "PostgreSQL", REQUIREMENTS] {
             assert!(both.contains(word), "{word} is missing in: {both}");
         }
-        assert!(!what_to_install(true, false).contains("PostgreSQL"));
-        assert!(!what_to_install(false, true).contains("bpf-linker"));
+        assert!(!both.contains("bpftrace"), "{both}");
+        assert!(!what_to_install(true, false, false).contains("PostgreSQL"));
+        assert!(!what_to_install(false, true, false).contains("bpf-linker"));
+        assert!(what_to_install(false, false, true).contains("tcplife"));
     }
 }

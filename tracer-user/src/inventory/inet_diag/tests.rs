@@ -65,7 +65,7 @@ impl Fixture {
     }
 
     fn message(&self, attributes: &[u8]) -> Vec<u8> {
-        message_bytes(SOCK_DIAG_BY_FAMILY, libc::NLM_F_MULTI, &self.body(attributes))
+        message_bytes(TCPDIAG_GETSOCK, libc::NLM_F_MULTI, &self.body(attributes))
     }
 }
 
@@ -86,24 +86,24 @@ fn control(kind: i32, code: i32) -> Vec<u8> {
 
 fn read(datagram: &[u8]) -> Result<(Vec<DiagRow>, Progress), WireError> {
     let mut rows = Vec::new();
-    let progress = parse(datagram, SEQUENCE, STATES, |row| rows.push(row))?;
+    let progress = parse(datagram, SEQUENCE, |row| rows.push(row))?;
     Ok((rows, progress))
 }
 
 #[test]
 fn a_request_has_the_kernels_layout() {
     let filter = crate::inventory::port_filter::PortFilter::new(&PortMap::default());
-    let bytes = request(u8::try_from(libc::AF_INET6).unwrap(), SEQUENCE, filter.bytecode(), STATES);
+    let bytes = request(SEQUENCE, filter.bytecode());
     let word = |at: usize| u32::from_ne_bytes(*bytes[at..].first_chunk().unwrap());
     let half = |at: usize| u16::from_ne_bytes(*bytes[at..].first_chunk().unwrap());
     assert_eq!(word(0) as usize, bytes.len());
-    assert_eq!((half(4), half(6), word(8), word(12)), (20, 0x301, SEQUENCE, 0));
-    assert_eq!(bytes[16..20], [10, 6, 2, 0]);
-    // ESTABLISHED, SYN_SENT, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING.
-    assert_eq!(word(20), 0b1011_0011_0110);
-    assert!(bytes[24..72].iter().all(|byte| *byte == 0));
-    assert_eq!((usize::from(half(72)), half(74)), (bytes.len() - 72, 1));
-    assert_eq!(&bytes[76..], filter.bytecode());
+    assert_eq!((half(4), half(6), word(8), word(12)), (18, 0x301, SEQUENCE, 0));
+    assert_eq!(bytes[16..20], [0, 0, 0, 2]);
+    assert!(bytes[20..68].iter().all(|byte| *byte == 0));
+    // ESTABLISHED, SYN_SENT, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, LISTEN, CLOSING.
+    assert_eq!((word(68), word(72)), (0b1111_0011_0110, 0));
+    assert_eq!((usize::from(half(76)), half(78)), (bytes.len() - 76, 1));
+    assert_eq!(&bytes[80..], filter.bytecode());
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn only_full_sockets_that_were_asked_for() {
         assert_eq!(!rows.is_empty(), expected, "{state} timer {timer}");
     };
     for state in TcpState::ALL {
-        let asked = state.is_open() || state == TcpState::SynSent;
+        let asked = state.is_open() || matches!(state, TcpState::SynSent | TcpState::Listen);
         check(state, 0, asked);
         check(state, 3, false);
     }
@@ -231,7 +231,7 @@ fn the_end_of_a_dump_and_its_errors() {
 #[test]
 fn an_interrupted_dump_is_seen_on_any_message() {
     let body = V4.body(&[]);
-    let datagram = message_bytes(SOCK_DIAG_BY_FAMILY, libc::NLM_F_MULTI | libc::NLM_F_DUMP_INTR, &body);
+    let datagram = message_bytes(TCPDIAG_GETSOCK, libc::NLM_F_MULTI | libc::NLM_F_DUMP_INTR, &body);
     let (rows, progress) = read(&datagram).unwrap();
     assert_eq!((rows.len(), progress), (1, Progress { done: false, interrupted: true }));
 }
@@ -278,7 +278,7 @@ fn valid_dump() -> Vec<u8> {
 proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600), sequence in 0u32..9) {
-        let _outcome = parse(&bytes, sequence, STATES, |_| {});
+        let _outcome = parse(&bytes, sequence, |_| {});
     }
 
     #[test]
@@ -289,7 +289,7 @@ proptest! {
             bytes[at % len] = value;
         }
         let mut rows = 0;
-        let _outcome = parse(&bytes, SEQUENCE, STATES, |_| rows += 1);
+        let _outcome = parse(&bytes, SEQUENCE, |_| rows += 1);
         prop_assert!(rows <= len / HEADER_LEN);
     }
 

@@ -34,7 +34,7 @@ fn a_process_with_everything() {
     symlink("/usr/bin/python3.11 (deleted)", dir.join("exe")).unwrap();
     symlink("/srv/app", dir.join("cwd")).unwrap();
     fs::write(dir.join("cmdline"), b"python3\0-u\0job.py\0--password\0hunter2\0--port\08000\0").unwrap();
-    fs::write(dir.join("status"), "Name:\tpython3\nUid:\t1\t0\t2\t3\n").unwrap();
+    fs::write(dir.join("status"), "Name:\tpython3\nUid:\t1\t0\t2\t3\nNSpid:\t60\t7\t1\n").unwrap();
     fs::write(dir.join("cgroup"), "0::/system.slice/docker-0123456789ab.scope\n").unwrap();
     let identity = tree.read(60, CmdlinePolicy::Redacted);
     let ancestor = |pid, comm: &str| Ancestor { pid, comm: comm.to_owned() };
@@ -45,6 +45,7 @@ fn a_process_with_everything() {
         exe: text("/usr/bin/python3.11 (deleted)"),
         script: text("/srv/app/job.py"),
         cmdline: text("python3 -u job.py --password *** --port 8000"),
+        ns_pid: Some(1),
         ppid: Some(50),
         ancestors: vec![ancestor(50, "sup (x)"), ancestor(1, "systemd")],
         uid: Some(0),
@@ -62,7 +63,8 @@ fn a_process_with_everything() {
     let dir = tree.stat(61, b"python3", 1, 5_000);
     symlink("/usr/bin/python3.11", dir.join("exe")).unwrap();
     symlink("/srv/app", dir.join("cwd")).unwrap();
-    fs::write(dir.join("status"), "Uid:\t0\t0\t0\t0\n").unwrap();
+    fs::write(dir.join("status"), "Uid:\t0\t0\t0\t0\nNSpid:\t61\n").unwrap();
+    assert_eq!(tree.read(61, CmdlinePolicy::Off).ns_pid, None, "it has one pid");
     fs::write(dir.join("cmdline"), b"python3\0/srv/app/job.py\0--password\0x\0--port\08001\0").unwrap();
     assert_eq!(tree.read(61, CmdlinePolicy::Off).group, identity.group);
 }

@@ -1,0 +1,112 @@
+//! Descriptors that move: between numbers, threads and processes.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use socklife_tests::client::Client;
+use socklife_tests::daemon::Daemon;
+use socklife_tests::look::{all_opened_by, connections, counts, nothing_lost};
+use socklife_tests::postgres::Postgres;
+use socklife_tests::program::until;
+use socklife_tests::sandbox::Sandbox;
+use socklife_tests::truth::agree;
+
+const DATABASE: &str = "127.0.0.1:5432";
+
+/// Pids that hold each client connection.
+fn holders(snapshot: &Value) -> Result<Vec<Vec<u64>>> {
+    let pids = |connection: &&Value| {
+        let holders = connection["holders"].as_array().context("no holders")?;
+        holders.iter().map(|holder| holder["pid"].as_u64().context("no pid")).collect()
+    };
+    connections(snapshot, "client")?.iter().map(pids).collect()
+}
+
+/// Waits until every one of `count` client connections is held by exactly `pid`, and was opened by it.
+fn held_by(daemon: &Daemon, count: usize, pid: u32) -> Result<Value> {
+    until(&format!("{count} connections held by {pid}"), || {
+        let snapshot = daemon.snapshot()?;
+        all_opened_by(&snapshot, "client", pid)?;
+        let seen = holders(&snapshot)?;
+        Ok(if seen == vec![vec![u64::from(pid)]; count] { Ok(snapshot) } else { Err(format!("{seen:?}")) })
+    })
+    .with_context(|| daemon.log())
+}
+
+#[test]
+fn dup_changes_the_number_and_nothing_else() -> Result<()> {
+    let sandbox = Sandbox::enter()?;
+    let postgres = Postgres::start(&sandbox, 100)?;
+    let daemon = Daemon::start(&sandbox, &[])?;
+    let mut client = Client::start()?;
+    client.open(3, "127.0.0.1")?;
+    let before = agree(&daemon, &postgres)?;
+    client.run("dup 3")?;
+    let after = agree(&daemon, &postgres)?;
+    let fds = |snapshot: &Value| -> Result<Vec<Value>> {
+        Ok(connections(snapshot, "client")?.iter().map(|each| each["holders"][0]["fd"].clone()).collect())
+    };
+    ensure!(fds(&before)?.iter().zip(fds(&after)?).all(|(old, new)| *old != new), "the descriptors did not move");
+    all_opened_by(&after, "client", client.pid())?;
+    ensure!(counts(&after, DATABASE, "client")? == (3, 3, 0), "{}", after["endpoints"]);
+    nothing_lost(&after)
+}
+
+#[test]
+fn in_flight_between_two_processes_nobody_holds_it() -> Result<()> {
+    let sandbox = Sandbox::enter()?;
+    let _postgres = Postgres::start(&sandbox, 100)?;
+    let daemon = Daemon::start(&sandbox, &[])?;
+    let (mut giver, mut taker) = (Client::start()?, Client::start()?);
+    let way = sandbox.path("way");
+    let way = way.to_str().context("a path")?;
+    taker.run(&format!("listen {way}"))?;
+    giver.open(2, "127.0.0.1")?;
+    giver.run(&format!("give 2 {way}"))?;
+    let was = giver.pid();
+    giver.kill()?;
+    for _ in 0..3 {
+        let snapshot = daemon.snapshot()?;
+        ensure!(holders(&snapshot)? == vec![Vec::<u64>::new(); 2], "{}", snapshot["connections"]);
+        all_opened_by(&snapshot, "client", was)?;
+        ensure!(counts(&snapshot, DATABASE, "client")? == (2, 2, 0), "{}", snapshot["endpoints"]);
+    }
+    taker.run("take 2")?;
+    let snapshot = daemon.snapshot()?;
+    ensure!(holders(&snapshot)? == vec![vec![u64::from(taker.pid())]; 2], "{}", snapshot["connections"]);
+    all_opened_by(&snapshot, "client", was)?;
+    taker.kill()?;
+    let snapshot = until("they end with their holder", || {
+        let snapshot = daemon.snapshot()?;
+        let left = counts(&snapshot, DATABASE, "client")?;
+        Ok(if left == (0, 2, 2) { Ok(snapshot) } else { Err(format!("{left:?}")) })
+    })?;
+    nothing_lost(&snapshot)
+}
+
+#[test]
+fn a_thread_with_descriptors_of_its_own_is_found() -> Result<()> {
+    let sandbox = Sandbox::enter()?;
+    let _postgres = Postgres::start(&sandbox, 100)?;
+    let daemon = Daemon::start(&sandbox, &[])?;
+    let mut client = Client::start()?;
+    client.ports("thread 2 127.0.0.1")?;
+    let snapshot = held_by(&daemon, 2, client.pid())?;
+    nothing_lost(&snapshot)
+}
+
+#[test]
+fn a_process_whose_first_thread_has_ended_still_holds() -> Result<()> {
+    let sandbox = Sandbox::enter()?;
+    let _postgres = Postgres::start(&sandbox, 100)?;
+    let daemon = Daemon::start(&sandbox, &[])?;
+    let mut client = Client::start()?;
+    client.open(2, "127.0.0.1")?;
+    client.run("leaderless")?;
+    let stat = format!("/proc/{}/stat", client.pid());
+    until("its first thread has ended", || {
+        let text = std::fs::read_to_string(&stat)?;
+        Ok(if text.contains(") Z ") { Ok(()) } else { Err(text) })
+    })?;
+    let snapshot = held_by(&daemon, 2, client.pid())?;
+    nothing_lost(&snapshot)
+}

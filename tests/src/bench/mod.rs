@@ -1,0 +1,174 @@
+//! `cargo xtask bench`: what socklife costs, measured beside nothing and beside its peers, in one go.
+//!
+//! Everything is measured in interleaved rounds in a network namespace of its own, with nothing measured twice as a
+//! control, and told as medians with their spread. A section measures and fills the `Report`; it decides nothing.
+//! `report` holds the targets and writes. The programs are seen from outside only: commands, JSON, /proc, the kernel's
+//! own counters.
+
+mod figures;
+mod idle;
+mod kernel;
+mod latency;
+mod load;
+mod memory;
+mod report;
+mod scale;
+mod stage;
+mod tracers;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use figures::Report;
+use stage::Stage;
+use tracers::Variant;
+
+/// A part of the benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Section {
+    /// Throughput, connect latency, CPU of the daemon, loss: with nothing, socklife and its peers
+    Load,
+    /// Time in each kernel program
+    Kernel,
+    /// From close to printed line
+    Latency,
+    /// Memory of the daemon, by live connections
+    Memory,
+    /// Back-fill and snapshot, by live sockets
+    Scale,
+    /// The daemon on an idle host
+    Idle,
+}
+
+/// Measures what socklife costs. Needs root.
+#[derive(clap::Parser)]
+pub struct Options {
+    /// Few rounds and small loads, to try it: the figures mean little
+    #[arg(long)]
+    quick: bool,
+    /// As little as there is, and without the peers: what the tests run
+    #[arg(long, hide = true)]
+    smoke: bool,
+    /// Only this section; repeatable
+    #[arg(long, value_enum)]
+    only: Vec<Section>,
+    /// So many rounds of everything that is done in rounds
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: Option<u16>,
+    /// Leave docs/benchmarks.md and docs/benchmarks.json as they are
+    #[arg(long)]
+    no_write: bool,
+    /// Write the figures, as JSON, into this file too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// How much of everything.
+#[derive(Clone, Copy, Debug)]
+struct Size {
+    /// Whether socklife's peers run beside it.
+    peers: bool,
+    /// Rounds of the load, each with every variant.
+    load_rounds: usize,
+    /// Connections of a flood between two threads.
+    apart: u32,
+    /// Connections of a flood within each thread.
+    together: u32,
+    /// System calls of one measurement.
+    syscalls: u32,
+    /// Rounds with the kernel's statistics on.
+    kernel_rounds: usize,
+    /// Closes of which the way to the printed line is timed.
+    closes: u32,
+    /// Rounds at each number of sockets.
+    scale_rounds: usize,
+    /// Live sockets.
+    sockets: &'static [u32],
+    /// Seconds in which the daemon looks at the socket table at least once.
+    look_s: u32,
+    /// Seconds of idling.
+    idle_s: u32,
+}
+
+const FULL: Size = Size {
+    peers: true,
+    load_rounds: 10,
+    apart: 30_000,
+    together: 60_000,
+    syscalls: 2_000_000,
+    kernel_rounds: 5,
+    closes: 500,
+    scale_rounds: 5,
+    sockets: &[1_000, 10_000, 100_000],
+    look_s: 12,
+    idle_s: 30,
+};
+
+const QUICK: Size = Size {
+    peers: true,
+    load_rounds: 2,
+    apart: 2_000,
+    together: 4_000,
+    syscalls: 100_000,
+    kernel_rounds: 1,
+    closes: 20,
+    scale_rounds: 1,
+    sockets: &[100, 1_000],
+    look_s: 12,
+    idle_s: 2,
+};
+
+const SMOKE: Size = Size {
+    peers: false,
+    load_rounds: 1,
+    apart: 150,
+    together: 150,
+    syscalls: 1_000,
+    kernel_rounds: 1,
+    closes: 3,
+    scale_rounds: 1,
+    sockets: &[50],
+    look_s: 0,
+    idle_s: 0,
+};
+
+/// Measures, prints the table, and writes what is asked for.
+pub fn run(options: &Options) -> Result<()> {
+    let stage = Stage::enter()?;
+    let mut size = match options {
+        Options { smoke: true, .. } => SMOKE,
+        Options { quick: true, .. } => QUICK,
+        _ => FULL,
+    };
+    if let Some(rounds) = options.rounds.map(usize::from) {
+        (size.load_rounds, size.kernel_rounds, size.scale_rounds) = (rounds, rounds, rounds);
+    }
+    let mut report = Report::default();
+    for (section, measure) in SECTIONS {
+        if options.only.is_empty() || options.only.contains(&section) {
+            eprintln!("bench: {section:?}");
+            measure(&stage, &size, &mut report)?;
+        }
+    }
+    let whole = !options.quick && !options.smoke && options.rounds.is_none() && options.only.is_empty();
+    report::publish(&report, whole && !options.no_write, options.json.as_deref())
+}
+
+impl Size {
+    /// Those of `variants` that are measured.
+    fn variants(&self, variants: &[Variant]) -> Vec<Variant> {
+        variants.iter().copied().filter(|variant| self.peers || !variant.is_peer()).collect()
+    }
+}
+
+type Measure = fn(&Stage, &Size, &mut Report) -> Result<()>;
+
+const SECTIONS: [(Section, Measure); 6] = [
+    (Section::Load, load::measure),
+    (Section::Kernel, kernel::measure),
+    (Section::Latency, latency::measure),
+    (Section::Memory, memory::measure),
+    (Section::Scale, scale::measure),
+    (Section::Idle, idle::measure),
+];

@@ -1,0 +1,183 @@
+//! The socket tables of this and every other network namespace. Other namespaces are entered on a thread that is made
+//! for one look and ends with it: no thread of the daemon is ever anywhere else than at home.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use tracer_core::event::Tuple;
+use tracer_core::inventory::{Holders, Inventory, SocketRow, Table};
+use tracer_core::ports::PortMap;
+use tracer_core::tcp::TcpState;
+use tracer_core::time::BootNs;
+
+use super::namespaces::{self, Entered, NAMESPACES_MAX, Ways};
+use super::port_filter::PortFilter;
+use super::recognize::Listener;
+use super::roles::{LocalPorts, local_port_range};
+use super::{InventoryError, netns, sock_diag};
+
+/// A look without holders.
+pub(super) struct Read {
+    pub inventory: Inventory,
+    /// Every listener of every namespace.
+    pub listeners: Vec<Listener>,
+}
+
+/// Reads the calling thread's table and those of the namespaces that `ways` lead into. Only the own one has to succeed.
+pub(super) fn read(
+    proc_root: &Path,
+    ports: &PortMap,
+    mut ways: Ways,
+    started: BootNs,
+    now: &(impl Fn() -> BootNs + Sync),
+) -> Result<Read, InventoryError> {
+    let home = netns::own_netns(proc_root)?;
+    ways.remove(&home);
+    let mut reader = Reader {
+        proc_root,
+        ports,
+        filter: PortFilter::new(ports),
+        now,
+        buffer: vec![0; sock_diag::BUFFER_BYTES],
+        sockets: 0,
+        read: Read { inventory: Inventory { started, ..Inventory::default() }, listeners: Vec::new() },
+    };
+    reader.table(home)?;
+    let mut read = if ways.is_empty() { reader.read } else { elsewhere(reader, ways)? };
+    read.inventory.finished = now();
+    Ok(read)
+}
+
+/// The other namespaces, one after the other, on a thread that does not come back.
+fn elsewhere<Now: Fn() -> BootNs + Sync>(mut reader: Reader<'_, Now>, ways: Ways) -> Result<Read, InventoryError> {
+    std::thread::scope(|scope| {
+        let visit = move || {
+            for (index, (netns, ways)) in ways.iter().enumerate() {
+                if index >= NAMESPACES_MAX {
+                    reader.read.inventory.unreachable.push(*netns);
+                    continue;
+                }
+                match namespaces::enter(reader.proc_root, *netns, ways) {
+                    Entered::Yes => reader.table_elsewhere(*netns),
+                    Entered::Gone => {}
+                    Entered::Refused(errno) => {
+                        tracing::debug!(netns, %errno, "cannot enter a network namespace");
+                        reader.read.inventory.unreachable.push(*netns);
+                    }
+                }
+            }
+            reader.read
+        };
+        let failed = |source| InventoryError::Thread { source };
+        let thread = std::thread::Builder::new().name("namespaces".to_owned()).spawn_scoped(scope, visit);
+        thread.map_err(failed)?.join().map_err(|_| failed(std::io::Error::other("it panicked")))
+    })
+}
+
+struct Reader<'a, Now> {
+    proc_root: &'a Path,
+    ports: &'a PortMap,
+    filter: PortFilter,
+    now: &'a Now,
+    buffer: Vec<u8>,
+    /// Sockets so far.
+    sockets: usize,
+    read: Read,
+}
+
+impl<Now: Fn() -> BootNs> Reader<'_, Now> {
+    /// The table of another namespace, which the thread has entered.
+    fn table_elsewhere(&mut self, netns: u32) {
+        let started = (self.now)();
+        if is_without_tcp(self.proc_root) {
+            let table = Table { netns, started, finished: (self.now)(), sockets: Vec::new() };
+            self.read.inventory.tables.push(table);
+        } else if let Err(error) = self.table(netns) {
+            tracing::warn!(netns, %error, "cannot read the socket table of a network namespace");
+            self.read.inventory.unreachable.push(netns);
+        }
+    }
+
+    /// The table of the namespace that the calling thread is in.
+    fn table(&mut self, netns: u32) -> Result<(), InventoryError> {
+        let ports = self.ports;
+        let started = (self.now)();
+        let most = sock_diag::MAX_SOCKETS.saturating_sub(self.sockets);
+        let dumped = sock_diag::dump(&self.filter, &mut self.buffer, most, |row| {
+            row.state == TcpState::Listen || ports.contains(row.local.port()) || ports.contains(row.remote.port())
+        })?;
+        let finished = (self.now)();
+
+        let (listeners, rows): (Vec<_>, Vec<_>) = dumped.into_iter().partition(|row| row.state == TcpState::Listen);
+        let listening: HashSet<u16> = listeners.iter().map(|row| row.local.port()).collect();
+        let listeners = listeners.into_iter();
+        let listeners = listeners.map(|row| Listener { netns, port: row.local.port(), inode: u64::from(row.inode) });
+        self.read.listeners.extend(listeners);
+        let mut sockets = Vec::with_capacity(rows.len());
+        if !rows.is_empty() {
+            let local_ports = LocalPorts { listening, chosen: local_port_range(self.proc_root) };
+            sockets.extend(rows.into_iter().filter_map(|row| {
+                let (role, certainty) = local_ports.role(ports, row.local, row.remote)?;
+                Some(SocketRow {
+                    role,
+                    certainty,
+                    tuple: Tuple::new(netns, row.local, row.remote),
+                    state: row.state,
+                    uid: row.uid,
+                    inode: u64::from(row.inode),
+                    cookie: row.cookie,
+                    info: row.info,
+                    holders: Holders::default(),
+                })
+            }));
+        }
+        self.sockets += sockets.len();
+        self.read.inventory.tables.push(Table { netns, started, finished, sockets });
+        Ok(())
+    }
+}
+
+/// Whether the calling thread's namespace has no TCP socket at all, listeners included: most namespaces of most hosts.
+/// Asking costs a twentieth of a dump, which walks the whole host's hash table. Unknown is no.
+fn is_without_tcp(proc_root: &Path) -> bool {
+    let inuse = |file: &str, name: &str| -> Option<u64> {
+        let mut text = String::new();
+        match File::open(proc_root.join("thread-self/net").join(file)) {
+            Ok(file) => file.take(4_096).read_to_string(&mut text).ok()?,
+            // There is none where IPv6 is off.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && name == "TCP6" => return Some(0),
+            Err(_) => return None,
+        };
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": inuse ")?.split(' ').next()?.parse().ok())
+    };
+    inuse("sockstat6", "TCP6") == Some(0) && inuse("sockstat", "TCP") == Some(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespaces_without_tcp_are_told_by_their_counters() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("thread-self/net");
+        std::fs::create_dir_all(&dir).unwrap();
+        let check = |v4: &str, v6: &str, expected: bool| {
+            std::fs::write(dir.join("sockstat"), v4).unwrap();
+            std::fs::write(dir.join("sockstat6"), v6).unwrap();
+            assert_eq!(is_without_tcp(root.path()), expected, "{v4:?} {v6:?}");
+        };
+        let none = "sockets: used 3\nTCP: inuse 0 orphan 0 tw 1 alloc 1 mem 0\nUDP: inuse 1 mem 0\n";
+        check(none, "TCP6: inuse 0\nUDP6: inuse 2\n", true);
+        check(none, "TCP6: inuse 1\n", false);
+        check("TCP: inuse 12 orphan 0\n", "TCP6: inuse 0\n", false);
+        check("something else", "TCP6: inuse 0\n", false);
+        std::fs::remove_file(dir.join("sockstat6")).unwrap();
+        std::fs::write(dir.join("sockstat"), none).unwrap();
+        assert!(is_without_tcp(root.path()));
+        std::fs::remove_file(dir.join("sockstat")).unwrap();
+        assert!(!is_without_tcp(root.path()));
+    }
+}
