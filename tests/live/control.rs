@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use socklife_tests::client::Client;
 use socklife_tests::flood::Flood;
+use socklife_tests::pace::load;
 use socklife_tests::postgres::Postgres;
 use socklife_tests::program::until;
 use socklife_tests::sandbox::Sandbox;
@@ -109,8 +110,9 @@ fn the_flood_opens_as_many_as_it_says() -> Result<()> {
         opens.ok_or_else(|| anyhow::anyhow!("no PassiveOpens in {counters}"))
     };
     let before = accepted()?;
-    let opened = Flood::start(3_000)?.finish()?;
-    ensure!(opened == 3_000 && accepted()? - before == 3_000, "opened {opened}, accepted {}", accepted()? - before);
+    let all = load(3_000);
+    let opened = Flood::start(all)?.finish()?;
+    ensure!(opened == all && accepted()? - before == all, "opened {opened}, accepted {}", accepted()? - before);
     let stopped = Flood::start(1_000_000)?;
     stopped.stop();
     ensure!(stopped.finish()? < 1_000_000, "it cannot be stopped");

@@ -7,6 +7,7 @@ use socklife_tests::client::Client;
 use socklife_tests::daemon::{Daemon, snapshot_of, socklife};
 use socklife_tests::flood::Flood;
 use socklife_tests::look::{all_opened_by, connections, conserved, counts, endpoint, nothing_lost, own_connections};
+use socklife_tests::pace::load;
 use socklife_tests::postgres::Postgres;
 use socklife_tests::program::until;
 use socklife_tests::sandbox::Sandbox;
@@ -134,18 +135,19 @@ fn a_standalone_snapshot_equals_ss() -> Result<()> {
 fn twenty_thousand_at_full_speed() -> Result<()> {
     let sandbox = Sandbox::enter()?;
     let daemon = Daemon::start(&sandbox, &[])?;
-    let flood = Flood::start(FLOOD)?;
+    let all = load(FLOOD);
+    let flood = Flood::start(all)?;
     while !flood.is_over() {
         // Readers must not cost events.
         daemon.snapshot()?;
     }
-    ensure!(flood.finish()? == FLOOD, "the flood stopped early");
+    ensure!(flood.finish()? == all, "the flood stopped early");
 
     let snapshot = until("every socket of the flood is gone", || {
         let snapshot = daemon.snapshot()?;
         let client = counts(&snapshot, DATABASE, "client")?;
         let server = counts(&snapshot, DATABASE, "server")?;
-        let over = client == (0, FLOOD, FLOOD) && server == (0, FLOOD, FLOOD);
+        let over = client == (0, all, all) && server == (0, all, all);
         let loss = &snapshot["capture"]["loss"];
         let seen = format!("(open, opened, closed): client {client:?}, server {server:?}; loss {loss}");
         Ok(if over { Ok(snapshot) } else { Err(seen) })

@@ -11,6 +11,7 @@ use socklife_tests::client::Client;
 use socklife_tests::daemon::{Daemon, socket_path};
 use socklife_tests::flood::Flood;
 use socklife_tests::look::{all_opened_by, counts, nothing_lost};
+use socklife_tests::pace::load;
 use socklife_tests::postgres::Postgres;
 use socklife_tests::program::{command, output, until};
 use socklife_tests::sandbox::Sandbox;
@@ -102,7 +103,7 @@ fn it_ends_gracefully_under_full_load() -> Result<()> {
         let daemon = Daemon::start(&sandbox, &[])?;
         let flood = Flood::start(1_000_000)?;
         let started = until("the flood is under way", || {
-            Ok(if flood.opened() > 2_000 { Ok(()) } else { Err(format!("{} opened", flood.opened())) })
+            Ok(if flood.opened() > load(2_000) { Ok(()) } else { Err(format!("{} opened", flood.opened())) })
         });
         let stopped = daemon.stop(signal);
         let still_running = !flood.is_over();

@@ -7,14 +7,14 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use socklife_tests::client::Client;
 use socklife_tests::daemon::{Daemon, Tail};
+use socklife_tests::pace::patience;
 use socklife_tests::postgres::Postgres;
-use socklife_tests::program::PATIENCE;
 use socklife_tests::sandbox::Sandbox;
 
 /// A stream shows what happens while it is open and says nothing when it opens: opens and closes connections until one
 /// of them shows.
 fn wait_until_streaming(tail: &mut Tail, client: &mut Client) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     while Instant::now() < deadline {
         client.open(1, "127.0.0.1")?;
         client.run("close 1")?;
@@ -22,7 +22,7 @@ fn wait_until_streaming(tail: &mut Tail, client: &mut Client) -> Result<()> {
             return Ok(());
         }
     }
-    bail!("no event within {PATIENCE:?}")
+    bail!("no event within {:?}", patience())
 }
 
 fn about(line: &Value, event: &str, role: &str, port: u16) -> bool {
@@ -44,7 +44,7 @@ fn events_say_who_opened_accepted_and_closed() -> Result<()> {
     client.run("close 1")?;
     // Each side's end is its last event; they come in either order.
     let mut left = vec!["client", "server"];
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     while !left.is_empty() {
         let line = tail.next(deadline).with_context(|| format!("waiting for `closed` of {left:?}, port {port}"))?;
         left.retain(|role| !about(&line, "closed", role, port));

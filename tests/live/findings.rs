@@ -7,8 +7,9 @@ use serde_json::Value;
 use socklife_tests::client::{Client, ports_of};
 use socklife_tests::daemon::{Daemon, Tail};
 use socklife_tests::look::{evidence, names};
+use socklife_tests::pace::patience;
 use socklife_tests::postgres::Postgres;
-use socklife_tests::program::{PATIENCE, until};
+use socklife_tests::program::until;
 use socklife_tests::sandbox::Sandbox;
 use socklife_tests::truth::agree;
 
@@ -42,7 +43,7 @@ fn wait_until_clear(daemon: &Daemon, kind: &str) -> Result<()> {
 /// Reads on until as many findings have resolved as `opened` has.
 fn wait_until_resolved(tail: &mut Tail, opened: &[String]) -> Result<()> {
     let mut left: Vec<&String> = opened.iter().collect();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     while !left.is_empty() {
         let line = tail.next(deadline).with_context(|| format!("waiting for {left:?} to resolve"))?;
         if line["change"] == "resolved" {

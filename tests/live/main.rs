@@ -13,6 +13,7 @@ mod events;
 mod faults;
 mod findings;
 mod holders;
+mod hooks;
 mod lifecycle;
 mod loss;
 mod namespaces;

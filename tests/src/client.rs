@@ -7,8 +7,9 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::pace::patience;
 use crate::postgres::PORT;
-use crate::program::{PATIENCE, Program, command};
+use crate::program::{Program, command};
 use crate::sandbox::venv_python;
 
 /// A process with psycopg connections.
@@ -71,7 +72,7 @@ impl Client {
 
     /// Its answer to the oldest order without one.
     pub fn answer(&self) -> Result<Value> {
-        let line = self.program.out_line(Instant::now() + PATIENCE)?;
+        let line = self.program.out_line(Instant::now() + patience())?;
         let answer: Value = serde_json::from_str(&line).with_context(|| format!("client said {line:?}"))?;
         ensure!(answer["ok"] == true, "client {}: {answer}", self.pid());
         Ok(answer)

@@ -7,13 +7,20 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::program::{Finished, PATIENCE, Program, command, finish};
+use crate::pace::patience;
+use crate::program::{Finished, Program, command, finish};
 use crate::sandbox::{Sandbox, faulty_binary, socklife_binary};
 
 /// A running `socklife run`.
 pub struct Daemon {
     program: Program,
     socket: PathBuf,
+}
+
+/// What the environment adds to every `socklife run`, such as which hooks to use: words apart by spaces.
+pub fn run_arguments() -> Vec<String> {
+    let said = std::env::var("SOCKLIFE_RUN_ARGS").unwrap_or_default();
+    said.split_whitespace().map(str::to_owned).collect()
 }
 
 /// `socklife` with these arguments, to its end.
@@ -62,7 +69,7 @@ impl Daemon {
     fn spawn(sandbox: &Sandbox, args: &[&str]) -> Result<Self> {
         let socket = socket_path(sandbox);
         let mut run = command(socklife_binary()?);
-        run.arg("run").arg("--socket").arg(&socket).args(args);
+        run.arg("run").arg("--socket").arg(&socket).args(run_arguments()).args(args);
         Ok(Self { program: Program::start("socklife run", run)?, socket })
     }
 
@@ -109,7 +116,7 @@ impl Daemon {
 
     /// Expects it to end by itself, with exit code 0 and no socket file left.
     pub fn expect_clean_end(&mut self) -> Result<()> {
-        let status = self.program.wait(PATIENCE)?;
+        let status = self.program.wait(patience())?;
         ensure!(status.code() == Some(0), "socklife run ended with {status}, not 0; it said:\n{}", self.log());
         ensure!(!self.socket.try_exists()?, "{} is still there; it said:\n{}", self.socket.display(), self.log());
         Ok(())
@@ -151,7 +158,7 @@ impl Tail {
 
     /// The first line from here on that `wanted` accepts. What was passed over stays in [`Self::seen`].
     pub fn wait_for(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         loop {
             let line = self.next(deadline).with_context(|| format!("waiting for {what}"))?;
             if wanted(&line) {
@@ -168,7 +175,7 @@ impl Tail {
     /// Interrupts it and expects exit code 0.
     pub fn stop(mut self, signal: Signal) -> Result<()> {
         self.program.signal(signal)?;
-        let status = self.program.wait(PATIENCE)?;
+        let status = self.program.wait(patience())?;
         if status.code() != Some(0) {
             bail!("socklife tail ended with {status} after {signal}; it said:\n{}", self.program.log());
         }

@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod ending;
 pub mod flood;
 pub mod look;
+pub mod pace;
 pub mod postgres;
 pub mod program;
 pub mod sandbox;

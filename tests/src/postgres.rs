@@ -4,21 +4,25 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use nix::unistd::{Group, User};
 
-use crate::program::{PATIENCE, Program, command_as, output};
-use crate::sandbox::{NETWORK, Sandbox};
+use crate::pace::patience;
+use crate::program::{Program, command, command_as, output};
+use crate::sandbox::{NETWORK, Sandbox, target_dir};
 
 /// The port it listens on: the default one, free in every sandbox.
 pub const PORT: u16 = 5432;
 
 /// Where distributions put the server's programs.
 const INSTALLED: [&str; 2] = ["/usr/lib/postgresql", "/usr/pgsql"];
+
+/// How a cluster is made. Settings that tests differ in are arguments of the server's.
+const INITDB: [&str; 5] = ["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C"];
 
 /// A running server.
 pub struct Postgres {
@@ -46,10 +50,7 @@ impl Postgres {
         let uid = User::from_name(&user)?.context("the account is gone")?;
         chown(&dir, Some(uid.uid.as_raw()), Some(uid.gid.as_raw()))?;
 
-        let mut initdb = command_as(&user, &group, bin.join("initdb"));
-        initdb.args(["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "-D"]);
-        initdb.arg(dir.join("data"));
-        output(initdb)?;
+        make_cluster(&bin, (&user, &group), &dir.join("data"))?;
         let rules = dir.join("data/pg_hba.conf");
         fs::write(&rules, format!("{}\nhost all all {NETWORK}.0/24 trust\n", fs::read_to_string(&rules)?))?;
 
@@ -106,9 +107,40 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         // Immediate shutdown: backends end with the postmaster. If it hangs, the guard's SIGKILL follows.
         if self.server.signal(Signal::SIGQUIT).is_ok() {
-            let _ = self.server.wait(PATIENCE.min(Duration::from_secs(10)));
+            let _ = self.server.wait(patience().min(Duration::from_secs(10)));
         }
     }
+}
+
+/// A new cluster in `data`: a copy of the one that initdb made the first time, which takes longer than most tests.
+fn make_cluster(bin: &Path, (user, group): (&str, &str), data: &Path) -> Result<()> {
+    let mut version = command(bin.join("initdb"));
+    version.arg("--version");
+    let version: String = output(version)?.chars().filter(|letter| letter.is_ascii_alphanumeric()).collect();
+    let templates = target_dir()?.join("tmp");
+    let template = templates.join(format!("cluster-of-{user}-{version}{}", INITDB.concat()));
+    if template.try_exists()? {
+        return copy(&template, data);
+    }
+    let mut initdb = command_as(user, group, bin.join("initdb"));
+    initdb.args(INITDB).arg("-D").arg(data);
+    output(initdb)?;
+    fs::create_dir_all(&templates)?;
+    // Only the rename makes it count: a copy that was interrupted is not taken for one that is whole.
+    let unfinished = templates.join(format!("cluster-{}", std::process::id()));
+    copy(data, &unfinished)?;
+    if fs::rename(&unfinished, &template).is_err() {
+        // Another suite was first.
+        fs::remove_dir_all(&unfinished)?;
+    }
+    Ok(())
+}
+
+/// Copies a directory with its owners.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let mut cp = command("cp");
+    cp.args(["--archive", "--reflink=auto", "--no-target-directory"]).arg(from).arg(to);
+    output(cp).map(drop)
 }
 
 fn activity_row(row: &str) -> Result<(SocketAddr, u32)> {

@@ -15,8 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
-/// How long anything may take that is expected to happen. Generous: a loaded machine is slow, not wrong.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+use crate::pace::patience;
 
 /// Lines of a program's output kept for failure messages.
 const KEPT_LINES: usize = 400;
@@ -111,7 +110,7 @@ impl Program {
 
     /// The first line of its stderr, from here on, that `wanted` accepts.
     pub fn err_line(&self, what: &str, wanted: impl Fn(&str) -> bool) -> Result<String> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         loop {
             let line = self.next(&self.err, deadline, what)?;
             if wanted(&line) {
@@ -147,7 +146,7 @@ impl Program {
     /// Kills it and waits for its end.
     pub fn kill(&mut self) -> Result<()> {
         self.signal(Signal::SIGKILL)?;
-        self.wait(PATIENCE).map(drop)
+        self.wait(patience()).map(drop)
     }
 
     /// What it has written lately, indented.
@@ -206,20 +205,20 @@ pub struct Finished {
     pub stderr: String,
 }
 
-/// Runs a program to its end, within [`PATIENCE`].
+/// Runs a program to its end, within [`patience`].
 pub fn finish(mut command: Command) -> Result<Finished> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
     let stdout = read_all(child.stdout.take());
     let stderr = read_all(child.stderr.take());
-    let in_time = watch_end(child.id()).recv_timeout(PATIENCE) != Err(RecvTimeoutError::Timeout);
+    let in_time = watch_end(child.id()).recv_timeout(patience()) != Err(RecvTimeoutError::Timeout);
     if !in_time {
         child.kill()?;
     }
     let status = child.wait()?;
     let (stdout, stderr) = (stdout.recv().unwrap_or_default(), stderr.recv().unwrap_or_default());
     if !in_time {
-        bail!("{command:?} still ran after {PATIENCE:?}; stdout:\n{stdout}\nstderr:\n{stderr}");
+        bail!("{command:?} still ran after {:?}; stdout:\n{stdout}\nstderr:\n{stderr}", patience());
     }
     Ok(Finished { code: status.code(), stdout, stderr })
 }
@@ -252,11 +251,11 @@ pub fn output(command: Command) -> Result<String> {
     reason = "the only sleep: it spares the CPU between two looks and decides nothing"
 )]
 pub fn until<T>(what: &str, mut ask: impl FnMut() -> Result<Result<T, String>>) -> Result<T> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     loop {
         match ask()? {
             Ok(answer) => return Ok(answer),
-            Err(why) if Instant::now() >= deadline => bail!("{what}: not within {PATIENCE:?}:\n{why}"),
+            Err(why) if Instant::now() >= deadline => bail!("{what}: not within {:?}:\n{why}", patience()),
             Err(_) => thread::sleep(Duration::from_millis(50)),
         }
     }

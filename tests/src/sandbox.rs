@@ -110,7 +110,7 @@ fn ip(args: &[&str]) -> Result<()> {
 }
 
 /// The target directory this suite was built into: the binary is in `<profile>/deps` there.
-fn target_dir() -> Result<PathBuf> {
+pub fn target_dir() -> Result<PathBuf> {
     let exe = std::env::current_exe()?;
     exe.ancestors().nth(3).map(Path::to_owned).context("this test binary is not in a target directory")
 }

@@ -4,12 +4,14 @@
 //! socklife itself, and nothing here knows the crates' types: it sees programs, files and exit codes.
 
 mod bench;
+mod btf;
 mod build_ebpf;
 mod lint;
 mod run;
 mod setup;
 mod sh;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -37,6 +39,10 @@ enum Command {
     Test(test::Options),
     /// What socklife costs, beside nothing and beside its peers; needs root and a quiet machine
     Bench(bench::Options),
+    /// The live suite on other kernels, each in a guest (QEMU)
+    Vm(vm::Options),
+    /// Cut a kernel's types down to a fixture for the tests of offsets
+    BtfFixture(btf::Options),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +53,8 @@ fn main() -> ExitCode {
         Command::Lint => lint::lint().map(|()| ExitCode::SUCCESS),
         Command::Test(options) => test::test(&options),
         Command::Bench(options) => bench::bench(&options),
+        Command::Vm(options) => vm::vm(&options),
+        Command::BtfFixture(options) => btf::fixture(&options).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -13,7 +13,8 @@ use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::program::{Finished, PATIENCE, Program, command, finish, until};
+use crate::pace::patience;
+use crate::program::{Finished, Program, command, finish, until};
 use crate::sandbox::{Sandbox, socklife_binary};
 
 /// Beside this program: both are of the same build.
@@ -118,7 +119,7 @@ impl Held {
     pub fn open(stage: &Stage, sockets: u32) -> Result<Self> {
         let holder = stage.load_command(&words(&format!("hold --sockets {sockets}")));
         let program = Program::start(LOAD, holder)?;
-        let line = program.out_line(Instant::now() + PATIENCE)?;
+        let line = program.out_line(Instant::now() + patience())?;
         let said: Value = serde_json::from_str(&line).with_context(|| format!("{LOAD} said {line:?}"))?;
         ensure!(said["sockets"] == sockets, "wanted {sockets} sockets: {said}");
         Ok(Self { program, sockets })
@@ -132,7 +133,7 @@ impl Held {
     /// Closes them all and waits until that is done.
     pub fn close(mut self) -> Result<()> {
         self.program.hang_up();
-        let status = self.program.wait(PATIENCE)?;
+        let status = self.program.wait(patience())?;
         ensure!(status.success(), "{LOAD} ended with {status}: {}", self.program.log());
         Ok(())
     }

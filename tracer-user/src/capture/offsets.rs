@@ -171,3 +171,6 @@ impl Readable for Bytes<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,10 @@
 //! `cargo xtask setup`: everything that build-ebpf and the tests need, on Debian and Ubuntu.
 //!
 //! Looks before it installs, so that a second run changes nothing, and says each thing it does. On another
-//! distribution it installs nothing and lists what is needed. `packages` is the only place that calls apt.
+//! distribution it installs nothing and lists what is needed. `packages` is the only place that calls apt; `guests`
+//! unpacks the kernels that `cargo xtask vm` boots.
 
+mod guests;
 mod packages;
 
 use std::ffi::OsStr;
@@ -20,6 +22,8 @@ const COMPILER_PACKAGES: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-
 const LINKER_PACKAGES: &[&str] = &["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev", "g++"];
 /// What the live tests trace and compare with.
 const TEST_PACKAGES: &[&str] = &["postgresql", "iproute2", "nftables", "bpftool", "python3", "python3-venv"];
+/// What `cargo xtask vm` makes guests of.
+const GUEST_PACKAGES: &[&str] = &["qemu-system-x86", "busybox-static", "xz-utils", "binutils"];
 /// What the benchmark measures beside socklife, and looks with.
 const BENCH_PACKAGES: &[&str] = &["libbpf-tools", "bpftrace", "bpftool", "iproute2"];
 /// The programs of those packages.
@@ -96,8 +100,10 @@ fn setup_build() -> Result<()> {
 
 fn setup_test() -> Result<()> {
     packages::without_database_cluster(|| packages::install(TEST_PACKAGES))?;
+    packages::install(GUEST_PACKAGES)?;
     install_components()?;
-    install_python()
+    install_python()?;
+    guests::install_kernels().context("`cargo xtask vm` lacks a kernel; all else is there")
 }
 
 /// Debian's compiler where the distribution has it; else whatever nightly is there; else how to get one.
@@ -209,6 +215,8 @@ fn what_to_install(build: bool, test: bool, bench: bool) -> String {
         text.push_str(&format!(
             "To run the tests (`cargo xtask test`):\n\
              - PostgreSQL's server programs and psql, iproute2 (ss, ip), nftables (nft), bpftool\n\
+             - for guests with other kernels (`cargo xtask vm`): qemu-system-x86_64, a static busybox, objcopy, and \
+             Debian's kernels, each package unpacked in target/vm/kernels/<version>\n\
              - Python 3, and in target/venv the packages of {REQUIREMENTS}: `python3 -m venv target/venv && \
              target/venv/bin/pip install -r {REQUIREMENTS}`\n\
              - rustfmt and clippy: `rustup component add rustfmt clippy`\n"

@@ -1,5 +1,7 @@
 //! Debian packages: what is installed, what is to be had, installing it. The only place that calls apt and dpkg.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,6 +12,12 @@ use crate::sh;
 
 /// Mirrors are at times in the middle of their own update.
 const UPDATE_ATTEMPTS: u32 = 3;
+
+/// Debian's keys of every release, where the package debian-archive-keyring puts them.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// Prints each configured repository with who made it.
+const INDEX_TARGETS: &[&str] =
+    &["indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(LABEL) $(COMPONENT)", "Created-By: Packages"];
 
 static LISTS_ARE_FRESH: AtomicBool = AtomicBool::new(false);
 
@@ -81,6 +89,81 @@ pub fn without_database_cluster(install: impl FnOnce() -> Result<()>) -> Result<
     result
 }
 
+/// Unpacks a package into a directory, installing nothing.
+pub fn unpack(package: &Path, directory: &Path) -> Result<()> {
+    sh::run(Command::new("dpkg").arg("--extract").arg(package).arg(directory))
+}
+
+/// Where packages come from: what apt is told beyond the machine's own settings.
+pub struct Source {
+    settings: Vec<String>,
+}
+
+impl Source {
+    /// The machine's own repositories.
+    pub fn own() -> Self {
+        Self { settings: Vec::new() }
+    }
+
+    /// Another Debian release on the mirror this machine uses, with lists of its own in `work`: the machine's stay as
+    /// they are.
+    pub fn of_suite(suite: &str, work: &Path) -> Result<Self> {
+        let targets = sh::output(Command::new("apt-get").args(INDEX_TARGETS))?;
+        let mirror = mirror(&targets).context("no repository of Debian's is configured on this machine")?;
+        let parts = work.join("sources");
+        for dir in ["sources", "lists/partial", "cache/archives/partial"] {
+            let dir = work.join(dir);
+            fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        }
+        let mut entry = format!("Types: deb\nURIs: {mirror}\nSuites: {suite}\nComponents: main\nTargets: Packages\n");
+        if Path::new(KEYRING).is_file() {
+            entry.push_str(&format!("Signed-By: {KEYRING}\n"));
+        }
+        fs::write(parts.join("other.sources"), entry).context("cannot write a list of sources")?;
+        let settings = [
+            ("Dir::Etc::SourceList", PathBuf::from("/dev/null")),
+            ("Dir::Etc::SourceParts", parts),
+            ("Dir::State::Lists", work.join("lists")),
+            ("Dir::Cache", work.join("cache")),
+        ];
+        let own = Self { settings: settings.map(|(key, value)| format!("{key}={}", value.display())).into() };
+        doing(&format!("apt-get update for Debian's {suite} alone, below target/"));
+        sh::run(own.tell(apt_get()).args(["update", "--quiet"]))?;
+        Ok(own)
+    }
+
+    /// Names of packages that begin so.
+    pub fn names(&self, prefix: &str) -> Result<Vec<String>> {
+        let said = sh::output(self.tell(Command::new("apt-cache")).args(["pkgnames", prefix]))?;
+        Ok(said.lines().map(str::to_owned).collect())
+    }
+
+    /// Fetches a package into an empty directory; the file.
+    pub fn download(&self, name: &str, directory: &Path) -> Result<PathBuf> {
+        // Without a user of apt's own, who could not write there.
+        let mut command = self.tell(apt_get());
+        sh::run(command.args(["-o", "APT::Sandbox::User=root", "download", name]).current_dir(directory))?;
+        let file = fs::read_dir(directory)?.find_map(|entry| {
+            let path = entry.ok()?.path();
+            path.extension().is_some_and(|extension| extension == "deb").then_some(path)
+        });
+        file.with_context(|| format!("apt-get download left no package {name}"))
+    }
+
+    fn tell(&self, mut command: Command) -> Command {
+        self.settings.iter().for_each(|setting| {
+            command.args(["-o", setting]);
+        });
+        command
+    }
+}
+
+/// The first repository of Debian's own in what [`INDEX_TARGETS`] prints. Security updates lie elsewhere, and have
+/// another label.
+fn mirror(targets: &str) -> Option<&str> {
+    targets.lines().find_map(|line| line.strip_suffix(" Debian Debian main"))
+}
+
 fn is_installed(name: &str) -> bool {
     sh::output(Command::new("dpkg-query").args(["--show", "--showformat=${db:Status-Status}", name]))
         .is_ok_and(|status| status == "installed")
@@ -104,6 +187,14 @@ fn apt_get() -> Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_mirror_is_debians_and_not_that_of_security_updates() {
+        let targets = "https://one.example/node nodistro . main\nhttps://two.example/security/ Debian Debian-Security main\n\
+                       https://two.example/debian/ Debian Debian main\nhttps://three.example/debian/ Debian Debian main";
+        assert_eq!(mirror(targets), Some("https://two.example/debian/"));
+        assert_eq!(mirror("https://one.example/ubuntu Ubuntu Ubuntu main"), None);
+    }
 
     #[test]
     fn a_package_without_candidate_is_not_to_be_had() {

@@ -3,7 +3,7 @@
 //! A step that fails does not keep the next from running. What counts is each program's exit code; the figures in the
 //! table are read from what the test runners print, which `counts` knows.
 
-mod counts;
+pub mod counts;
 mod demo;
 
 use std::io::{BufRead, BufReader, Write};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::{build_ebpf, lint, run, setup, sh};
+use crate::{build_ebpf, lint, run, setup, sh, vm};
 use counts::Counts;
 
 /// Exit code of a wrong call, as of every socklife command.
@@ -40,11 +40,14 @@ enum Step {
     Unit,
     /// socklife against this kernel and a real PostgreSQL
     Live,
+    /// `cargo xtask vm`: the same on other kernels, in guests
+    Vm,
     /// `cargo xtask run --demo` names the leaking pid
     Demo,
 }
 
-const STEPS: [Step; 7] = [Step::Setup, Step::Lint, Step::BuildEbpf, Step::Build, Step::Unit, Step::Live, Step::Demo];
+const STEPS: [Step; 8] =
+    [Step::Setup, Step::Lint, Step::BuildEbpf, Step::Build, Step::Unit, Step::Live, Step::Vm, Step::Demo];
 
 struct Done {
     step: Step,
@@ -82,6 +85,7 @@ fn perform(step: Step) -> Done {
         Step::Build => run::build_for_tests(),
         Step::Unit => unit(&mut counts),
         Step::Live => live(&mut counts),
+        Step::Vm => vm::all(&mut counts),
         Step::Demo => demo::names_the_leaking_pid(),
     };
     let error = result.err().map(|error| format!("{error:#}"));
@@ -149,6 +153,7 @@ impl Step {
             Self::Build => "release build",
             Self::Unit => "unit tests",
             Self::Live => "live tests",
+            Self::Vm => "live tests in guests",
             Self::Demo => "demo",
         }
     }
