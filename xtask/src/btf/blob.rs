@@ -69,7 +69,9 @@ pub struct Type {
     pub size_or_type: u32,
     /// Members of structures.
     pub members: Vec<Member>,
-    /// What follows types that have no members, as it stands.
+    /// Values of an enumeration of 32 bits.
+    pub values: Vec<(String, u32)>,
+    /// What follows types that have neither, as it stands.
     pub rest: Vec<u32>,
 }
 
@@ -139,11 +141,17 @@ pub fn read(bytes: &[u8]) -> Result<Vec<Type>> {
         let after = kind.words((info & 0xffff) as usize);
         let rest: Vec<u32> = words.by_ref().take(after).collect();
         ensure!(rest.len() == after, "it ends within a type");
+        let (name_of_type, flag) = (name(name_at)?, info >> 31 == 1);
         let mut read =
-            Type { name: name(name_at)?, kind, flag: info >> 31 == 1, size_or_type, members: Vec::new(), rest };
+            Type { name: name_of_type, kind, flag, size_or_type, members: Vec::new(), values: Vec::new(), rest };
         if kind.has_members() {
             for member in std::mem::take(&mut read.rest).chunks_exact(3) {
                 read.members.push(Member { name: name(member[0])?, id: member[1], offset: member[2] });
+            }
+        }
+        if kind == Kind::Enum {
+            for value in std::mem::take(&mut read.rest).chunks_exact(2) {
+                read.values.push((name(value[0])?, value[1]));
             }
         }
         all.push(read);
@@ -156,12 +164,15 @@ pub fn write(all: &[Type]) -> Result<Vec<u8>> {
     let mut names = Names { bytes: vec![0], known: BTreeMap::from([(String::new(), 0)]) };
     let mut words: Vec<u32> = Vec::new();
     for each in all {
-        let count = if each.kind.has_members() { u32::try_from(each.members.len())? } else { 0 };
+        let count = u32::try_from(each.members.len() + each.values.len())?;
         words.push(names.place(&each.name)?);
         words.push(u32::from(each.flag) << 31 | (each.kind as u32) << 24 | count);
         words.push(each.size_or_type);
         for member in &each.members {
             words.extend([names.place(&member.name)?, member.id, member.offset]);
+        }
+        for (name, value) in &each.values {
+            words.extend([names.place(name)?, *value]);
         }
         words.extend(&each.rest);
     }

@@ -30,7 +30,9 @@ const KEPT: &[&str] = &[
     "pt_regs",
     "proto_accept_arg",
 ];
-/// Which of them every kernel has.
+/// Enumerations with all their values, where there are any.
+const KEPT_ENUMS: &[&str] = &["skb_drop_reason"];
+/// Which structures every kernel has.
 const REQUIRED: &[&str] = &["sock_common", "sock", "tcp_sock", "task_struct", "file", "pt_regs"];
 /// Types that contain each other by value are never this deep.
 const MAX_DEPTH: u32 = 64;
@@ -39,7 +41,12 @@ const MAX_DEPTH: u32 = 64;
 pub fn cut(all: &[Type]) -> Result<Vec<Type>> {
     let mut kept = Kept { all, out: Vec::new(), same: BTreeMap::new(), ids: BTreeMap::new() };
     for (at, each) in all.iter().enumerate() {
-        if each.kind == Kind::Struct && KEPT.contains(&each.name.as_str()) {
+        let wanted = match each.kind {
+            Kind::Struct => KEPT,
+            Kind::Enum => KEPT_ENUMS,
+            _ => &[],
+        };
+        if wanted.contains(&each.name.as_str()) {
             kept.keep(u32::try_from(at)? + 1, 0)?;
         }
     }
@@ -77,7 +84,9 @@ impl Kept<'_> {
                 }
             }
             Kind::Struct | Kind::Union => new.members.clear(),
-            Kind::Enum | Kind::Enum64 => new.rest.clear(),
+            Kind::Enum if KEPT_ENUMS.contains(&old.name.as_str()) => {}
+            Kind::Enum => new.values.clear(),
+            Kind::Enum64 => new.rest.clear(),
             // What it points to is another structure's matter.
             Kind::Ptr => new.size_or_type = 0,
             Kind::Array => {
@@ -112,7 +121,15 @@ mod tests {
         let member =
             |(name, id, offset): &(&str, u32, u32)| Member { name: (*name).to_owned(), id: *id, offset: *offset };
         let members = members.iter().map(member).collect();
-        Type { name: name.to_owned(), kind, flag: false, size_or_type, members, rest: rest.to_vec() }
+        Type {
+            name: name.to_owned(),
+            kind,
+            flag: false,
+            size_or_type,
+            members,
+            values: Vec::new(),
+            rest: rest.to_vec(),
+        }
     }
 
     /// A kernel in small: the required structures with one member each, and what surrounds them.

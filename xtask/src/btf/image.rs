@@ -74,6 +74,7 @@ mod tests {
             flag: false,
             size_or_type: 4,
             members: Vec::new(),
+            values: Vec::new(),
             rest: vec![0x20],
         }])
         .unwrap();

@@ -20,7 +20,7 @@ fn numbers<'a>(lines: impl Iterator<Item = &'a str>, between: &str) -> BTreeMap<
 }
 
 fn check(kernel: &str) {
-    let offsets = resolve(&fixture(&format!("{kernel}.btf"))).unwrap();
+    let offsets = resolve(&fixture(&format!("{kernel}.btf"))).unwrap().offsets;
     let resolved = format!("{offsets:#?}");
     let resolved = numbers(resolved.lines(), ": ");
     let expected = std::fs::read_to_string(fixture(&format!("{kernel}.txt"))).unwrap();
@@ -33,6 +33,18 @@ fn check(kernel: &str) {
 fn every_kernel_has_its_own_offsets() {
     for kernel in ["5.10-x86_64", "6.1-x86_64", "6.12-x86_64", "6.18-x86_64", "6.1-aarch64"] {
         check(kernel);
+    }
+}
+
+#[test]
+fn reasons_have_each_kernels_own_numbers() {
+    let reasons = |kernel: &str| resolve(&fixture(&format!("{kernel}.btf"))).unwrap().drop_reasons;
+    assert!(reasons("5.10-x86_64").is_empty(), "5.17 was the first to have any");
+    // As `bpftool btf dump` shows them.
+    for (kernel, number) in [("6.1-x86_64", 7), ("6.12-x86_64", 11), ("6.18-x86_64", 12), ("6.1-aarch64", 7)] {
+        let reasons = reasons(kernel);
+        assert_eq!(reasons.get(&number).map(String::as_str), Some("NETFILTER_DROP"), "{kernel}");
+        assert!(!reasons.values().any(|name| EVERYDAY.contains(&name.as_str())), "{kernel}: {reasons:?}");
     }
 }
 
@@ -55,7 +67,7 @@ fn what_is_missing_or_cut_short_is_named() {
 
 #[test]
 fn a_socket_laid_out_otherwise_is_refused() {
-    let good = resolve(&fixture("6.12-x86_64.btf")).unwrap();
+    let good = resolve(&fixture("6.12-x86_64.btf")).unwrap().offsets;
     let state = good.skc_dport + 6;
     assert_eq!(check_layout(&good, state), Ok(()));
     assert!(check_layout(&good, state + 1).is_err(), "the state elsewhere");
