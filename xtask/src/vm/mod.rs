@@ -1,8 +1,8 @@
 //! `cargo xtask vm`: the live suite on other kernels, each in a guest of its own, with the same socklife that runs here.
 //!
 //! A guest is QEMU in software emulation, a kernel of Debian's, and this machine's own programs as its root: `contents`
-//! packs them with `cpio`, `init.sh` is the guest's first process, `guest` runs it, `report` reads what it says. One
-//! guest at a time. Standard output is one line of JSON for each pass of the suite; all else goes to standard error and
+//! packs them with `cpio`, `init.sh` is the guest's first process, `guest` runs it, `report` reads what it says. Standard
+//! output is one line of JSON for each pass of the suite; all else goes to standard error and
 //! to target/vm.
 
 mod contents;
@@ -12,9 +12,11 @@ pub mod kernels;
 mod report;
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Seek, SeekFrom};
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -29,8 +31,10 @@ use report::Report;
 
 /// How much slower than a real machine the suite may take a guest for: loads are divided and patience is multiplied.
 const SLOWER: &str = "10";
+/// Guests that run at the same time: an emulated machine keeps about one core busy.
+const AT_ONCE: usize = 2;
 /// A guest that takes longer hangs.
-const WITHIN: Duration = Duration::from_secs(12 * 60);
+const WITHIN: Duration = Duration::from_secs(20 * 60);
 /// Lines of the kernel's console shown after a failure.
 const CONSOLE_LINES: usize = 30;
 
@@ -89,18 +93,34 @@ fn guests(options: &Options) -> Result<Counts> {
     let directory = sh::root().join("target/vm");
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let suite = Suite::build(&directory)?;
-    let mut initrd = Initrd::pack(&directory.join("initrd"), &suite)?;
+    let common = pack(&directory.join("initrd"), &suite)?;
+    let passes = passes(&suite, &options.test);
+    let waiting = Mutex::new(chosen.iter().zip(&kernels));
+    let work = || {
+        let mut sum = Counts::default();
+        loop {
+            let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((series, kernel)) = next else { return Ok(sum) };
+            let own = directory.join(series.version);
+            fs::create_dir_all(&own).with_context(|| format!("cannot make {}", own.display()))?;
+            let initrd = complete(&common, &own.join("initrd"), kernel, &passes)?;
+            sum.add(&boot(series, kernel, &initrd, &own)?);
+        }
+    };
+    let sums: Vec<Result<Counts>> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
+        let joined = workers.into_iter().map(thread::ScopedJoinHandle::join);
+        joined.map(|sum| sum.unwrap_or_else(|_| Err(anyhow::anyhow!("a guest's thread panicked")))).collect()
+    });
     let mut sum = Counts::default();
-    for (series, kernel) in chosen.iter().zip(&kernels) {
-        initrd.complete(kernel, &passes(&suite, &options.test))?;
-        sum.add(&boot(series, kernel, &initrd.path, &directory.join(series.version))?);
+    for each in sums {
+        sum.add(&each?);
     }
     Ok(sum)
 }
 
 /// Boots one kernel, shows what it says, prints its lines of JSON.
 fn boot(series: &Series, kernel: &Kernel, initrd: &Path, directory: &Path) -> Result<Counts> {
-    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let (console, log) = (directory.join("console.log"), directory.join("suite.log"));
     let guest = Guest { kernel: &kernel.image, initrd, console: &console, log: &log, within: WITHIN };
     eprintln!("vm: booting Linux {}; its log: {}", kernel.release, log.display());
@@ -156,43 +176,36 @@ fn live_program(message: &str) -> Option<PathBuf> {
     message["executable"].as_str().filter(|_| is_live).map(PathBuf::from)
 }
 
-/// The file a guest boots from: one archive that fits every kernel, then one for the kernel at hand.
-struct Initrd {
-    path: PathBuf,
-    common_bytes: u64,
+/// What every guest boots from: an archive that fits every kernel.
+fn pack(path: &Path, suite: &Suite) -> Result<PathBuf> {
+    let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+    let mut root = Root::new(BufWriter::new(file));
+    root.add_as(&find("busybox")?, Path::new("/vm/busybox"))?;
+    root.archive().text(Path::new("/init"), 0o755, include_str!("init.sh"))?;
+    root.archive().directory(Path::new("/dev"))?;
+    root.archive().device(Path::new("/dev/console"), 5, 1)?;
+    for program in [&suite.socklife, &suite.faulty] {
+        root.add(program)?;
+    }
+    root.add_as(&suite.stripped, &suite.live)?;
+    root.add_the_suite(&sh::root())?;
+    root.add_libraries()?;
+    root.finish()?;
+    Ok(path.to_owned())
 }
 
-impl Initrd {
-    fn pack(path: &Path, suite: &Suite) -> Result<Self> {
-        let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-        let mut root = Root::new(BufWriter::new(file));
-        root.add_as(&find("busybox")?, Path::new("/vm/busybox"))?;
-        root.archive().text(Path::new("/init"), 0o755, include_str!("init.sh"))?;
-        root.archive().directory(Path::new("/dev"))?;
-        root.archive().device(Path::new("/dev/console"), 5, 1)?;
-        for program in [&suite.socklife, &suite.faulty] {
-            root.add(program)?;
-        }
-        root.add_as(&suite.stripped, &suite.live)?;
-        root.add_the_suite(&sh::root())?;
-        root.add_libraries()?;
-        let mut file = root.finish()?.into_inner().context("cannot write the guests' root")?;
-        Ok(Self { path: path.to_owned(), common_bytes: file.stream_position()? })
+/// The same, and behind it an archive for the kernel at hand.
+fn complete(common: &Path, path: &Path, kernel: &Kernel, passes: &str) -> Result<PathBuf> {
+    fs::copy(common, path).with_context(|| format!("cannot write {}", path.display()))?;
+    let file = File::options().append(true).open(path).context("cannot write the guest's root")?;
+    let mut root = Root::new(BufWriter::new(file));
+    for path in kernel.modules()? {
+        root.add_tree_as(&path, &kernel.place(&path)?)?;
     }
-
-    /// Replaces what belongs to the last kernel.
-    fn complete(&mut self, kernel: &Kernel, passes: &str) -> Result<()> {
-        let mut file = File::options().write(true).open(&self.path).context("cannot write the guests' root")?;
-        file.set_len(self.common_bytes)?;
-        file.seek(SeekFrom::End(0))?;
-        let mut root = Root::new(BufWriter::new(file));
-        for path in kernel.modules()? {
-            root.add_tree_as(&path, &kernel.place(&path)?)?;
-        }
-        root.archive().directory(Path::new("/vm"))?;
-        root.archive().text(Path::new("/vm/passes"), 0o644, passes)?;
-        root.finish().map(drop)
-    }
+    root.archive().directory(Path::new("/vm"))?;
+    root.archive().text(Path::new("/vm/passes"), 0o644, passes)?;
+    root.finish()?;
+    Ok(path.to_owned())
 }
 
 fn find(program: &str) -> Result<PathBuf> {
