@@ -71,3 +71,29 @@ fn events_say_who_opened_accepted_and_closed() -> Result<()> {
     wait_until_streaming(&mut tail, &mut client)?;
     tail.stop(Signal::SIGINT)
 }
+
+#[test]
+fn a_reset_says_who_sent_it() -> Result<()> {
+    let sandbox = Sandbox::enter()?;
+    let postgres = Postgres::start(&sandbox, 100)?;
+    let daemon = Daemon::start(&sandbox, &[])?;
+    let mut tail = daemon.tail(&["--events"])?;
+    let mut client = Client::start()?;
+    wait_until_streaming(&mut tail, &mut client)?;
+
+    let port = client.open(1, "127.0.0.1")?[0];
+    client.run("abort 1")?;
+    let mut resets = std::collections::BTreeMap::new();
+    let deadline = Instant::now() + patience();
+    while resets.len() < 2 {
+        let line = tail.next(deadline).with_context(|| format!("waiting for both ends of port {port}: {resets:?}"))?;
+        for role in ["client", "server"] {
+            if about(&line, "closed", role, port) {
+                resets.insert(role, line["reset"].clone());
+            }
+        }
+    }
+    ensure!(resets["client"] == "sent" && resets["server"] == "received", "who reset: {resets:?}");
+    ensure!(postgres.activity()?.is_empty(), "the server knows");
+    tail.stop(Signal::SIGTERM)
+}

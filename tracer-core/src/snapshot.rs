@@ -446,8 +446,24 @@ pub struct EventLine {
     pub bytes_sent: u64,
     /// Bytes received so far.
     pub bytes_received: u64,
+    /// Segments sent again so far.
+    pub retransmits: u32,
+    /// Retransmission time-outs in a row.
+    pub consecutive_rtos: u8,
     /// Name of the errno, if the kernel gave one.
     pub error: Option<String>,
+    /// Who reset the connection, for `closed` and `failed`; null if nobody did.
+    pub reset: Option<Reset>,
+}
+
+/// Who sent the RST that ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reset {
+    /// This side: it was closed with data unread, or with SO_LINGER 0.
+    Sent,
+    /// The peer.
+    Received,
 }
 
 /// What an [`EventLine`] says happened.

@@ -6,12 +6,12 @@ use std::num::NonZeroU32;
 use super::{Effect, Tracker};
 use crate::detect::Store;
 use crate::endpoint::Endpoint;
-use crate::event::{Event, ProcessId};
+use crate::event::{Event, ProcessId, SocketEvent, SocketEventKind};
 use crate::identity::stable_id;
 use crate::process::Process;
 use crate::snapshot::{
     self, Age, Capture, Completeness, Connection, EVENT_SCHEMA, EventLine, EventName, HolderFd, Host, Mode, Opener,
-    Probe, ProcessConnections, SNAPSHOT_SCHEMA, Snapshot,
+    Probe, ProcessConnections, Reset, SNAPSHOT_SCHEMA, Snapshot,
 };
 use crate::socket::{self, Began, Socket};
 use crate::tcp::TcpState;
@@ -315,15 +315,36 @@ pub fn event_line(tracker: &Tracker, event: &Event, effect: Effect, anchor: &Wal
         age_ms: age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         bytes_sent: event.totals.bytes_sent,
         bytes_received: event.totals.bytes_received,
+        retransmits: event.totals.retransmits,
+        consecutive_rtos: event.totals.consecutive_rtos,
         error: errno_name(event.error),
+        reset: reset(event),
     })
+}
+
+/// A received RST leaves its errno on the socket (`tcp_reset`, net/ipv4/tcp_input.c). A close that goes straight to CLOSE
+/// from a state in which the other side is still there sends one (`__tcp_close`, net/ipv4/tcp.c).
+fn reset(event: &SocketEvent) -> Option<Reset> {
+    if event.kind != SocketEventKind::End {
+        return None;
+    }
+    match (event.error, event.old_state) {
+        (32 | 104 | 111, _) => Some(Reset::Received),
+        (0, TcpState::Established | TcpState::CloseWait) if event.closer.is_some() => Some(Reset::Sent),
+        _ => None,
+    }
 }
 
 /// The errnos a TCP socket ends with (include/uapi/asm-generic/errno.h; the same on x86-64 and arm64).
 fn errno_name(errno: u16) -> Option<String> {
     let name = match errno {
         0 => return None,
+        1 => "EPERM",
+        12 => "ENOMEM",
+        13 => "EACCES",
+        22 => "EINVAL",
         32 => "EPIPE",
+        99 => "EADDRNOTAVAIL",
         103 => "ECONNABORTED",
         104 => "ECONNRESET",
         110 => "ETIMEDOUT",

@@ -1,9 +1,11 @@
 //! One line of `tail` for one change of a finding or one socket event.
 
+use std::fmt::Write as _;
+
 use jiff::tz::TimeZone;
 use tracer_core::event::Role;
 use tracer_core::finding::{Change, FindingLine, Severity};
-use tracer_core::snapshot::{EventLine, EventName};
+use tracer_core::snapshot::{EventLine, EventName, Reset};
 use tracer_core::time::WallTime;
 
 use super::escape;
@@ -71,6 +73,14 @@ pub fn event(line: &EventLine, look: &Look) -> String {
     if line.event == EventName::Closed {
         text.push_str("  ");
         text.push_str(&ending(line));
+    }
+    match line.reset {
+        Some(Reset::Sent) => text.push_str("  reset by this side"),
+        Some(Reset::Received) => text.push_str("  reset by the peer"),
+        None => {}
+    }
+    if line.event == EventName::Retransmit {
+        let _infallible = write!(text, "  {} so far, {} time-outs in a row", line.retransmits, line.consecutive_rtos);
     }
     if let Some(error) = &line.error {
         text.push_str("  ");
@@ -191,7 +201,10 @@ mod tests {
             age_ms: None,
             bytes_sent: 0,
             bytes_received: 0,
+            retransmits: 0,
+            consecutive_rtos: 0,
             error: None,
+            reset: None,
         }
     }
 

@@ -57,7 +57,10 @@ pub fn event(pid: u32) -> Arc<EventLine> {
         age_ms: None,
         bytes_sent: 0,
         bytes_received: 0,
+        retransmits: 0,
+        consecutive_rtos: 0,
         error: None,
+        reset: None,
     })
 }
 
