@@ -64,7 +64,14 @@ fn crowded() -> Tracker {
 fn about() -> About {
     let none = String::new;
     let host = Host { hostname: none(), kernel: none(), arch: none(), boot_id: none(), socklife_version: none() };
-    About { host, mode: Mode::Ebpf, started: BootNs(S), probes: Vec::new(), host_pids: true }
+    About {
+        host,
+        mode: Mode::Ebpf,
+        started: BootNs(S),
+        probes: Vec::new(),
+        drop_reasons: BTreeMap::new(),
+        host_pids: true,
+    }
 }
 
 /// The wall clock is wrong by so many seconds.
