@@ -5,6 +5,7 @@
 mod common;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use common::{Fake, event, fake, finding, line, snapshot};
 use serde_json::Value;
@@ -173,6 +174,7 @@ async fn events_are_made_only_while_someone_listens() {
     assert!(!running.fake.handle.has_event_subscribers());
     let mut lines = running.client.stream_lines("/v1/events").await.unwrap();
     assert!(running.fake.handle.has_event_subscribers());
+    assert!(running.fake.followed.load(Ordering::Acquire), "the daemon was not told");
     running.fake.events.send(event(412)).unwrap();
     assert_eq!(event_line(&mut lines).await, *event(412));
     drop(lines);

@@ -9,6 +9,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::Ordering;
 
 use common::{Fake, event, fake, finding, line, snapshot};
 use nix::sys::signal::{Signal, kill};
@@ -71,7 +72,7 @@ impl Daemon {
     }
 
     async fn until_events_are_watched(&self) {
-        while !self.fake.handle.has_event_subscribers() {
+        while !self.fake.followed.load(Ordering::Acquire) {
             tokio::task::yield_now().await;
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{broadcast, watch};
 use tracer_core::event::Role;
@@ -157,21 +158,28 @@ pub struct Fake {
     pub findings: broadcast::Sender<Arc<FindingLine>>,
     pub events: broadcast::Sender<Arc<EventLine>>,
     pub shutdown: watch::Sender<bool>,
+    /// Whether somebody has asked to follow events and been answered.
+    pub followed: Arc<AtomicBool>,
 }
 
 pub fn fake(state: Snapshot) -> Fake {
     let (handle, Served { mut requests, findings, events, shutdown }) = channel();
     let state = Arc::new(state);
+    let followed = Arc::new(AtomicBool::new(false));
+    let answered = Arc::clone(&followed);
     tokio::spawn(async move {
         while let Some(request) = requests.recv().await {
             match request {
                 Request::Snapshot { reply, .. } => drop(reply.send(Arc::clone(&state))),
-                Request::FollowEvents { reply } => drop(reply.send(())),
+                Request::FollowEvents { reply } => {
+                    let _ = reply.send(());
+                    answered.store(true, Ordering::Release);
+                }
                 Request::OpenFindings { reply } => {
                     drop(reply.send(state.findings.iter().cloned().map(Arc::new).collect()));
                 }
             }
         }
     });
-    Fake { handle, findings, events, shutdown }
+    Fake { handle, findings, events, shutdown, followed }
 }
