@@ -72,7 +72,7 @@ impl Daemon {
     }
 
     async fn until_events_are_watched(&self) {
-        while !self.fake.followed.load(Ordering::Acquire) {
+        while !self.fake.followed.swap(false, Ordering::AcqRel) {
             tokio::task::yield_now().await;
         }
     }

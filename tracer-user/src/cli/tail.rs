@@ -214,7 +214,7 @@ mod tests {
             "schema": EVENT_SCHEMA, "event": "opened", "at": "2026-11-21T20:41:07.123Z", "endpoint": "10.0.0.5:5432",
             "database": "postgres", "role": "client", "local": "10.0.0.1:40222", "remote": "10.0.0.5:5432",
             "state": "ESTABLISHED", "opener": opener, "closer_pid": closer, "age_ms": null, "bytes_sent": 0,
-            "bytes_received": 0, "error": null,
+            "bytes_received": 0, "retransmits": 0, "consecutive_rtos": 0, "reset": null, "error": null,
         });
         line.to_string().into_bytes()
     }
