@@ -12,6 +12,7 @@ mod drain;
 pub mod handle;
 mod identify;
 mod look;
+mod memory;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -65,6 +66,7 @@ enum Message {
 
 /// Runs until a signal, `--for`, or a failure.
 pub async fn run(config: Config) -> anyhow::Result<()> {
+    memory::keep_little();
     let mut stop_signals = StopSignals::new()?;
     let socket = Socket::bind(&config.api)?;
     let started = clock::boot_clock();
@@ -145,7 +147,7 @@ fn start_capture(config: &Config, started: BootNs) -> anyhow::Result<(Option<Cap
             Err(error) => Err(format!("{error:#}")),
         }
     };
-    release_start_memory();
+    memory::release();
     let mut drop_reasons = BTreeMap::new();
     let (capture, mode, probes) = match attempt {
         Ok(capture) => {
@@ -198,15 +200,6 @@ pub fn rules(config: &Config) -> BTreeMap<SocketAddr, EndpointRule> {
         }
     }
     rules
-}
-
-/// Reading the kernel's types takes tens of megabytes for a moment; give them back to the system.
-fn release_start_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim takes no pointer and may be called at any time.
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
 
 struct StopSignals {
