@@ -30,6 +30,7 @@ pub(super) struct Args {
 
 pub(super) fn main(args: Args, socket: Option<PathBuf>) -> anyhow::Result<Verdict> {
     let Args { config, ports, limits, set, run_for } = args;
+    crate::daemon::memory::keep_little();
     // Before the runtime: resolving names blocks.
     let config = Config::load(&Overrides { file: config, set, ports, limits, socket, run_for })?;
     // Two workers: one may be busy with a snapshot while the other drains the ring.

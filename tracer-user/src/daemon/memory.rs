@@ -7,10 +7,10 @@ const MAPPED_BYTES: i32 = 256 << 10;
 /// Arenas. Every thread would get one of its own, and each would keep what it once needed.
 const ARENAS: i32 = 2;
 
-/// Call at the start: what is allocated already stays as it is.
-pub(super) fn keep_little() {
+/// Call while there is one thread.
+pub fn keep_little() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: mallopt takes no pointers and is thread-safe (mallopt(3)).
+    // SAFETY: mallopt takes no pointers; it is to be called before there are threads (mallopt(3)), and is.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES);
         libc::mallopt(libc::M_ARENA_MAX, ARENAS);

@@ -12,7 +12,7 @@ mod drain;
 pub mod handle;
 mod identify;
 mod look;
-mod memory;
+pub mod memory;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -66,7 +66,6 @@ enum Message {
 
 /// Runs until a signal, `--for`, or a failure.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    memory::keep_little();
     let mut stop_signals = StopSignals::new()?;
     let socket = Socket::bind(&config.api)?;
     let started = clock::boot_clock();
