@@ -2,8 +2,9 @@
 //! table is passed on only after every event that was in the ring when it ended.
 //!
 //! Openings and changes of state are not told by the ring but left in the kernel side's map, which is read every
-//! [`LOOK_EVERY`] if something in it is new. What the map told is passed on before what the ring told meanwhile, so that
-//! a life's end comes after its beginning.
+//! [`LOOK_EVERY`] if something in it is new. What the ring has by then is passed on before what the map told: a socket
+//! in the map may have the kernel address of one whose end is still in the ring. An end that overtakes its beginning in
+//! this way is told apart by the tracker's tombstones.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +48,17 @@ struct Kernel {
     capture: Capture,
     ring: Ring,
     watchers: broadcast::Sender<Arc<EventLine>>,
+}
+
+/// What came of emptying the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Emptied {
+    /// There was nothing.
+    WasEmpty,
+    /// There was something.
+    Had,
+    /// There is more, for which the queue has no room.
+    QueueFull,
 }
 
 struct Drain {
@@ -122,7 +134,7 @@ impl Drain {
                     self.empty();
                     busy = true;
                 }
-                () = tokio::time::sleep(WAKE_INTERVAL), if busy => busy = self.empty() > 0,
+                () = tokio::time::sleep(WAKE_INTERVAL), if busy => busy = self.empty() != Emptied::WasEmpty,
                 command = commands.recv() => match command {
                     Some(command) => self.obey(command).await?,
                     None => return Ok(()),
@@ -161,6 +173,9 @@ impl Drain {
             Ok(event) => events.push(event),
             Err(error) => unreadable(decode_errors, error),
         })?;
+        if !events.is_empty() {
+            self.empty_whole().await;
+        }
         for batch in events.chunks(BATCH) {
             // Fails only when the actor is gone, which the loop notices.
             let _ = self.messages.send(Message::Events(batch.to_vec())).await;
@@ -168,15 +183,25 @@ impl Drain {
         Ok(())
     }
 
-    /// Empties the ring into the queue; returns how many records there were. Records for which the queue has no room
-    /// stay in the ring, where what does not fit is counted; then there is more to come.
-    fn empty(&mut self) -> usize {
-        let mut total = 0;
+    /// Empties the ring however long it takes: what came before this call is in the queue afterwards.
+    async fn empty_whole(&mut self) {
+        while self.empty() == Emptied::QueueFull {
+            // An error means that the actor is gone, which the loop notices.
+            if self.messages.reserve().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Empties the ring into the queue. Records for which the queue has no room stay in the ring, where what does not fit
+    /// is counted.
+    fn empty(&mut self) -> Emptied {
+        let mut outcome = Emptied::WasEmpty;
         loop {
             let permit = match self.messages.try_reserve() {
                 Ok(permit) => permit,
-                Err(TrySendError::Full(())) => return total.max(1),
-                Err(TrySendError::Closed(())) => return 0,
+                Err(TrySendError::Full(())) => return Emptied::QueueFull,
+                Err(TrySendError::Closed(())) => return Emptied::WasEmpty,
             };
             let mut batch: Vec<Event> = Vec::new();
             let decode_errors = &mut self.decode_errors;
@@ -184,12 +209,14 @@ impl Drain {
                 Ok(event) => batch.push(event),
                 Err(error) => unreadable(decode_errors, error),
             });
-            total += seen;
             if !batch.is_empty() {
                 permit.send(Message::Events(batch));
             }
+            if seen > 0 {
+                outcome = Emptied::Had;
+            }
             if seen < BATCH {
-                return total;
+                return outcome;
             }
         }
     }

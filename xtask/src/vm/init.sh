@@ -22,7 +22,8 @@ trap finish EXIT
 /vm/busybox mount -t devpts devpts /dev/pts
 /vm/busybox mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 /vm/busybox mount -t tmpfs -o mode=755 tmpfs /run
-/vm/busybox mount -t tmpfs -o mode=1777 tmpfs /tmp
+# Not a file system of its own: the programs to run may lie below it. All of this is memory anyway.
+/vm/busybox chmod 1777 /tmp
 /vm/busybox mount -t cgroup2 cgroup2 /sys/fs/cgroup
 /vm/busybox mount -t bpf bpf /sys/fs/bpf
 /vm/busybox ln -s /proc/self/fd /dev/fd
