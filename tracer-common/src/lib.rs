@@ -294,6 +294,8 @@ pub struct Offsets {
     pub sk_socket: u32,
     /// `inode.i_ino` of the inode that follows a `struct socket` in its `struct socket_alloc`.
     pub socket_ino: u32,
+    /// `socket.state`, an `enum socket_state`.
+    pub socket_state: u32,
     /// `sk_buff.head`.
     pub skb_head: u32,
     /// `sk_buff.network_header`.
@@ -315,6 +317,6 @@ const _: () = {
     assert!(size_of::<SocketRecord>() == 184);
     assert!(size_of::<DropRecord>() == 64);
     assert!(size_of::<ProcessRecord>() == 48);
-    assert!(size_of::<Offsets>() == 37 * 4);
+    assert!(size_of::<Offsets>() == 38 * 4);
     assert!(ABI_VERSION <= u8::MAX as u32);
 };

@@ -165,6 +165,9 @@ pub struct Capture {
     pub recognized_ports: Vec<RecognizedPort>,
     /// Database servers whose ports found no room among the recognized ones.
     pub recognized_without_room: u32,
+    /// Packets of watched ports that were thrown away too soon after another to be told: `endpoints[].drops` is short of
+    /// them.
+    pub drops_untold: u64,
     /// Verdicts that hold now but found no room among the open findings.
     pub findings_without_room: u64,
 }

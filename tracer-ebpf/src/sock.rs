@@ -133,6 +133,23 @@ pub fn inode(sk: Sock) -> u32 {
     }
 }
 
+/// Whether the socket's process is inside connect(2), before that has come to anything: `inet_stream_connect` and
+/// `tcp_sendmsg_fastopen` set SS_CONNECTING after the protocol's connect has returned (net/ipv4/af_inet.c).
+#[inline(always)]
+pub fn is_unconnected(sk: Sock) -> bool {
+    const SS_UNCONNECTED: u32 = 1;
+    match read::<u64>(sk, offset!(sk_socket)) {
+        None | Some(0) => false,
+        Some(socket) => read::<u32>(socket, offset!(socket_state)) == Some(SS_UNCONNECTED),
+    }
+}
+
+/// Whether this is an IPv6 socket, also one that talks to a v4-mapped address.
+#[inline(always)]
+pub fn is_ipv6(sk: Sock) -> bool {
+    ports(sk).is_some_and(|ports| ports.family == AF_INET6)
+}
+
 /// Inode number of a `struct socket`.
 #[inline(always)]
 pub fn inode_of(socket: u64) -> u32 {

@@ -24,7 +24,11 @@ pub fn watched(record: &mut TaskRecord) {
         && known.comm[0] != 0
     {
         *record = *known;
-        return;
+        // The element may have become another process' while it was copied: another thread replaced it.
+        if record.tgid == tgid {
+            return;
+        }
+        *record = NOBODY;
     }
     fill_current(record);
     if record.tgid != 0 && PROCESSES.insert(tgid, *record, 0) == Err(E2BIG) {

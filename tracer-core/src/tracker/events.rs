@@ -74,22 +74,35 @@ impl Tracker {
 
     /// Books a lost packet on the endpoint that it came from or was for, whichever namespace that is in.
     fn apply_drop(&mut self, event: &DropEvent) -> Effect {
-        for endpoint in &mut self.endpoints {
-            let addr = endpoint.place.map(|place| place.addr);
-            if addr.is_some_and(|addr| addr == event.source || addr == event.destination) {
-                endpoint.count_drop(event.reason, event.at);
+        let is_loopback = event.source.ip().is_loopback() || event.destination.ip().is_loopback();
+        if is_loopback {
+            // A loopback address may be known in several namespaces.
+            for endpoint in &mut self.endpoints {
+                let addr = endpoint.place.map(|place| place.addr);
+                if addr.is_some_and(|addr| addr == event.source || addr == event.destination) {
+                    endpoint.count_drop(event.reason, event.at);
+                }
+            }
+            return Effect::Ignored;
+        }
+        for addr in [event.source, event.destination] {
+            for role in [Role::Client, Role::Server] {
+                let index = self.endpoint_index.get(&(Some(addr.into()), role));
+                if let Some(endpoint) = index.and_then(|index| self.endpoints.get_mut(*index)) {
+                    endpoint.count_drop(event.reason, event.at);
+                }
             }
         }
         Effect::Ignored
     }
 
     fn apply_open(&mut self, event: &SocketEvent) -> Effect {
-        let established = event.established.unwrap_or(event.at);
+        let Some(established) = event.established else { return self.apply_older(event) };
         if self.tombstones.holds(event) {
             return Effect::Ignored;
         }
         if let Some(slot) = self.find(event).or_else(|| self.reclaim(event)) {
-            let is_told = |socket: &Socket| matches!(socket.began(), Began::At(_)) || event.established.is_none();
+            let is_told = |socket: &Socket| matches!(socket.began(), Began::At(_));
             let known_by_event =
                 self.socket(slot).is_some_and(|socket| socket.sk.is_some() && socket.is_open() && is_told(socket));
             if known_by_event {
@@ -103,6 +116,20 @@ impl Tracker {
             return Effect::Opened;
         }
         if self.begin(event, established).is_some() { Effect::Opened } else { Effect::Ignored }
+    }
+
+    /// A connection older than the tracing, of which the kernel side remembers a state: when it began is not known.
+    fn apply_older(&mut self, event: &SocketEvent) -> Effect {
+        match self.find(event).or_else(|| self.reclaim(event)) {
+            Some(slot) => {
+                self.settle(slot, event);
+                self.take_state(slot, event);
+            }
+            None => {
+                self.begin_accepted(event);
+            }
+        }
+        Effect::Ignored
     }
 
     /// The opening may not have been told yet: then this tells it.

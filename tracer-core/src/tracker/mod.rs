@@ -81,6 +81,7 @@ pub struct Tracker {
     confirmed_to: Option<ProcessId>,
     tombstones: Tombstones,
     loss: Loss,
+    drops_untold: u64,
     lost_at: Option<BootNs>,
     /// The latest loss that was noted, looked up since or not.
     last_loss: Option<BootNs>,
@@ -109,6 +110,7 @@ impl Tracker {
             confirmed_to: None,
             tombstones: Tombstones::new(bounds.tombstones),
             loss: Loss::default(),
+            drops_untold: 0,
             lost_at: None,
             last_loss: None,
             looks: 0,
@@ -205,6 +207,11 @@ impl Tracker {
             self.last_loss = Some(now);
         }
         lost
+    }
+
+    /// Thrown away packets that were not told, since the start.
+    pub fn note_drops_untold(&mut self, packets: u64) {
+        self.drops_untold = packets;
     }
 
     /// Processes that /proc should be asked about, each once (and again after an exec).

@@ -83,6 +83,7 @@ impl Tracker {
                 unreachable_namespaces: u32::try_from(self.sight.unreachable.len()).unwrap_or(u32::MAX),
                 recognized_ports: self.recognized.clone(),
                 recognized_without_room: self.sight.recognized_without_room,
+                drops_untold: self.drops_untold,
                 findings_without_room: store.without_room(),
             },
             endpoints: self.endpoint_views(by_state, about, now, anchor),

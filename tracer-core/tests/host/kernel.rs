@@ -414,7 +414,7 @@ impl Kernel {
 
     /// What the map of owners says of the connections that live, as openings.
     pub fn read_owners(&mut self) {
-        for id in self.of(|life| life.entry.is_some_and(|entry| entry.established != 0)) {
+        for id in self.of(|life| life.entry.is_some_and(|entry| entry.established != 0 || life.state.is_open())) {
             let (state, now) = (self.lives[id].state, self.now);
             self.now = self.lives[id].changed;
             self.tell(Kind::Open, id, state, state);

@@ -1,4 +1,4 @@
-//! Connects that fail inside the call: no route, no free port, forbidden. By the return of `tcp_v4_connect` and
+//! Connects that fail inside the call: no route, no free port. By the return of `tcp_v4_connect` and
 //! `tcp_v6_connect` (fexit, kretprobe), else by the tracepoint `sys_exit_connect`.
 //!
 //! Failures after the SYN has left (refused, reset, timed out) are ends like any other and told by `state`. In between
@@ -17,11 +17,17 @@ use crate::maps::{CONNECTING, OWNERS, offset};
 use crate::sock::{Head, Sock, read};
 use crate::{filter, sock, task};
 
-const EINPROGRESS: i64 = -115;
+/// Values of connect(2) that say nothing of a connect that ended: no socket or address at all (EBADF, EFAULT, ENOTSOCK),
+/// interrupted (EINTR, ERESTARTSYS), under way (EALREADY, EINPROGRESS), done before (EISCONN).
+const NO_END: [i64; 8] = [-9, -14, -88, -4, -512, -114, -115, -106];
 
 /// `tcp_v4_connect(sk, uaddr, addr_len)`, returned value last.
 #[fexit(function = "tcp_v4_connect")]
 pub fn connect4_exit(ctx: FExitContext) -> i32 {
+    // For a v4-mapped address `tcp_v6_connect` calls this one, and returns what it returns.
+    if sock::is_ipv6(ctx.arg(0)) {
+        return 0;
+    }
     returned(ctx.arg::<u64>(0), ctx.arg::<u64>(1), i64::from(ctx.arg::<i32>(3)));
     0
 }
@@ -74,7 +80,7 @@ fn returned(sk: Sock, address: u64, value: i64) {
 #[tracepoint(category = "syscalls", name = "sys_exit_connect")]
 pub fn connect(ctx: TracePointContext) -> u32 {
     let value = accept::returned(&ctx);
-    if value >= 0 || value == EINPROGRESS {
+    if value >= 0 || NO_END.contains(&value) {
         return 0;
     }
     // SAFETY: the helpers take the running task, which is always there.

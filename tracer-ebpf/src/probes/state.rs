@@ -108,7 +108,9 @@ fn established(ctx: &RawTracePointContext, sk: Sock, old: u8) {
         let owner = unsafe { &mut *known };
         owner.established_ns = at_ns;
         owner.local_port = ports.local;
-        moved(sk, owner, (old, tcp::ESTABLISHED), at_ns, kind::OPEN);
+        owner.state = tcp::ESTABLISHED;
+        owner.state_ns = at_ns;
+        tell_move(sk, owner, old, kind::OPEN);
         return;
     }
     let side = match old {
@@ -125,8 +127,10 @@ fn established(ctx: &RawTracePointContext, sk: Sock, old: u8) {
         owner.flags = if sock::send_shutdown(sk) { flag::CLOSED_EARLY } else { 0 };
     }
     owner.established_ns = at_ns;
-    moved(sk, &mut owner, (old, tcp::ESTABLISHED), at_ns, kind::OPEN);
+    owner.state = tcp::ESTABLISHED;
+    owner.state_ns = at_ns;
     remember(ctx, sk, &owner);
+    tell_move(sk, &owner, old, kind::OPEN);
 }
 
 #[inline(always)]
@@ -135,30 +139,33 @@ fn leaving(ctx: &RawTracePointContext, sk: Sock, old: u8, new: u8) {
     let at_ns = now_ns();
     if let Some(known) = OWNERS.get_ptr_mut(sk) {
         // SAFETY: as in `established`.
-        leave(sk, unsafe { &mut *known }, (old, new), at_ns);
+        let owner = unsafe { &mut *known };
+        leave(owner, new, at_ns);
+        tell_move(sk, owner, old, kind::STATE);
         return;
     }
     let Some(side) = side_by_ports(ports) else { return };
     let Some(mut owner) = describe(sk, ports, side) else { return };
-    leave(sk, &mut owner, (old, new), at_ns);
+    leave(&mut owner, new, at_ns);
     remember(ctx, sk, &owner);
+    tell_move(sk, &owner, old, kind::STATE);
 }
 
 #[inline(always)]
-fn leave(sk: Sock, owner: &mut Owner, states: (u8, u8), at_ns: u64) {
-    if states.1 != tcp::CLOSE_WAIT && owner.flags & flag::CLOSED_EARLY == 0 {
+fn leave(owner: &mut Owner, new: u8, at_ns: u64) {
+    if new != tcp::CLOSE_WAIT && owner.flags & flag::CLOSED_EARLY == 0 {
         (owner.closer_tgid, owner.closer_start_ns) = task::current_id();
     }
-    moved(sk, owner, states, at_ns, kind::STATE);
+    owner.state = new;
+    owner.state_ns = at_ns;
 }
 
-/// Notes a change of state, and tells it as `kind` if somebody watches.
+/// Tells a change of state as `kind` if somebody watches. The entry has it already: whoever reads the map after the
+/// counter has moved finds it.
 #[inline(always)]
-fn moved(sk: Sock, owner: &mut Owner, states: (u8, u8), at_ns: u64, kind: u8) {
-    owner.state = states.1;
-    owner.state_ns = at_ns;
+fn tell_move(sk: Sock, owner: &Owner, old: u8, kind: u8) {
     if is_live() {
-        emit_socket(kind, sk, at_ns, owner, states.0, false);
+        emit_socket(kind, sk, owner.state_ns, owner, old, false);
     } else {
         count(counter::UNTOLD);
     }
@@ -190,11 +197,15 @@ fn end(sk: Sock, old: u8) {
     tell_end(sk, &mut owner, old, direct);
 }
 
-/// The connect failed within the call, after the change to SYN_SENT: nothing else gets there without an error on the
-/// socket and without a close. `connect` knows the errno.
+/// The connect failed within the call, after the change to SYN_SENT: there is no error on the socket, no close, and the
+/// call has not returned (a disconnect of a connect that hangs looks the same otherwise). `connect` knows the errno.
 #[inline(always)]
 fn fails_within_call(sk: Sock, old: u8) -> bool {
-    old == tcp::SYN_SENT && has_connect_hook() && sock::error(sk) == 0 && !sock::closed_by_caller(sk)
+    old == tcp::SYN_SENT
+        && has_connect_hook()
+        && sock::error(sk) == 0
+        && !sock::closed_by_caller(sk)
+        && sock::is_unconnected(sk)
 }
 
 #[inline(always)]

@@ -19,6 +19,8 @@ pub struct KernelCounters {
     pub process_map_full: u64,
     /// Reads of kernel memory that failed.
     pub read_failed: u64,
+    /// Thrown away packets that were not told.
+    pub drops_untold: u64,
     /// State changes that the second instance of the program handled because the first was skipped.
     pub nested: u64,
     /// Runs that the kernel skipped because an interrupt came while the program ran on that CPU, and nobody made up for.
@@ -60,6 +62,7 @@ impl Counters {
         all.map_full = self.sum(counter::OWNERS_FULL)?;
         all.process_map_full = self.sum(counter::PROCESSES_FULL)?;
         all.read_failed = self.sum(counter::READ_FAILED)?;
+        all.drops_untold = self.sum(counter::DROPS_UNTOLD)?;
         all.nested = self.sum(counter::NESTED)?;
         Ok(all)
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use aya::programs::{FExit, KProbe, Program, ProgramError, RawTracePoint, TracePoint};
 use aya::{Btf, Ebpf, Endianness};
+use aya_obj::btf::BtfKind;
 use tracer_core::snapshot::{Probe, ProbeState};
 
 use super::{CaptureError, tracefs};
@@ -132,7 +133,11 @@ const FACTS: &[Fact] = &[
         rungs: &[
             one(Kind::Fexit, &[Part { program: "accept_exit_4", targets: &["inet_csk_accept"] }]),
             one(Kind::Fexit, &[Part { program: "accept_exit_2", targets: &["inet_csk_accept"] }]),
-            one(Kind::Kretprobe, &[Part { program: "accept_return", targets: &["inet_csk_accept"] }]),
+            Rung {
+                kind: Kind::Kretprobe,
+                parts: &[Part { program: "accept_return", targets: &["inet_csk_accept"] }],
+                short: "where more accepts wait at a time than the kernel keeps return probes for, some are not seen",
+            },
             Rung {
                 kind: Kind::Syscall,
                 parts: &[
@@ -165,7 +170,7 @@ const FACTS: &[Fact] = &[
             Rung {
                 kind: Kind::Syscall,
                 parts: &[Part { program: "connect", targets: &["sys_exit_connect"] }],
-                short: "connects through io_uring that fail at once are not seen",
+                short: "connects that fail at once are not seen through io_uring, nor on sockets that had a port before",
             },
         ],
         otherwise: "nobody: a connect that fails before its SYN is not counted",
@@ -222,15 +227,23 @@ fn missing(fact: &Fact, reason: &str) -> Probe {
 
 fn walk(host: &mut Host<'_>, fact: &Fact, allowed: Allowed) -> Probe {
     let mut why_not: Vec<(Kind, String)> = Vec::new();
+    let mut unfit: Vec<Kind> = Vec::new();
     for rung in fact.rungs {
-        let outcome =
-            if allowed.has(rung.kind) { host.attach(rung) } else { Err("left out by capture.hooks".to_owned()) };
+        if unfit.contains(&rung.kind) {
+            continue;
+        }
+        let outcome = match allowed.has(rung.kind) {
+            true => host.attach(rung),
+            false => Err(Failure { reason: "left out by capture.hooks".to_owned(), was_loaded: false }),
+        };
         match outcome {
             Ok(()) => return taken(fact, rung, &why_not),
-            // Of several programs of one kind the last one's reason counts: they are for different kernels.
-            Err(reason) => {
+            // Of several programs of one kind the last one's reason counts: they are for different kernels. A program that
+            // the kernel took was the right one, and another would read the wrong arguments.
+            Err(Failure { reason, was_loaded }) => {
                 why_not.retain(|(kind, _)| *kind != rung.kind);
                 why_not.push((rung.kind, reason));
+                unfit.extend(was_loaded.then_some(rung.kind));
             }
         }
     }
@@ -270,6 +283,13 @@ fn reasons(why_not: &[(Kind, String)]) -> String {
     why_not.iter().map(|(kind, reason)| format!("{}: {reason}", name(*kind))).collect::<Vec<_>>().join("; ")
 }
 
+/// Why a rung is not taken.
+struct Failure {
+    reason: String,
+    /// The kernel took the program and refused to attach it.
+    was_loaded: bool,
+}
+
 struct Host<'a> {
     ebpf: &'a mut Ebpf,
     btf_path: &'a Path,
@@ -279,13 +299,14 @@ struct Host<'a> {
 
 impl Host<'_> {
     /// Loads and attaches all parts, or none.
-    fn attach(&mut self, rung: &Rung) -> Result<(), String> {
+    fn attach(&mut self, rung: &Rung) -> Result<(), Failure> {
         for (index, part) in rung.parts.iter().enumerate() {
             if let Err(reason) = self.attach_part(rung.kind, part) {
+                let was_loaded = self.ebpf.program(part.program).is_some_and(|program| program.fd().is_ok());
                 for loaded in &rung.parts[..=index] {
                     self.unload(loaded.program);
                 }
-                return Err(reason);
+                return Err(Failure { reason, was_loaded });
             }
         }
         Ok(())
@@ -343,8 +364,14 @@ impl Host<'_> {
     }
 }
 
+/// The kernel's types, if it can be trusted with trampolines: before "bpf: Fix fexit trampoline." (Linux 5.12 and 5.10.28,
+/// which brought `struct bpf_tramp_image`) a detach frees one that a process waiting in accept(2) still returns to.
 fn read_btf(path: &Path) -> Result<Btf, String> {
-    Btf::parse_file(path, Endianness::default()).map_err(|error| error.to_string())
+    let btf = Btf::parse_file(path, Endianness::default()).map_err(|error| error.to_string())?;
+    match btf.id_by_type_name_kind("bpf_tramp_image", BtfKind::Struct) {
+        Ok(_) => Ok(btf),
+        Err(_) => Err("this kernel frees trampolines that are in use".to_owned()),
+    }
 }
 
 fn program_error(error: ProgramError) -> String {

@@ -92,11 +92,13 @@ impl Capture {
             .map_err(load_error)?;
         set_bits(&mut ebpf, "PORTS", ports.iter().map(|(port, _)| u32::from(port)))?;
         set_bits(&mut ebpf, "DROP_BITS", drop_reasons.keys().copied())?;
+        let mut control = Array::try_from(take_map(&mut ebpf, "CONTROL")?).map_err(in_map("CONTROL"))?;
+        // Before any program runs: what fails in between is told by one of them, not by two.
+        control.set(control::CONNECT, 1, 0).map_err(in_map("CONTROL"))?;
         let attached = attach_all(&mut ebpf, settings.hooks, &settings.btf)?;
         let counters = Counters::new(&mut ebpf)?;
         let owners = Owners::new(&mut ebpf)?;
         let processes = HashMap::try_from(take_map(&mut ebpf, "PROCESSES")?).map_err(in_map("PROCESSES"))?;
-        let mut control = Array::try_from(take_map(&mut ebpf, "CONTROL")?).map_err(in_map("CONTROL"))?;
         control.set(control::CONNECT, u64::from(attached.has_connect_hook), 0).map_err(in_map("CONTROL"))?;
         let skipped = Skipped::new(&ebpf).map_err(|error| CaptureError::Load(error.to_string()))?;
         let probes = attached.probes;
@@ -139,9 +141,9 @@ impl Capture {
     /// What the kernel side counted since the start.
     pub fn counters(&self) -> Result<KernelCounters, CaptureError> {
         // In this order: what is skipped now is not yet counted as made up for.
-        let skipped = self.skipped.total().map_err(|error| CaptureError::Load(error.to_string()))?;
+        let (state, others) = self.skipped.totals().map_err(|error| CaptureError::Load(error.to_string()))?;
         let mut counters = self.counters.read()?;
-        counters.program_skipped = skipped.saturating_sub(counters.nested);
+        counters.program_skipped = state.saturating_sub(counters.nested) + others;
         Ok(counters)
     }
 
@@ -157,6 +159,8 @@ impl Capture {
         if !all && self.told == Some(changes) {
             return Ok(());
         }
+        // Untold until it is read to its end.
+        self.told = None;
         let since = if all { BootNs(0) } else { self.told_until.minus(IN_PROGRESS) };
         let started = now();
         self.owners.each(|sk, owner| {
@@ -204,8 +208,9 @@ impl Capture {
     }
 }
 
-/// An entry is in its map this long after the time it carries, at the latest: a program may be interrupted in between.
-const IN_PROGRESS: std::time::Duration = std::time::Duration::from_millis(100);
+/// An entry is in its map this long after the time it carries, at the latest: a program may be interrupted in between,
+/// and a virtual machine's processor may be taken away.
+const IN_PROGRESS: std::time::Duration = std::time::Duration::from_secs(2);
 
 fn take_map(ebpf: &mut Ebpf, map: &'static str) -> Result<aya::maps::Map, CaptureError> {
     ebpf.take_map(map).ok_or_else(|| CaptureError::Map { map, reason: "missing".to_owned() })

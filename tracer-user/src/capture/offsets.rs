@@ -62,6 +62,7 @@ fn resolve_bytes(bytes: &[u8]) -> Result<Types, String> {
         socket_sk: at("socket", "sk")?,
         sk_socket: at("sock", "sk_socket")?,
         socket_ino: at("socket_alloc", "vfs_inode.i_ino")?,
+        socket_state: at("socket", "state")?,
         skb_head: at("sk_buff", "head")?,
         skb_network_header: at("sk_buff", "network_header")?,
         regs_first: register(&types, "di", 0)?,

@@ -12,25 +12,35 @@ use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_prog_info};
 
 /// The loaded programs.
 pub struct Skipped {
-    programs: Vec<ProgramFd>,
+    state: Option<ProgramFd>,
+    others: Vec<ProgramFd>,
 }
 
 impl Skipped {
     /// Of the programs whose skipped runs cost something: the second instance of `set_state` is skipped only where the
-    /// first one runs, `destroy` is a safety net, `retransmit` repeats itself.
+    /// first one runs, `destroy` is a safety net, `retransmit` and `discard` repeat themselves.
     pub(super) fn new(ebpf: &Ebpf) -> std::io::Result<Self> {
-        let mut programs = Vec::new();
-        for name in ["set_state", "accept", "accept4", "exec", "exit"] {
-            if let Some(Ok(fd)) = ebpf.program(name).map(aya::programs::Program::fd) {
-                programs.push(fd.try_clone()?);
+        let mut state = None;
+        let mut others = Vec::new();
+        for (name, program) in ebpf.programs() {
+            // Not every rung of the ladder is loaded.
+            let Ok(fd) = program.fd() else { continue };
+            match name {
+                "set_state" => state = Some(fd.try_clone()?),
+                "set_state_nested" | "destroy" | "retransmit" | "discard" => {}
+                _ => others.push(fd.try_clone()?),
             }
         }
-        Ok(Self { programs })
+        Ok(Self { state, others })
     }
 
-    /// Skipped runs of all programs since they were loaded; 0 before Linux 5.12, which does not count them.
-    pub(super) fn total(&self) -> std::io::Result<u64> {
-        self.programs.iter().map(|program| info(program).map(|info| info.recursion_misses)).sum()
+    /// Skipped runs of `set_state`, and of all others, since they were loaded; 0 before Linux 5.12, which does not count
+    /// them.
+    pub(super) fn totals(&self) -> std::io::Result<(u64, u64)> {
+        let misses = |program: &ProgramFd| info(program).map(|info| info.recursion_misses);
+        let state = self.state.as_ref().map_or(Ok(0), misses)?;
+        let others = self.others.iter().map(misses).sum::<std::io::Result<u64>>()?;
+        Ok((state, others))
     }
 }
 

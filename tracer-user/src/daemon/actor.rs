@@ -115,6 +115,7 @@ impl Actor {
         match message {
             Message::Events(events) => self.take_events(&events),
             Message::Counters { kernel, decode_errors } => {
+                self.tracker.note_drops_untold(kernel.drops_untold);
                 self.take_loss(Loss {
                     ring_full: kernel.ring_full_total(),
                     ends: kernel.ends_lost(),

@@ -169,10 +169,14 @@ impl Drain {
     async fn tell_untold(&mut self, after_loss: bool) -> anyhow::Result<()> {
         let mut events: Vec<Event> = Vec::new();
         let decode_errors = &mut self.decode_errors;
-        self.kernel.capture.untold(after_loss, clock::boot_clock, |event| match event {
+        let read = self.kernel.capture.untold(after_loss, clock::boot_clock, |event| match event {
             Ok(event) => events.push(event),
             Err(error) => unreadable(decode_errors, error),
-        })?;
+        });
+        if let Err(error) = read {
+            // Such as no memory for the moment: it stays untold until the next time.
+            tracing::warn!(%error, "cannot read what the kernel side remembers");
+        }
         if !events.is_empty() {
             self.empty_whole().await;
         }

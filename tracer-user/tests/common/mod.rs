@@ -138,6 +138,7 @@ pub fn snapshot(findings: Vec<Finding>) -> Snapshot {
             unreachable_namespaces: 0,
             recognized_ports: Vec::new(),
             recognized_without_room: 0,
+            drops_untold: 0,
             findings_without_room: 0,
         },
         endpoints: vec![endpoint("10.0.0.5:5432", "orders-db"), endpoint("10.0.0.6:5432", "10.0.0.6:5432")],
