@@ -13,6 +13,7 @@ use socklife_tests::client::Client;
 use socklife_tests::daemon::Daemon;
 use socklife_tests::flood::Flood;
 use socklife_tests::look::{all_opened_by, conserved, counts, names};
+use socklife_tests::pace::patience;
 use socklife_tests::postgres::Postgres;
 use socklife_tests::program::until;
 use socklife_tests::sandbox::Sandbox;
@@ -59,6 +60,7 @@ fn a_small_ring_while_the_daemon_stands_still() -> Result<()> {
     let postgres = Postgres::start(&sandbox, 100)?;
     let limit = format!("{DATABASE}=12");
     let daemon = Daemon::start(&sandbox, &["--set", "capture.ring_bytes=65536", "--limit", &limit])?;
+    let mut tail = daemon.tail(&[])?;
     let mut leaker = Client::start()?;
     leaker.open(3, "127.0.0.1")?;
     agree(&daemon, &postgres)?;
@@ -89,7 +91,14 @@ fn a_small_ring_while_the_daemon_stands_still() -> Result<()> {
         findings.iter().find(|each| each["kind"] == "limit_pressure" && each["subject"]["endpoint"] == DATABASE);
     let pressure = pressure.with_context(|| format!("no limit_pressure: {findings:#?}"))?;
     ensure!(names(pressure, leaker.pid()), "the leaker is not named: {pressure}");
-    Ok(())
+    let deadline = Instant::now() + patience();
+    loop {
+        let line = tail.next(deadline).context("the tail says what was lost")?;
+        if line["schema"] == "socklife.loss/v1" {
+            ensure!(line["loss"]["ring_full"].as_u64() > Some(0), "{line}");
+            return tail.stop(Signal::SIGTERM);
+        }
+    }
 }
 
 #[test]

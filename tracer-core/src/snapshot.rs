@@ -469,6 +469,20 @@ pub enum Reset {
     Received,
 }
 
+/// The `schema` of [`LossLine`].
+pub const LOSS_SCHEMA: &str = "socklife.loss/v1";
+
+/// Events were lost: what every tail says when that happens, and first of all if it has happened before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LossLine {
+    /// [`LOSS_SCHEMA`].
+    pub schema: String,
+    /// When it was noticed.
+    pub at: WallTime,
+    /// What was lost since the start.
+    pub loss: Loss,
+}
+
 /// What an [`EventLine`] says happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -7,14 +7,14 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use common::{Fake, event, fake, finding, line, snapshot};
+use common::{AT, Fake, event, fake, finding, line, snapshot};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tracer_core::finding::{Change, FindingLine, Severity};
-use tracer_core::snapshot::{EventLine, Snapshot};
+use tracer_core::snapshot::{EventLine, LOSS_SCHEMA, Loss, LossLine, Snapshot};
 use tracer_user::api::client::{Client, ClientError, Lines};
 use tracer_user::api::server::{CONNECTIONS_MAX, serve};
 use tracer_user::api::socket::Socket;
@@ -267,4 +267,17 @@ async fn who_does_not_speak_the_protocol_is_named() {
     });
     let error = Client::new(&path).get("/v1/health").await.unwrap_err();
     assert!(matches!(error, ClientError::Strange { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_loss_is_told_to_who_listens_and_to_who_comes_later() {
+    let running = start(snapshot(Vec::new()));
+    let told = LossLine { schema: LOSS_SCHEMA.to_owned(), at: AT, loss: Loss { ring_full: 7, ..Loss::default() } };
+    let mut before = running.client.stream_lines("/v1/tail").await.unwrap();
+    running.fake.loss.send_replace(Some(told.clone()));
+    let mut after = running.client.stream_lines("/v1/events").await.unwrap();
+    for lines in [&mut before, &mut after] {
+        let line: LossLine = serde_json::from_slice(&lines.next().await.unwrap().unwrap()).unwrap();
+        assert_eq!(line, told);
+    }
 }

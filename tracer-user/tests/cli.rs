@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::Ordering;
 
-use common::{Fake, event, fake, finding, line, snapshot};
+use common::{AT, Fake, event, fake, finding, line, snapshot};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use tracer_core::finding::{Change, FindingLine, Severity};
-use tracer_core::snapshot::{EventLine, Snapshot};
+use tracer_core::snapshot::{EventLine, LOSS_SCHEMA, Loss, LossLine, Snapshot};
 use tracer_user::api::server::serve;
 use tracer_user::api::socket::Socket;
 use tracer_user::config::ApiConfig;
@@ -313,6 +313,18 @@ async fn a_reader_that_does_not_read_does_not_keep_tail_from_ending() {
     for pid in 0..2_000 {
         daemon.fake.events.send(event(pid)).unwrap();
     }
+    tail.signal(Signal::SIGTERM);
+    assert_eq!(tail.end(), (Some(0), String::new()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tail_says_what_was_lost() {
+    let daemon = Daemon::start(snapshot(Vec::new()));
+    let loss = Loss { ring_full: 7, ..Loss::default() };
+    daemon.fake.loss.send_replace(Some(LossLine { schema: LOSS_SCHEMA.to_owned(), at: AT, loss }));
+    let (tail, mut lines) = daemon.tail(&["tail"]);
+    let line = lines.next().unwrap();
+    assert!(line.contains("LOST") && line.contains("ring_full 7 since the start"), "{line}");
     tail.signal(Signal::SIGTERM);
     assert_eq!(tail.end(), (Some(0), String::new()));
 }

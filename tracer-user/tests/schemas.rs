@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
 use tracer_core::finding::{FINDING_SCHEMA, FindingLine};
-use tracer_core::snapshot::{EVENT_SCHEMA, EventLine, SNAPSHOT_SCHEMA, Snapshot};
+use tracer_core::snapshot::{EVENT_SCHEMA, EventLine, LOSS_SCHEMA, LossLine, SNAPSHOT_SCHEMA, Snapshot};
 use tracer_user::api::{LOST_SCHEMA, LostLine};
 
 fn check<T: JsonSchema>(file: &str, schema: &str) {
@@ -41,6 +41,11 @@ fn finding() {
 #[test]
 fn event() {
     check::<EventLine>("event.v1.json", EVENT_SCHEMA);
+}
+
+#[test]
+fn loss() {
+    check::<LossLine>("loss.v1.json", LOSS_SCHEMA);
 }
 
 #[test]

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::watch;
+use tracer_core::snapshot::LossLine;
 
 use super::{LOST_SCHEMA, LostLine};
 use crate::daemon::handle::Handle;
@@ -18,6 +20,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 struct State<T, K> {
     first: Vec<u8>,
     lines: Receiver<Arc<T>>,
+    loss: watch::Receiver<Option<LossLine>>,
     keep: K,
     handle: Handle,
 }
@@ -28,7 +31,8 @@ where
     T: Serialize + Send + Sync + 'static,
     K: FnMut(&T) -> bool + Send + 'static,
 {
-    let state = State { first, lines, keep, handle };
+    let loss = handle.subscribe_loss();
+    let state = State { first, lines, loss, keep, handle };
     Body::from_stream(futures_util::stream::unfold(state, |mut state| async {
         let chunk = state.next().await?;
         Some((Ok::<_, std::convert::Infallible>(chunk), state))
@@ -44,6 +48,12 @@ impl<T: Serialize, K: FnMut(&T) -> bool> State<T, K> {
                 // What was said before the end is still delivered.
                 biased;
                 received = self.lines.recv() => received,
+                Ok(()) = self.loss.changed() => {
+                    if let Some(line) = &*self.loss.borrow_and_update() {
+                        push_line(line, &mut chunk);
+                    }
+                    continue;
+                }
                 () = self.handle.stopping() => return None,
             };
             match received {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use jiff::tz::TimeZone;
 use tracer_core::finding::{Change, FINDING_SCHEMA, FindingLine, Kind, Severity};
-use tracer_core::snapshot::{EVENT_SCHEMA, EventLine};
+use tracer_core::snapshot::{EVENT_SCHEMA, EventLine, LOSS_SCHEMA, LossLine};
 
 use super::exit::Failure;
 use super::output::Output;
@@ -138,6 +138,10 @@ impl Printer {
                 let LostLine { lost, .. } = serde_json::from_slice(line)?;
                 say(&format!("{lost} lines are missing here: they came faster than they were read"));
                 None
+            }
+            LOSS_SCHEMA => {
+                let lost: LossLine = serde_json::from_slice(line)?;
+                Some(line::loss(&lost, &self.look))
             }
             // Told apart by its schema, it belongs where the lines it stands for would be.
             LOST_SCHEMA => Some(String::new()),

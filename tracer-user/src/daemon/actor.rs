@@ -12,7 +12,7 @@ use tracer_core::detect::{DetectConfig, Store};
 use tracer_core::event::{Event, ProcessId};
 use tracer_core::finding::FindingLine;
 use tracer_core::inventory::Inventory;
-use tracer_core::snapshot::{EventLine, Loss, Snapshot};
+use tracer_core::snapshot::{EventLine, LOSS_SCHEMA, Loss, LossLine, Snapshot};
 use tracer_core::time::BootNs;
 use tracer_core::tracker::{About, Tracker, event_line};
 
@@ -38,6 +38,8 @@ pub struct Peers {
     pub findings: broadcast::Sender<Arc<FindingLine>>,
     /// Socket events go here, if somebody listens.
     pub events: broadcast::Sender<Arc<EventLine>>,
+    /// Losses of events go here.
+    pub loss: watch::Sender<Option<LossLine>>,
     /// Reads the ring and watches processes.
     pub drain: mpsc::Sender<drain::Command>,
     /// Asks /proc.
@@ -153,6 +155,11 @@ impl Actor {
         if !self.tracker.note_loss(loss, now) {
             return;
         }
+        self.peers.loss.send_replace(Some(LossLine {
+            schema: LOSS_SCHEMA.to_owned(),
+            at: clock::wall_anchor().wall(now),
+            loss: self.tracker.loss(),
+        }));
         let since = now.since(self.loss_look_at);
         if since > 6 * LOSS_LOOK_MOST {
             self.loss_look_every = Duration::ZERO;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracer_core::finding::{Finding, FindingLine};
-use tracer_core::snapshot::{EventLine, Snapshot};
+use tracer_core::snapshot::{EventLine, LossLine, Snapshot};
 
 /// Requests waiting for the tracker's task.
 const REQUESTS_MAX: usize = 64;
@@ -56,6 +56,7 @@ pub struct Handle {
     requests: mpsc::Sender<Request>,
     findings: broadcast::Sender<Arc<FindingLine>>,
     events: broadcast::Sender<Arc<EventLine>>,
+    loss: watch::Receiver<Option<LossLine>>,
     shutdown: watch::Receiver<bool>,
 }
 
@@ -68,6 +69,8 @@ pub struct Served {
     pub findings: broadcast::Sender<Arc<FindingLine>>,
     /// Socket events. Build a line only when [`Served::has_event_subscribers`].
     pub events: broadcast::Sender<Arc<EventLine>>,
+    /// The latest loss of events, if any.
+    pub loss: watch::Sender<Option<LossLine>>,
     /// Set to true to end every stream and the server; dropping it does the same.
     pub shutdown: watch::Sender<bool>,
 }
@@ -87,8 +90,10 @@ pub fn channel() -> (Handle, Served) {
     let findings = broadcast::Sender::new(FINDINGS_BEHIND_MAX);
     let events = broadcast::Sender::new(EVENTS_BEHIND_MAX);
     let (shutdown_sender, shutdown) = watch::channel(false);
-    let handle = Handle { requests: request_sender, findings: findings.clone(), events: events.clone(), shutdown };
-    (handle, Served { requests, findings, events, shutdown: shutdown_sender })
+    let (loss_sender, loss) = watch::channel(None);
+    let (told_findings, told_events) = (findings.clone(), events.clone());
+    let handle = Handle { requests: request_sender, findings: told_findings, events: told_events, loss, shutdown };
+    (handle, Served { requests, findings, events, loss: loss_sender, shutdown: shutdown_sender })
 }
 
 impl Handle {
@@ -118,6 +123,14 @@ impl Handle {
         let events = self.events.subscribe();
         self.ask(|reply| Request::FollowEvents { reply }).await?;
         Ok(events)
+    }
+
+    /// Losses of events: the last one, if there was any, and those to come.
+    #[must_use]
+    pub fn subscribe_loss(&self) -> watch::Receiver<Option<LossLine>> {
+        let mut loss = self.loss.clone();
+        loss.mark_changed();
+        loss
     }
 
     /// Whether an event line would reach anyone.

@@ -77,7 +77,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let wanted = Arc::new(Notify::new());
     let (ready, is_ready) = oneshot::channel();
     let (handle, served) = handle::channel();
-    let handle::Served { requests, findings, events, shutdown } = served;
+    let handle::Served { requests, findings, events, loss, shutdown } = served;
 
     let polls = capture.is_none();
     let mut drain = drain::spawn(capture, events.clone(), messages.clone(), drain_inbox);
@@ -90,7 +90,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if polls {
         tracker = tracker.without_events();
     }
-    let peers = actor::Peers { findings, events, drain: drain_commands, identities, wanted, unseen };
+    let peers = actor::Peers { findings, events, loss, drain: drain_commands, identities, wanted, unseen };
     let actor = actor::Actor::new(tracker, config.detect.clone(), about, peers, ready);
     let actor = tokio::spawn(actor.run(inbox, requests, shutdown.subscribe()));
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use jiff::tz::TimeZone;
 use tracer_core::event::Role;
 use tracer_core::finding::{Change, FindingLine, Severity};
-use tracer_core::snapshot::{EventLine, EventName, Reset};
+use tracer_core::snapshot::{EventLine, EventName, LossLine, Reset};
 use tracer_core::time::WallTime;
 
 use super::escape;
@@ -89,6 +89,20 @@ pub fn event(line: &EventLine, look: &Look) -> String {
     text
 }
 
+/// What was lost, stage by stage, and what that means for the numbers.
+pub fn loss(line: &LossLine, look: &Look) -> String {
+    let stages = serde_json::to_value(line.loss).ok();
+    let stages = stages.as_ref().and_then(serde_json::Value::as_object).into_iter().flatten();
+    let lost: Vec<String> =
+        stages.filter(|(_, count)| **count != 0).map(|(stage, count)| format!("{stage} {count}")).collect();
+    format!(
+        "{} {}  {} since the start; counts are lower bounds until the next look, totals stay so",
+        local(line.at, look, "%H:%M:%S"),
+        paint("LOST    ", Colour::Yellow, look.colour),
+        lost.join(", ")
+    )
+}
+
 /// A server's side is established before any process has taken it.
 fn unknown(line: &EventLine) -> &'static str {
     match (line.role, line.event) {
@@ -124,7 +138,7 @@ fn local(at: WallTime, look: &Look, format: &str) -> String {
 #[cfg(test)]
 mod tests {
     use tracer_core::finding::{FINDING_SCHEMA, Finding, Kind, Status, Subject};
-    use tracer_core::snapshot::{EVENT_SCHEMA, Opener};
+    use tracer_core::snapshot::{EVENT_SCHEMA, LOSS_SCHEMA, Loss, Opener};
     use tracer_core::tcp::TcpState;
 
     use super::*;
@@ -206,6 +220,17 @@ mod tests {
             error: None,
             reset: None,
         }
+    }
+
+    #[test]
+    fn losses_name_their_stages() {
+        let lost = Loss { ring_full: 312, ends: 40, ..Loss::default() };
+        let line = LossLine { schema: LOSS_SCHEMA.to_owned(), at: WallTime { unix_ms: 1_795_293_667_123 }, loss: lost };
+        assert_eq!(
+            loss(&line, &look(false)),
+            "22:41:07 LOST      ends 40, ring_full 312 since the start; counts are lower bounds until the next look, \
+             totals stay so"
+        );
     }
 
     #[test]

@@ -8,8 +8,8 @@ use tokio::sync::{broadcast, watch};
 use tracer_core::event::Role;
 use tracer_core::finding::{Change, FINDING_SCHEMA, Finding, FindingLine, Kind, Severity, Status, Subject};
 use tracer_core::snapshot::{
-    Age, Capture, Completeness, Connection, EVENT_SCHEMA, Endpoint, EventLine, EventName, HolderFd, Host, Loss, Mode,
-    Opener, SNAPSHOT_SCHEMA, Snapshot,
+    Age, Capture, Completeness, Connection, EVENT_SCHEMA, Endpoint, EventLine, EventName, HolderFd, Host, Loss,
+    LossLine, Mode, Opener, SNAPSHOT_SCHEMA, Snapshot,
 };
 use tracer_core::tcp::TcpState;
 use tracer_core::time::WallTime;
@@ -158,13 +158,14 @@ pub struct Fake {
     pub handle: Handle,
     pub findings: broadcast::Sender<Arc<FindingLine>>,
     pub events: broadcast::Sender<Arc<EventLine>>,
+    pub loss: watch::Sender<Option<LossLine>>,
     pub shutdown: watch::Sender<bool>,
     /// Whether somebody has asked to follow events and been answered.
     pub followed: Arc<AtomicBool>,
 }
 
 pub fn fake(state: Snapshot) -> Fake {
-    let (handle, Served { mut requests, findings, events, shutdown }) = channel();
+    let (handle, Served { mut requests, findings, events, loss, shutdown }) = channel();
     let state = Arc::new(state);
     let followed = Arc::new(AtomicBool::new(false));
     let answered = Arc::clone(&followed);
@@ -182,5 +183,5 @@ pub fn fake(state: Snapshot) -> Fake {
             }
         }
     });
-    Fake { handle, findings, events, shutdown, followed }
+    Fake { handle, findings, events, loss, shutdown, followed }
 }
