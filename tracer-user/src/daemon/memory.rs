@@ -15,6 +15,9 @@ pub fn keep_little() {
         libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES);
         libc::mallopt(libc::M_ARENA_MAX, ARENAS);
     }
+    // SAFETY: PR_SET_THP_DISABLE takes no pointers. Where huge pages are given to everybody, each arena would take some
+    // megabytes at once.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
 }
 
 /// Reading the kernel's types takes tens of megabytes for a moment, in small blocks: give them back to the system.
