@@ -133,6 +133,9 @@ const SMOKE: Size = Size {
     idle_s: 0,
 };
 
+/// Fewer rounds are not written down.
+const ROUNDS_LEAST: u16 = 4;
+
 /// Measures, prints the table, and writes what is asked for.
 pub fn run(options: &Options) -> Result<()> {
     let stage = Stage::enter()?;
@@ -151,7 +154,8 @@ pub fn run(options: &Options) -> Result<()> {
             measure(&stage, &size, &mut report)?;
         }
     }
-    let whole = !options.quick && !options.smoke && options.rounds.is_none() && options.only.is_empty();
+    let enough = options.rounds.is_none_or(|rounds| rounds >= ROUNDS_LEAST);
+    let whole = !options.quick && !options.smoke && enough && options.only.is_empty();
     report::publish(&report, whole && !options.no_write, options.json.as_deref())
 }
 

@@ -27,7 +27,7 @@ pub struct Options {
     /// So many rounds of everything that is done in rounds
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
-    /// Leave docs/benchmarks.md and docs/benchmarks.json as they are, which --quick, --only and --rounds do too
+    /// Leave docs/benchmarks.md and docs/benchmarks.json as they are, which --quick, --only and fewer than 4 rounds do too
     #[arg(long)]
     no_write: bool,
     /// Write all figures into this file
