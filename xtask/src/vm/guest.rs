@@ -86,7 +86,9 @@ impl Qemu {
         // Ends with us, however we end: by Ctrl-C, by a signal, by the out-of-memory killer.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", QEMU, "-nodefaults", "-no-user-config", "-no-reboot"]);
-        command.args(["-accel", "tcg,thread=multi,tb-size=512", "-cpu", CPU, "-smp", CPUS, "-m", MEMORY_MIB]);
+        // One after the other: with a thread for each CPU this emulator (7.2) can run code that another CPU has patched
+        // by now, and a kernel that patches itself, as for every fexit program, then dies of an `int3` nobody set.
+        command.args(["-accel", "tcg,thread=single,tb-size=512", "-cpu", CPU, "-smp", CPUS, "-m", MEMORY_MIB]);
         command.args(["-display", "none", "-kernel"]).arg(guest.kernel).arg("-initrd").arg(guest.initrd);
         // What goes wrong in the kernel ends the machine, and with it the suite.
         command.args(["-append", "console=ttyS0 quiet panic=-1 oops=panic mitigations=off"]);
