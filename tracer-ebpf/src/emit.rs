@@ -3,9 +3,9 @@
 
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated;
-use tracer_common::{RecordHeader, WAKE_INTERVAL_NS, counter, kind};
+use tracer_common::{RecordHeader, WAKE_INTERVAL_LIVE_NS, WAKE_INTERVAL_NS, counter, kind};
 
-use crate::maps::{EVENTS, LAST, abi_version, count, lost_ends_percent, wake_bytes};
+use crate::maps::{EVENTS, LAST, abi_version, count, is_live, lost_ends_percent, wake_bytes};
 
 /// Hands a record to user space: `fill` gives the ring's own memory every byte of its value. Nothing is read from the
 /// socket when there is no room.
@@ -33,13 +33,13 @@ fn pretends_full(kind: u8) -> bool {
     percent != 0 && kind == kind::END && unsafe { generated::bpf_get_prandom_u32() } % 100 < percent
 }
 
-/// A wake-up costs about as much as three records. The reader looks again `WAKE_INTERVAL_NS` after each one, so only
-/// the first record after that needs one, and some while the ring runs full: one in 16 looks for that.
+/// The reader looks again `WAKE_INTERVAL_NS` after each wake-up, so only the first record after that needs one, and some
+/// while the ring runs full: one in 16 looks for that.
 #[inline(always)]
 fn wake(at_ns: u64, emitted: u64) -> u64 {
     let Some(last) = LAST.get_ptr_mut(0) else { return 0 };
     // SAFETY: element 0 of an array map of u64; two CPUs that race here both wake, which is harmless.
-    if at_ns.wrapping_sub(unsafe { *last }) >= WAKE_INTERVAL_NS {
+    if at_ns.wrapping_sub(unsafe { *last }) >= if is_live() { WAKE_INTERVAL_LIVE_NS } else { WAKE_INTERVAL_NS } {
         // SAFETY: as above.
         unsafe { *last = at_ns };
         return u64::from(BPF_RB_FORCE_WAKEUP);

@@ -19,15 +19,14 @@ use tracer_core::inventory::Inventory;
 use tracer_core::snapshot::EventLine;
 
 use super::Message;
-use crate::capture::{Capture, KernelCounters, Ring, WAKE_INTERVAL};
+use crate::capture::{Capture, KernelCounters, Ring, wake_interval};
 use crate::clock;
 
 /// Events in one message.
 pub const BATCH: usize = 512;
-/// How often the kernel side's map is read, if something in it is new. A life that is shorter is told by its end alone.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Every so many of these, the kernel side's counters are read.
-const COUNTERS_EVERY: u32 = 4;
+/// How often the kernel side's counters are read, and its map if something in it is new. A life that is shorter is told
+/// by its end alone.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What others ask of the drain.
 pub enum Command {
@@ -124,7 +123,6 @@ impl Drain {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> anyhow::Result<()> {
         let mut tick = tokio::time::interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut ticks = 0u32;
         // After a wake-up the kernel side stays silent for a while: look again until a look finds nothing.
         let mut busy = false;
         loop {
@@ -134,7 +132,7 @@ impl Drain {
                     self.empty();
                     busy = true;
                 }
-                () = tokio::time::sleep(WAKE_INTERVAL), if busy => busy = self.empty() != Emptied::WasEmpty,
+                () = tokio::time::sleep(wake_interval(self.is_live)), if busy => busy = self.empty() != Emptied::WasEmpty,
                 command = commands.recv() => match command {
                     Some(command) => self.obey(command).await?,
                     None => return Ok(()),
@@ -143,10 +141,7 @@ impl Drain {
                     self.follow_watchers()?;
                     self.tell_untold(false).await?;
                     self.empty();
-                    ticks = ticks.wrapping_add(1);
-                    if ticks.is_multiple_of(COUNTERS_EVERY) {
-                        self.report().await?;
-                    }
+                    self.report().await?;
                 }
             }
             if self.messages.is_closed() {
