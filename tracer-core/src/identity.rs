@@ -59,6 +59,18 @@ pub struct LauncherGroup {
     pub label: String,
 }
 
+/// A path that the kernel gave, without its mark for a file that was deleted meanwhile.
+#[must_use]
+pub fn undeleted(path: &str) -> &str {
+    path.strip_suffix(" (deleted)").unwrap_or(path)
+}
+
+/// What follows the last slash: empty if nothing does, everything if there is none.
+#[must_use]
+pub fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
 /// 64-bit FNV-1a: a hash that is the same on every host and in every version, for ids that users store. Shown as 16 hex
 /// digits.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +111,14 @@ pub fn stable_id(parts: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_program_files() {
+        for (exe, name) in [("/usr/bin/psql", "psql"), ("/opt/a b (deleted)", "a b"), ("psql", "psql"), ("/opt/", "")] {
+            assert_eq!(file_name(undeleted(exe)), name, "{exe}");
+        }
+        assert_eq!(undeleted("/a (deleted) (deleted)"), "/a (deleted)");
+    }
 
     #[test]
     fn stable_ids_never_change_and_keep_parts_apart() {

@@ -4,7 +4,7 @@
 //! ids count as the same. A wrong group makes a wrong verdict, so anything in doubt keeps processes apart: words with
 //! digits in them (`queue2`, `sha256`) stay as they are.
 
-use tracer_core::identity::{Fnv1a, LauncherGroup};
+use tracer_core::identity::{Fnv1a, LauncherGroup, file_name, undeleted};
 
 /// Arguments that count; more are cut off.
 const ARGUMENTS_MAX: usize = 64;
@@ -34,7 +34,7 @@ pub struct Launch<'a> {
 /// without a new schema version.
 #[must_use]
 pub fn launcher_group(launch: &Launch<'_>) -> LauncherGroup {
-    let exe = launch.exe.map(|exe| exe.strip_suffix(" (deleted)").unwrap_or(exe));
+    let exe = launch.exe.map(undeleted);
     let mut hash = Fnv1a::default();
     field(&mut hash, Some(exe.unwrap_or(launch.comm)));
     field(&mut hash, launch.script);
@@ -45,10 +45,6 @@ pub fn launcher_group(launch: &Launch<'_>) -> LauncherGroup {
     }
     let label = launch.script.or(exe).map(file_name).filter(|name| !name.is_empty()).unwrap_or(launch.comm);
     LauncherGroup { id: hash.to_string(), label: label.to_owned() }
-}
-
-fn file_name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
 }
 
 /// Adds a field, so that it cannot run into the next one.
