@@ -12,8 +12,8 @@ use socklife_tests::postgres::Postgres;
 use socklife_tests::program::until;
 use socklife_tests::sandbox::Sandbox;
 use socklife_tests::truth::{agree, agree_with};
+use socklife_tests::watched::{DATABASE, Watched};
 
-const DATABASE: &str = "127.0.0.1:5432";
 const FLOOD: u64 = 20_000;
 
 fn local_port(connection: &Value) -> Result<u16> {
@@ -54,19 +54,17 @@ fn hundred_and_sixty(snapshot: &Value, client: u32) -> Result<()> {
 
 #[test]
 fn a_hundred_opened_and_forty_closed() -> Result<()> {
-    let sandbox = Sandbox::enter()?;
-    let postgres = Postgres::start(&sandbox, 150)?;
-    let daemon = Daemon::start(&sandbox, &[])?;
+    let watched = Watched::start_sized(150, &[])?;
     let mut client = Client::start()?;
     let from = Timestamp::now();
     client.open(100, "127.0.0.1")?;
     let to = Timestamp::now();
     client.run("close 40")?;
 
-    let snapshot = agree(&daemon, &postgres)?;
+    let snapshot = watched.agree()?;
     hundred_and_sixty(&snapshot, client.pid())?;
     all_opened_by(&snapshot, "client", client.pid())?;
-    all_opened_by(&snapshot, "server", postgres.pid())?;
+    all_opened_by(&snapshot, "server", watched.postgres.pid())?;
     for connection in own_connections(&snapshot)? {
         opened_between(connection, &snapshot, from, to)?;
     }

@@ -8,18 +8,18 @@ use serde_json::Value;
 use socklife_tests::client::Client;
 use socklife_tests::daemon::{Daemon, Tail};
 use socklife_tests::pace::patience;
-use socklife_tests::postgres::Postgres;
-use socklife_tests::sandbox::Sandbox;
+use socklife_tests::watched::Watched;
 
 /// A stream shows what happens while it is open and says nothing when it opens: opens and closes connections until one
 /// of them shows.
-fn wait_until_streaming(tail: &mut Tail, client: &mut Client) -> Result<()> {
+fn streaming(daemon: &Daemon, client: &mut Client) -> Result<Tail> {
+    let mut tail = daemon.tail(&["--events"])?;
     let deadline = Instant::now() + patience();
     while Instant::now() < deadline {
         client.open(1, "127.0.0.1")?;
         client.run("close 1")?;
         if tail.next(Instant::now() + Duration::from_millis(200)).is_ok() {
-            return Ok(());
+            return Ok(tail);
         }
     }
     bail!("no event within {:?}", patience())
@@ -32,12 +32,9 @@ fn about(line: &Value, event: &str, role: &str, port: u16) -> bool {
 
 #[test]
 fn events_say_who_opened_accepted_and_closed() -> Result<()> {
-    let sandbox = Sandbox::enter()?;
-    let postgres = Postgres::start(&sandbox, 100)?;
-    let daemon = Daemon::start(&sandbox, &[])?;
-    let mut tail = daemon.tail(&["--events"])?;
+    let watched = Watched::start(&[])?;
     let mut client = Client::start()?;
-    wait_until_streaming(&mut tail, &mut client)?;
+    let mut tail = streaming(&watched.daemon, &mut client)?;
 
     let port = client.open(1, "127.0.0.1")?[0];
     client.run("query 1")?;
@@ -60,26 +57,21 @@ fn events_say_who_opened_accepted_and_closed() -> Result<()> {
     ensure!(one("opened", "client")?["opener"]["pid"] == client.pid(), "opener: {}", one("opened", "client")?);
     one("opened", "server")?;
     let accepted = one("accepted", "server")?;
-    ensure!(accepted["opener"]["pid"] == postgres.pid(), "accepted by {}: {accepted}", postgres.pid());
+    ensure!(accepted["opener"]["pid"] == watched.postgres.pid(), "accepted by {}: {accepted}", watched.postgres.pid());
     let closed = one("closed", "client")?;
     ensure!(closed["closer_pid"] == client.pid(), "closer: {closed}");
     ensure!(closed["age_ms"].is_u64(), "age_ms: {closed}");
     ensure!(closed["bytes_received"].as_u64() > Some(1000), "bytes_received: {closed}");
-    ensure!(one("closed", "server")?["opener"]["pid"] == postgres.pid(), "{}", one("closed", "server")?);
+    ensure!(one("closed", "server")?["opener"]["pid"] == watched.postgres.pid(), "{}", one("closed", "server")?);
     tail.stop(Signal::SIGTERM)?;
-    let mut tail = daemon.tail(&["--events"])?;
-    wait_until_streaming(&mut tail, &mut client)?;
-    tail.stop(Signal::SIGINT)
+    streaming(&watched.daemon, &mut client)?.stop(Signal::SIGINT)
 }
 
 #[test]
 fn a_reset_says_who_sent_it() -> Result<()> {
-    let sandbox = Sandbox::enter()?;
-    let postgres = Postgres::start(&sandbox, 100)?;
-    let daemon = Daemon::start(&sandbox, &[])?;
-    let mut tail = daemon.tail(&["--events"])?;
+    let watched = Watched::start(&[])?;
     let mut client = Client::start()?;
-    wait_until_streaming(&mut tail, &mut client)?;
+    let mut tail = streaming(&watched.daemon, &mut client)?;
 
     let port = client.open(1, "127.0.0.1")?[0];
     client.run("abort 1")?;
@@ -94,6 +86,6 @@ fn a_reset_says_who_sent_it() -> Result<()> {
         }
     }
     ensure!(resets["client"] == "sent" && resets["server"] == "received", "who reset: {resets:?}");
-    ensure!(postgres.activity()?.is_empty(), "the server knows");
+    ensure!(watched.postgres.activity()?.is_empty(), "the server knows");
     tail.stop(Signal::SIGTERM)
 }

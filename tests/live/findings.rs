@@ -8,12 +8,8 @@ use socklife_tests::client::{Client, ports_of};
 use socklife_tests::daemon::{Daemon, Tail};
 use socklife_tests::look::{evidence, names};
 use socklife_tests::pace::patience;
-use socklife_tests::postgres::Postgres;
 use socklife_tests::program::until;
-use socklife_tests::sandbox::Sandbox;
-use socklife_tests::truth::agree;
-
-const DATABASE: &str = "127.0.0.1:5432";
+use socklife_tests::watched::{DATABASE, Watched};
 
 /// Findings of a kind that are open in a snapshot.
 fn open_findings(snapshot: &Value, kind: &str) -> Result<Vec<Value>> {
@@ -64,14 +60,12 @@ fn ids(tail: &Tail) -> Vec<String> {
 
 #[test]
 fn limit_pressure_at_96_of_100() -> Result<()> {
-    let sandbox = Sandbox::enter()?;
-    let postgres = Postgres::start(&sandbox, 100)?;
-    let daemon = Daemon::start(&sandbox, &["--limit", "127.0.0.1:5432=100"])?;
-    let mut tail = daemon.tail(&["--kind", "limit_pressure"])?;
+    let watched = Watched::start(&["--limit", "127.0.0.1:5432=100"])?;
+    let mut tail = watched.daemon.tail(&["--kind", "limit_pressure"])?;
     let mut client = Client::start()?;
 
     client.open(50, "127.0.0.1")?;
-    let snapshot = agree(&daemon, &postgres)?;
+    let snapshot = watched.agree()?;
     ensure!(
         open_findings(&snapshot, "limit_pressure")?.is_empty(),
         "50 of 100 is no pressure: {}",
@@ -98,7 +92,7 @@ fn limit_pressure_at_96_of_100() -> Result<()> {
     ensure!(evidence(&critical, "limit") == Some(100), "limit 100 is not in the evidence: {critical}");
     ensure!(critical["subject"]["endpoint"] == DATABASE, "subject: {critical}");
     ensure!(critical["id"] == warning["id"], "the same problem changed its id: {warning} then {critical}");
-    let snapshot = agree(&daemon, &postgres)?;
+    let snapshot = watched.agree()?;
     let open = open_findings(&snapshot, "limit_pressure")?;
     let same = open.iter().find(|each| each["id"] == critical["id"]).context("the snapshot has no such finding")?;
     ensure!(same["severity"] == "critical" && evidence(same, "open") == Some(96), "in the snapshot: {same}");
@@ -106,26 +100,24 @@ fn limit_pressure_at_96_of_100() -> Result<()> {
     let opened = ids(&tail);
     client.run("close 96")?;
     wait_until_resolved(&mut tail, &opened)?;
-    wait_until_clear(&daemon, "limit_pressure")
+    wait_until_clear(&watched.daemon, "limit_pressure")
 }
 
 #[test]
 fn close_wait_leak_names_the_process_that_never_closes() -> Result<()> {
-    let sandbox = Sandbox::enter()?;
-    let postgres = Postgres::start(&sandbox, 100)?;
-    let daemon = Daemon::start(&sandbox, &["--set", "detect.close_wait_leak.after_s=2"])?;
-    let mut tail = daemon.tail(&["--kind", "close_wait_leak"])?;
+    let watched = Watched::start(&["--set", "detect.close_wait_leak.after_s=2"])?;
+    let mut tail = watched.daemon.tail(&["--kind", "close_wait_leak"])?;
     let (mut leaker, mut tidy) = (Client::start()?, Client::start()?);
     let leaked = leaker.open(3, "127.0.0.1")?;
     leaker.open(1, "127.0.0.1")?;
     let handled = tidy.open(4, "127.0.0.1")?;
-    agree(&daemon, &postgres)?;
+    watched.agree()?;
 
     // The look-alike first: whatever is said of it would be said before the leak.
     tidy.tell("reap 4")?;
-    postgres.terminate(&handled)?;
+    watched.postgres.terminate(&handled)?;
     ensure!(ports_of(&tidy.answer()?)?.len() == 4, "the tidy client did not close its four");
-    postgres.terminate(&leaked)?;
+    watched.postgres.terminate(&leaked)?;
 
     let finding = tail
         .wait_for("the leak of three", |line| names(line, leaker.pid()) && evidence(line, "close_wait") == Some(3))?;
@@ -135,12 +127,12 @@ fn close_wait_leak_names_the_process_that_never_closes() -> Result<()> {
     ensure!(finding["subject"]["endpoint"] == DATABASE, "subject: {finding}");
     let wrong = tail.seen().iter().find(|line| names(line, tidy.pid()));
     ensure!(wrong.is_none(), "a client that closes at once was named: {wrong:?}");
-    let snapshot = agree(&daemon, &postgres)?;
+    let snapshot = watched.agree()?;
     let open = open_findings(&snapshot, "close_wait_leak")?;
     ensure!(open.len() == 1 && open[0]["id"] == finding["id"], "findings: {open:#?}");
 
     leaker.run("close 3")?;
     let resolved = tail.wait_for("its end", |line| line["change"] == "resolved")?;
     ensure!(resolved["id"] == finding["id"] && resolved["status"] == "resolved", "{resolved}");
-    wait_until_clear(&daemon, "close_wait_leak")
+    wait_until_clear(&watched.daemon, "close_wait_leak")
 }

@@ -5,12 +5,8 @@ use serde_json::Value;
 use socklife_tests::client::Client;
 use socklife_tests::daemon::Daemon;
 use socklife_tests::look::{all_opened_by, connections, counts, nothing_lost};
-use socklife_tests::postgres::Postgres;
 use socklife_tests::program::until;
-use socklife_tests::sandbox::Sandbox;
-use socklife_tests::truth::agree;
-
-const DATABASE: &str = "127.0.0.1:5432";
+use socklife_tests::watched::{DATABASE, Watched};
 
 /// Pids that hold each client connection.
 fn holders(snapshot: &Value) -> Result<Vec<Vec<u64>>> {
@@ -34,14 +30,12 @@ fn held_by(daemon: &Daemon, count: usize, pid: u32) -> Result<Value> {
 
 #[test]
 fn dup_changes_the_number_and_nothing_else() -> Result<()> {
-    let sandbox = Sandbox::enter()?;
-    let postgres = Postgres::start(&sandbox, 100)?;
-    let daemon = Daemon::start(&sandbox, &[])?;
+    let watched = Watched::start(&[])?;
     let mut client = Client::start()?;
     client.open(3, "127.0.0.1")?;
-    let before = agree(&daemon, &postgres)?;
+    let before = watched.agree()?;
     client.run("dup 3")?;
-    let after = agree(&daemon, &postgres)?;
+    let after = watched.agree()?;
     let fds = |snapshot: &Value| -> Result<Vec<Value>> {
         Ok(connections(snapshot, "client")?.iter().map(|each| each["holders"][0]["fd"].clone()).collect())
     };
@@ -53,11 +47,9 @@ fn dup_changes_the_number_and_nothing_else() -> Result<()> {
 
 #[test]
 fn in_flight_between_two_processes_nobody_holds_it() -> Result<()> {
-    let sandbox = Sandbox::enter()?;
-    let _postgres = Postgres::start(&sandbox, 100)?;
-    let daemon = Daemon::start(&sandbox, &[])?;
+    let watched = Watched::start(&[])?;
     let (mut giver, mut taker) = (Client::start()?, Client::start()?);
-    let way = sandbox.path("way");
+    let way = watched.sandbox.path("way");
     let way = way.to_str().context("a path")?;
     taker.run(&format!("listen {way}"))?;
     giver.open(2, "127.0.0.1")?;
@@ -65,18 +57,18 @@ fn in_flight_between_two_processes_nobody_holds_it() -> Result<()> {
     let was = giver.pid();
     giver.kill()?;
     for _ in 0..3 {
-        let snapshot = daemon.snapshot()?;
+        let snapshot = watched.daemon.snapshot()?;
         ensure!(holders(&snapshot)? == vec![Vec::<u64>::new(); 2], "{}", snapshot["connections"]);
         all_opened_by(&snapshot, "client", was)?;
         ensure!(counts(&snapshot, DATABASE, "client")? == (2, 2, 0), "{}", snapshot["endpoints"]);
     }
     taker.run("take 2")?;
-    let snapshot = daemon.snapshot()?;
+    let snapshot = watched.daemon.snapshot()?;
     ensure!(holders(&snapshot)? == vec![vec![u64::from(taker.pid())]; 2], "{}", snapshot["connections"]);
     all_opened_by(&snapshot, "client", was)?;
     taker.kill()?;
     let snapshot = until("they end with their holder", || {
-        let snapshot = daemon.snapshot()?;
+        let snapshot = watched.daemon.snapshot()?;
         let left = counts(&snapshot, DATABASE, "client")?;
         Ok(if left == (0, 2, 2) { Ok(snapshot) } else { Err(format!("{left:?}")) })
     })?;
@@ -85,20 +77,16 @@ fn in_flight_between_two_processes_nobody_holds_it() -> Result<()> {
 
 #[test]
 fn a_thread_with_descriptors_of_its_own_is_found() -> Result<()> {
-    let sandbox = Sandbox::enter()?;
-    let _postgres = Postgres::start(&sandbox, 100)?;
-    let daemon = Daemon::start(&sandbox, &[])?;
+    let watched = Watched::start(&[])?;
     let mut client = Client::start()?;
     client.ports("thread 2 127.0.0.1")?;
-    let snapshot = held_by(&daemon, 2, client.pid())?;
+    let snapshot = held_by(&watched.daemon, 2, client.pid())?;
     nothing_lost(&snapshot)
 }
 
 #[test]
 fn a_process_whose_first_thread_has_ended_still_holds() -> Result<()> {
-    let sandbox = Sandbox::enter()?;
-    let _postgres = Postgres::start(&sandbox, 100)?;
-    let daemon = Daemon::start(&sandbox, &[])?;
+    let watched = Watched::start(&[])?;
     let mut client = Client::start()?;
     client.open(2, "127.0.0.1")?;
     client.run("leaderless")?;
@@ -107,6 +95,6 @@ fn a_process_whose_first_thread_has_ended_still_holds() -> Result<()> {
         let text = std::fs::read_to_string(&stat)?;
         Ok(if text.contains(") Z ") { Ok(()) } else { Err(text) })
     })?;
-    let snapshot = held_by(&daemon, 2, client.pid())?;
+    let snapshot = held_by(&watched.daemon, 2, client.pid())?;
     nothing_lost(&snapshot)
 }

@@ -18,8 +18,8 @@ use socklife_tests::postgres::Postgres;
 use socklife_tests::program::until;
 use socklife_tests::sandbox::Sandbox;
 use socklife_tests::truth::{agree, difference, of_snapshot, ss};
+use socklife_tests::watched::{DATABASE, Watched};
 
-const DATABASE: &str = "127.0.0.1:5432";
 /// Beside PostgreSQL, on the same port.
 const BESIDE: &str = "127.0.0.2:5432";
 /// How long the daemon stands still.
@@ -58,16 +58,14 @@ fn accounted(snapshot: &Value, lives: u64) -> Result<()> {
 
 #[test]
 fn a_small_ring_while_the_daemon_stands_still() -> Result<()> {
-    let sandbox = Sandbox::enter()?;
-    let postgres = Postgres::start(&sandbox, 100)?;
     let limit = format!("{DATABASE}=12");
-    let daemon = Daemon::start(&sandbox, &["--set", "capture.ring_bytes=65536", "--limit", &limit])?;
-    let mut tail = daemon.tail(&[])?;
+    let watched = Watched::start(&["--set", "capture.ring_bytes=65536", "--limit", &limit])?;
+    let mut tail = watched.daemon.tail(&[])?;
     let mut leaker = Client::start()?;
     leaker.open(3, "127.0.0.1")?;
-    agree(&daemon, &postgres)?;
+    watched.agree()?;
 
-    let pid = Pid::from_raw(i32::try_from(daemon.pid())?);
+    let pid = Pid::from_raw(i32::try_from(watched.daemon.pid())?);
     kill(pid, Signal::SIGSTOP)?;
     let begun = Instant::now();
     let flood = Flood::start_at(BESIDE.parse()?, u64::MAX)?;
@@ -80,7 +78,7 @@ fn a_small_ring_while_the_daemon_stands_still() -> Result<()> {
     flood.stop();
     let lives = flood.finish()?;
 
-    let snapshot = agree(&daemon, &postgres)?;
+    let snapshot = watched.agree()?;
     ensure!(lost(&snapshot, "ring_full")? > 0, "{lives} connections did not fill the ring: {}", snapshot["capture"]);
     ensure!(counts(&snapshot, DATABASE, "client")? == (13, 13, 0), "{}", snapshot["endpoints"]);
     all_opened_by(&snapshot, "client", leaker.pid())?;

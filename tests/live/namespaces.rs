@@ -15,7 +15,7 @@ use socklife_tests::look::{all_opened_by, connections, connections_in, conserved
 use socklife_tests::postgres::{PORT, Postgres};
 use socklife_tests::program::{Finished, command, finish, until};
 use socklife_tests::sandbox::{NETWORK, Namespace, Sandbox, link_to, socklife_binary};
-use socklife_tests::truth::agree;
+use socklife_tests::watched::Watched;
 
 /// The inode number of a process' network namespace, and the file that leads there.
 fn network_of(pid: u32) -> Result<(PathBuf, u64)> {
@@ -160,16 +160,14 @@ fn loopback_inside(
 
 #[test]
 fn the_same_loopback_address_in_two_namespaces_is_two_databases() -> Result<()> {
-    let sandbox = Sandbox::enter()?;
-    let postgres = Postgres::start(&sandbox, 100)?;
-    let daemon = Daemon::start(&sandbox, &["--limit", &format!("127.0.0.1:{PORT}=4")])?;
+    let watched = Watched::start(&["--limit", &format!("127.0.0.1:{PORT}=4")])?;
     let namespace = Namespace::named("loopback")?;
     let (stop, inside) = loopback_inside(&namespace, 7)?;
     let mut client = Client::start()?;
     client.open(2, "127.0.0.1")?;
 
     let (here, there) = (format!("127.0.0.1:{PORT}"), format!("127.0.0.1:{PORT}@netns:{}", namespace.inode()?));
-    let snapshot = agree(&daemon, &postgres)?;
+    let snapshot = watched.agree()?;
     for role in ["client", "server"] {
         ensure!(counts(&snapshot, &here, role)? == (2, 2, 0), "{role}: {}", snapshot["endpoints"]);
         ensure!(counts(&snapshot, &there, role)? == (7, 7, 0), "{role}: {}", snapshot["endpoints"]);
@@ -180,7 +178,7 @@ fn the_same_loopback_address_in_two_namespaces_is_two_databases() -> Result<()> 
     // Its sockets end with their threads; the namespace goes while the daemon knows it.
     drop(namespace);
     let snapshot = until("the other namespace's connections end", || {
-        let snapshot = daemon.snapshot()?;
+        let snapshot = watched.daemon.snapshot()?;
         let left = counts(&snapshot, &there, "client")?;
         Ok(if left == (0, 7, 7) { Ok(snapshot) } else { Err(format!("{left:?}")) })
     })?;
@@ -191,17 +189,15 @@ fn the_same_loopback_address_in_two_namespaces_is_two_databases() -> Result<()> 
 
 #[test]
 fn a_client_in_a_pid_namespace_has_both_pids() -> Result<()> {
-    let sandbox = Sandbox::enter()?;
-    let postgres = Postgres::start(&sandbox, 100)?;
-    let daemon = Daemon::start(&sandbox, &[])?;
+    let watched = Watched::start(&[])?;
     let (mut client, pid) = Client::start_in_pid_namespace()?;
     client.open(2, "127.0.0.1")?;
-    let snapshot = agree(&daemon, &postgres)?;
+    let snapshot = watched.agree()?;
     all_opened_by(&snapshot, "client", pid)?;
     let processes = snapshot["processes"].as_array().context("no processes")?;
     let seen = |pid: u32| processes.iter().find(|each| each["pid"] == pid).with_context(|| format!("no process {pid}"));
     ensure!(seen(pid)?["ns_pid"] == 1, "{}", seen(pid)?);
-    ensure!(seen(postgres.pid())?["ns_pid"].is_null(), "one pid only: {}", seen(postgres.pid())?);
+    ensure!(seen(watched.postgres.pid())?["ns_pid"].is_null(), "one pid only: {}", seen(watched.postgres.pid())?);
     ensure!(snapshot["capture"]["host_pids"] == true, "{}", snapshot["capture"]);
     Ok(())
 }

@@ -3,13 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use socklife_tests::client::Client;
-use socklife_tests::daemon::Daemon;
 use socklife_tests::look::{conserved, counts};
-use socklife_tests::postgres::Postgres;
-use socklife_tests::sandbox::Sandbox;
-use socklife_tests::truth::agree;
-
-const DATABASE: &str = "127.0.0.1:5432";
+use socklife_tests::watched::{DATABASE, Watched};
 
 /// Every probe missing, each with a reason that has this word, and the numbers no more than lower bounds.
 fn polls(snapshot: &Value, reason: &str) -> Result<()> {
@@ -25,10 +20,10 @@ fn polls(snapshot: &Value, reason: &str) -> Result<()> {
     Ok(())
 }
 
-fn follows_the_table(daemon: &Daemon, postgres: &Postgres, reason: &str) -> Result<()> {
+fn follows_the_table(watched: &Watched, reason: &str) -> Result<()> {
     let mut client = Client::start()?;
     client.open(5, "127.0.0.1")?;
-    let snapshot = agree(daemon, postgres)?;
+    let snapshot = watched.agree()?;
     polls(&snapshot, reason)?;
     ensure!(counts(&snapshot, DATABASE, "client")? == (5, 5, 0), "{}", snapshot["endpoints"]);
     for connection in snapshot["connections"].as_array().context("no connections")? {
@@ -36,7 +31,7 @@ fn follows_the_table(daemon: &Daemon, postgres: &Postgres, reason: &str) -> Resu
         ensure!(connection["opener"].is_null(), "an opener by guess: {connection}");
     }
     client.run("close 3")?;
-    let snapshot = agree(daemon, postgres)?;
+    let snapshot = watched.agree()?;
     ensure!(counts(&snapshot, DATABASE, "client")? == (2, 5, 3), "{}", snapshot["endpoints"]);
     for (stage, count) in snapshot["capture"]["loss"].as_object().context("no loss")? {
         ensure!(count == 0, "what only looks can find is not lost: {stage} {count}");
@@ -46,16 +41,12 @@ fn follows_the_table(daemon: &Daemon, postgres: &Postgres, reason: &str) -> Resu
 
 #[test]
 fn told_to_poll_it_follows_the_socket_table() -> Result<()> {
-    let sandbox = Sandbox::enter()?;
-    let postgres = Postgres::start(&sandbox, 100)?;
-    let daemon = Daemon::start(&sandbox, &["--set", "capture.hooks=poll"])?;
-    follows_the_table(&daemon, &postgres, "capture.hooks is poll")
+    let watched = Watched::start(&["--set", "capture.hooks=poll"])?;
+    follows_the_table(&watched, "capture.hooks is poll")
 }
 
 #[test]
 fn a_kernel_without_types_is_polled_and_the_file_named() -> Result<()> {
-    let sandbox = Sandbox::enter()?;
-    let postgres = Postgres::start(&sandbox, 100)?;
-    let daemon = Daemon::start(&sandbox, &["--set", "capture.btf=/nonexistent/btf"])?;
-    follows_the_table(&daemon, &postgres, "/nonexistent/btf")
+    let watched = Watched::start(&["--set", "capture.btf=/nonexistent/btf"])?;
+    follows_the_table(&watched, "/nonexistent/btf")
 }

@@ -16,4 +16,5 @@ pub mod program;
 pub mod sandbox;
 pub mod session;
 pub mod truth;
+pub mod watched;
 pub mod wire;

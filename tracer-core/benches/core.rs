@@ -3,6 +3,9 @@
 //! The tracker is filled as a host fills it: by events, then by a look that finds the same sockets and who holds them.
 #![expect(clippy::unwrap_used, reason = "a scene that cannot be built ends the benchmark")]
 
+#[path = "../tests/recorded/mod.rs"]
+mod recorded;
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,7 +22,8 @@ use tracer_core::tcp::TcpState;
 use tracer_core::time::{BootNs, WallAnchor};
 use tracer_core::tracker::{About, Bounds, EndpointRule, Tracker};
 
-const RECORDED: &[u8] = include_bytes!("../tests/fixtures/events-6.18-x86_64.bin");
+use recorded::records;
+
 const SECOND: u64 = 1_000_000_000;
 const NETNS: u32 = 4_026_531_840;
 const PROCESSES: u32 = 1_000;
@@ -95,17 +99,6 @@ fn tracker(count: u32) -> Tracker {
     }
     tracker.apply_inventory(look(count, 4 * SECOND));
     tracker
-}
-
-fn records() -> Vec<&'static [u8]> {
-    let mut rest = RECORDED;
-    let mut all = Vec::new();
-    while let Some((length, after)) = rest.split_first_chunk::<4>() {
-        let (record, after) = after.split_at(u32::from_le_bytes(*length) as usize);
-        all.push(record);
-        rest = after;
-    }
-    all
 }
 
 fn decoding(criterion: &mut Criterion) {

@@ -3,6 +3,8 @@
 //! A server belongs here if what it listens on are database connections, but for the ports that [`Server::other_ports`]
 //! names. Servers that are a script or a Java class have no program of their own and cannot be told by it.
 
+use crate::identity::{file_name, undeleted};
+
 /// Longest name of a process, `TASK_COMM_LEN` less its NUL.
 const COMM_LEN: usize = 15;
 
@@ -67,8 +69,7 @@ pub const SERVERS: &[Server] = &[
 /// The server whose program has this path (`/proc/PID/exe`, perhaps with " (deleted)").
 #[must_use]
 pub fn by_exe(exe: &str) -> Option<&'static Server> {
-    let path = exe.strip_suffix(" (deleted)").unwrap_or(exe);
-    let name = path.rsplit('/').next()?;
+    let name = file_name(undeleted(exe));
     SERVERS.iter().find(|server| server.program == name)
 }
 

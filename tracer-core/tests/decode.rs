@@ -1,26 +1,14 @@
 //! Records as the kernel side wrote them, through decode: recorded ones give the story they were recorded from,
 //! truncated and corrupt ones give errors.
 
+mod recorded;
+
 use proptest::prelude::*;
 use tracer_core::decode::{DecodeError, decode};
 use tracer_core::event::{Event, SocketEvent};
 use tracer_core::time::BootNs;
 
-/// Recorded on Linux 6.18, x86-64, while `fixtures/events.py` ran, in a network namespace of its own: one process that
-/// is both ends; closes by the client, by the server, by reset; a v4-mapped, an IPv6 and a refused connect; and a child
-/// that connects, starts another program and ends.
-const RECORDED: &[u8] = include_bytes!("fixtures/events-6.18-x86_64.bin");
-
-fn records() -> Vec<&'static [u8]> {
-    let mut rest = RECORDED;
-    let mut all = Vec::new();
-    while let Some((length, after)) = rest.split_first_chunk::<4>() {
-        let (record, after) = after.split_at(u32::from_le_bytes(*length) as usize);
-        all.push(record);
-        rest = after;
-    }
-    all
-}
+use recorded::records;
 
 fn line(event: &Event, names: &mut Vec<u64>) -> String {
     match event {

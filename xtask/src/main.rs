@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Lint => lint::lint().map(|()| ExitCode::SUCCESS),
         Command::Test(options) => test::test(&options),
-        Command::Bench(options) => bench::bench(&options),
+        Command::Bench(_) => bench::bench(),
         Command::Vm(options) => vm::vm(&options),
         Command::BtfFixture(options) => btf::fixture(&options).map(|()| ExitCode::SUCCESS),
     };

@@ -11,58 +11,19 @@ mod kernel;
 mod latency;
 mod load;
 mod memory;
+mod options;
 mod report;
 mod scale;
 mod stage;
 mod tracers;
 
-use std::path::PathBuf;
-
 use anyhow::Result;
+
+pub use options::{Options, Section};
 
 use figures::Report;
 use stage::Stage;
 use tracers::Variant;
-
-/// A part of the benchmark.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Section {
-    /// Throughput, connect latency, CPU of the daemon, loss: with nothing, socklife and its peers
-    Load,
-    /// Time in each kernel program
-    Kernel,
-    /// From close to printed line
-    Latency,
-    /// Memory of the daemon, by live connections
-    Memory,
-    /// Back-fill and snapshot, by live sockets
-    Scale,
-    /// The daemon on an idle host
-    Idle,
-}
-
-/// Measures what socklife costs. Needs root.
-#[derive(clap::Parser)]
-pub struct Options {
-    /// Few rounds and small loads, to try it: the figures mean little
-    #[arg(long)]
-    quick: bool,
-    /// As little as there is, and without the peers: what the tests run
-    #[arg(long, hide = true)]
-    smoke: bool,
-    /// Only this section; repeatable
-    #[arg(long, value_enum)]
-    only: Vec<Section>,
-    /// So many rounds of everything that is done in rounds
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
-    rounds: Option<u16>,
-    /// Leave docs/benchmarks.md and docs/benchmarks.json as they are
-    #[arg(long)]
-    no_write: bool,
-    /// Write the figures, as JSON, into this file too
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-}
 
 /// How much of everything.
 #[derive(Clone, Copy, Debug)]

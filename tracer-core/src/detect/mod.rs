@@ -146,10 +146,13 @@ fn count(fact: &str, value: impl TryInto<i64>, unit: &str) -> Evidence {
 }
 
 impl Verdict {
+    fn fact(&self, name: &str) -> Option<&EvidenceValue> {
+        self.evidence.iter().find(|evidence| evidence.fact == name).map(|evidence| &evidence.value)
+    }
+
     /// The whole number behind a fact; 0 if there is none.
     fn number(&self, fact: &str) -> i64 {
-        let found = self.evidence.iter().find(|evidence| evidence.fact == fact);
-        match found.map(|evidence| &evidence.value) {
+        match self.fact(fact) {
             Some(EvidenceValue::Integer(value)) => *value,
             _ => 0,
         }
@@ -157,8 +160,7 @@ impl Verdict {
 
     /// The text behind a fact; empty if there is none.
     fn text(&self, fact: &str) -> &str {
-        let found = self.evidence.iter().find(|evidence| evidence.fact == fact);
-        match found.map(|evidence| &evidence.value) {
+        match self.fact(fact) {
             Some(EvidenceValue::Text(value)) => value,
             _ => "",
         }

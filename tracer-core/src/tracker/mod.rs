@@ -58,7 +58,7 @@ pub struct EndpointRule {
     pub name: Option<String>,
     /// The most it takes.
     pub limit: Option<Limit>,
-    /// Which database it is, if the port does not say.
+    /// Which database it is, whatever the port says.
     pub database: Option<String>,
 }
 

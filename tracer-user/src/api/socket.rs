@@ -73,12 +73,6 @@ impl Socket {
         let listener = UnixListener::from_std(listener).map_err(fail("set up the control socket"))?;
         Ok(Self { listener, group, path, file, _lock: lock })
     }
-
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
 }
 
 impl Drop for Socket {

@@ -189,12 +189,7 @@ impl Capture {
 
     /// From now on report sockets with this port on either end, too. Sockets that have it already are not announced.
     pub fn watch_port(&mut self, port: u16) -> Result<(), CaptureError> {
-        let missing = || CaptureError::Map { map: "PORTS", reason: "missing".to_owned() };
-        let map = self.ebpf.map_mut("PORTS").ok_or_else(missing)?;
-        let mut bits: Array<_, u64> = Array::try_from(map).map_err(in_map("PORTS"))?;
-        let index = u32::from(port >> 6);
-        let word = bits.get(&index, 0).map_err(in_map("PORTS"))?;
-        bits.set(index, word | 1 << (port & 63), 0).map_err(in_map("PORTS"))
+        set_bits(&mut self.ebpf, "PORTS", [u32::from(port)])
     }
 
     /// The process is gone: its place is free again. The kernel side frees it itself if it saw the end.
@@ -213,7 +208,11 @@ impl Capture {
 const IN_PROGRESS: std::time::Duration = std::time::Duration::from_secs(2);
 
 fn take_map(ebpf: &mut Ebpf, map: &'static str) -> Result<aya::maps::Map, CaptureError> {
-    ebpf.take_map(map).ok_or_else(|| CaptureError::Map { map, reason: "missing".to_owned() })
+    ebpf.take_map(map).ok_or_else(missing(map))
+}
+
+fn missing(map: &'static str) -> impl Fn() -> CaptureError {
+    move || CaptureError::Map { map, reason: "missing".to_owned() }
 }
 
 fn in_map(map: &'static str) -> impl Fn(aya::maps::MapError) -> CaptureError {
@@ -226,16 +225,17 @@ pub fn probe_host(btf: PathBuf, hooks: Allowed) -> Result<Vec<Probe>, CaptureErr
     Capture::start(&settings, &PortMap::default()).map(|capture| capture.probes.clone())
 }
 
-/// Sets these bits in a map of 64-bit words.
-fn set_bits(ebpf: &mut Ebpf, map: &'static str, bits: impl Iterator<Item = u32>) -> Result<(), CaptureError> {
+/// Sets these bits in a map of 64-bit words; the others stay as they are.
+fn set_bits(ebpf: &mut Ebpf, map: &'static str, bits: impl IntoIterator<Item = u32>) -> Result<(), CaptureError> {
     let mut words = BTreeMap::<u32, u64>::new();
     for bit in bits {
         *words.entry(bit >> 6).or_default() |= 1 << (bit & 63);
     }
-    let data = ebpf.map_mut(map).ok_or_else(|| CaptureError::Map { map, reason: "missing".to_owned() })?;
+    let data = ebpf.map_mut(map).ok_or_else(missing(map))?;
     let mut array: Array<_, u64> = Array::try_from(data).map_err(in_map(map))?;
     for (index, word) in words {
-        array.set(index, word, 0).map_err(in_map(map))?;
+        let set = array.get(&index, 0).map_err(in_map(map))?;
+        array.set(index, set | word, 0).map_err(in_map(map))?;
     }
     Ok(())
 }

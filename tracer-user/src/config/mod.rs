@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use hooks::Hooks;
-pub use tracer_core::detect::{CloseWaitLeakConfig, DetectConfig, LimitPressureConfig};
+pub use tracer_core::detect::DetectConfig;
 use tracer_core::ports::PortMap;
 
 use crate::capture::VMLINUX_BTF;

@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::net::SocketAddr;
 
+use tracer_core::detect::{CloseWaitLeakConfig, LimitPressureConfig};
+
 use super::layers::load;
 use super::*;
 

@@ -32,7 +32,6 @@ pub use host::host;
 pub use inet_diag::WireError;
 pub use netns::own_netns;
 pub use pids::host_pids;
-pub use sock_diag::MAX_SOCKETS;
 
 /// What to look for, and where.
 #[derive(Clone, Debug)]

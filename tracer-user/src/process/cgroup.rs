@@ -1,5 +1,7 @@
 //! Control group, container and systemd unit, from the text of `/proc/PID/cgroup`. Pure: text in, names out.
 
+use tracer_core::identity::undeleted;
+
 /// What the control group path says of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cgroup {
@@ -34,7 +36,7 @@ impl Cgroup {
             let (Some(id), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
                 continue;
             };
-            let path = path.strip_suffix(" (deleted)").unwrap_or(path);
+            let path = undeleted(path);
             let slot = match controllers {
                 "" if id == "0" => &mut unified,
                 "name=systemd" => &mut systemd,

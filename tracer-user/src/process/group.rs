@@ -4,7 +4,7 @@
 //! ids count as the same. A wrong group makes a wrong verdict, so anything in doubt keeps processes apart: words with
 //! digits in them (`queue2`, `sha256`) stay as they are.
 
-use tracer_core::identity::LauncherGroup;
+use tracer_core::identity::{Fnv1a, LauncherGroup, file_name, undeleted};
 
 /// Arguments that count; more are cut off.
 const ARGUMENTS_MAX: usize = 64;
@@ -29,46 +29,29 @@ pub struct Launch<'a> {
     pub arguments: &'a [String],
 }
 
-/// The group of a launch. The id is FNV-1a (64 bits, offset basis 0xcbf29ce484222325, prime 0x100000001b3) over program,
-/// script, place, user id and normalised arguments, each preceded by its length as eight little-endian bytes and absent
-/// ones by `u64::MAX`; 16 hex digits. Part of what users store: never changed without a new schema version.
+/// The group of a launch. The id is [`Fnv1a`] over program, script, place, user id and normalised arguments, each preceded
+/// by its length as eight little-endian bytes and absent ones by `u64::MAX`. Part of what users store: never changed
+/// without a new schema version.
 #[must_use]
 pub fn launcher_group(launch: &Launch<'_>) -> LauncherGroup {
-    let exe = launch.exe.map(|exe| exe.strip_suffix(" (deleted)").unwrap_or(exe));
-    let mut hash = Fnv::new();
-    hash.field(Some(exe.unwrap_or(launch.comm)));
-    hash.field(launch.script);
-    hash.field(launch.place);
-    hash.field(launch.uid.map(|uid| uid.to_string()).as_deref());
+    let exe = launch.exe.map(undeleted);
+    let mut hash = Fnv1a::default();
+    field(&mut hash, Some(exe.unwrap_or(launch.comm)));
+    field(&mut hash, launch.script);
+    field(&mut hash, launch.place);
+    field(&mut hash, launch.uid.map(|uid| uid.to_string()).as_deref());
     for argument in launch.arguments.iter().take(ARGUMENTS_MAX) {
-        hash.field(Some(&normalise(argument)));
+        field(&mut hash, Some(&normalise(argument)));
     }
     let label = launch.script.or(exe).map(file_name).filter(|name| !name.is_empty()).unwrap_or(launch.comm);
-    LauncherGroup { id: format!("{:016x}", hash.0), label: label.to_owned() }
+    LauncherGroup { id: hash.to_string(), label: label.to_owned() }
 }
 
-fn file_name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
-}
-
-struct Fnv(u64);
-
-impl Fnv {
-    fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
-        }
-    }
-
-    fn field(&mut self, text: Option<&str>) {
-        let len = text.map_or(u64::MAX, |text| u64::try_from(text.len()).unwrap_or(u64::MAX));
-        self.bytes(&len.to_le_bytes());
-        self.bytes(text.unwrap_or_default().as_bytes());
-    }
+/// Adds a field, so that it cannot run into the next one.
+fn field(hash: &mut Fnv1a, text: Option<&str>) {
+    let len = text.map_or(u64::MAX, |text| u64::try_from(text.len()).unwrap_or(u64::MAX));
+    hash.write(&len.to_le_bytes());
+    hash.write(text.unwrap_or_default().as_bytes());
 }
 
 /// `argument` with what differs from one start to the next replaced by placeholders: `{uuid}`, `{date}`, `{hex}`, `{n}`.
@@ -245,9 +228,6 @@ mod tests {
     fn the_id_never_changes() {
         let group = group("/usr/bin/python3.11", Some("/srv/job.py"), 1000, &["--shard", "7"]);
         assert_eq!(group.id, "0cf39e2000731786");
-        let mut hash = Fnv::new();
-        hash.bytes(b"foobar");
-        assert_eq!(hash.0, 0x8594_4171_f739_67e8, "the published FNV-1a test vector");
     }
 
     #[test]

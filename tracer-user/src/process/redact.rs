@@ -8,6 +8,8 @@
 
 mod text;
 
+use tracer_core::identity::file_name;
+
 /// What stands for a secret.
 pub const MASK: &str = "***";
 
@@ -49,7 +51,7 @@ const CLIENTS: &[Client] = &[
 
 impl Client {
     fn of(word: &str) -> Option<&'static Self> {
-        let name = word.rsplit('/').next().unwrap_or(word);
+        let name = file_name(word);
         CLIENTS.iter().find(|client| {
             client
                 .names

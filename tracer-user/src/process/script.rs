@@ -3,6 +3,8 @@
 //! Each interpreter is one row of [`INTERPRETERS`]: which options take a value, which ones name the program. What is
 //! no file (`python -c`, standard input, a shell that reads from a terminal) has no script.
 
+use tracer_core::identity::{file_name, undeleted};
+
 /// What is run, and where in the arguments it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Script {
@@ -182,7 +184,7 @@ const INTERPRETERS: &[Interpreter] = &[
 #[must_use]
 pub fn find(exe: Option<&str>, arguments: &[String]) -> Option<Script> {
     let first = arguments.first().map(|name| name.strip_prefix('-').unwrap_or(name));
-    let exe = exe.map(|exe| exe.strip_suffix(" (deleted)").unwrap_or(exe));
+    let exe = exe.map(undeleted);
     let interpreter = [exe, first].into_iter().flatten().find_map(interpreter)?;
     let mut at = 1;
     loop {
@@ -287,7 +289,7 @@ impl Interpreter {
 
 /// The row for a program: `/usr/bin/python3.11` is `python`.
 fn interpreter(program: &str) -> Option<&'static Interpreter> {
-    let name = program.rsplit('/').next().unwrap_or(program);
+    let name = file_name(program);
     let name = name.trim_end_matches(|letter: char| letter.is_ascii_digit() || letter == '.');
     INTERPRETERS.iter().find(|row| row.names.contains(&name))
 }
