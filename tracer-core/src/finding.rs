@@ -12,22 +12,69 @@ pub const FINDING_SCHEMA: &str = "socklife.finding/v1";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
+    /// The staircase: connections only pile up.
+    ConnectionLeak,
     /// The hard ceiling: an endpoint is at N of L.
     LimitPressure,
+    /// At this rate an endpoint is full at a time that can be told.
+    HeadroomForecast,
+    /// A restart freed them: the leak is in the application.
+    RestartDrop,
+    /// A client, and so a connection, per request.
+    ClientPerRequest,
+    /// Held and not used.
+    IdleHold,
+    /// Opened, authenticated, never used.
+    UnusedConnection,
     /// The database hung up, the process never closed.
     CloseWaitLeak,
+    /// N copies of one launcher hold M connections.
+    DuplicateLaunchers,
+    /// Many pools in one process.
+    PoolSprawl,
+    /// The pool is K times what is used.
+    OversizedPool,
+    /// Nobody is minding it.
+    OrphanedConnection,
+    /// An endpoint refuses or does not answer.
+    ConnectFailures,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 2] = [Self::LimitPressure, Self::CloseWaitLeak];
+    pub const ALL: [Self; 13] = [
+        Self::ConnectionLeak,
+        Self::LimitPressure,
+        Self::HeadroomForecast,
+        Self::RestartDrop,
+        Self::ClientPerRequest,
+        Self::IdleHold,
+        Self::UnusedConnection,
+        Self::CloseWaitLeak,
+        Self::DuplicateLaunchers,
+        Self::PoolSprawl,
+        Self::OversizedPool,
+        Self::OrphanedConnection,
+        Self::ConnectFailures,
+    ];
 
     /// The name in JSON and configuration.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::ConnectionLeak => "connection_leak",
             Self::LimitPressure => "limit_pressure",
+            Self::HeadroomForecast => "headroom_forecast",
+            Self::RestartDrop => "restart_drop",
+            Self::ClientPerRequest => "client_per_request",
+            Self::IdleHold => "idle_hold",
+            Self::UnusedConnection => "unused_connection",
             Self::CloseWaitLeak => "close_wait_leak",
+            Self::DuplicateLaunchers => "duplicate_launchers",
+            Self::PoolSprawl => "pool_sprawl",
+            Self::OversizedPool => "oversized_pool",
+            Self::OrphanedConnection => "orphaned_connection",
+            Self::ConnectFailures => "connect_failures",
         }
     }
 

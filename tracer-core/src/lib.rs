@@ -10,6 +10,7 @@ pub mod detect;
 pub mod endpoint;
 pub mod event;
 pub mod finding;
+pub mod history;
 pub mod identity;
 pub mod inventory;
 pub mod ports;

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use crate::event::{Comm, ProcessId};
+use crate::history::{History, Life};
 use crate::identity::Identity;
 use crate::time::BootNs;
 
 /// Counts of one process on one endpoint.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Account {
     /// Seen open, those found at start included.
     pub opened_total: u64,
@@ -19,6 +20,10 @@ pub struct Account {
     pub in_use_peak: u32,
     /// Last byte either way on any of them.
     pub last_active: Option<BootNs>,
+    /// Open when the process ended.
+    pub open_at_end: u64,
+    /// Its course over time; a client's only, and only while there is room.
+    pub history: Option<Box<History>>,
 }
 
 impl Account {
@@ -26,6 +31,28 @@ impl Account {
     #[must_use]
     pub fn open(&self) -> u64 {
         self.opened_total.saturating_sub(self.closed_total)
+    }
+
+    /// The same as far as a history can tell it.
+    #[must_use]
+    pub fn open_u32(&self) -> u32 {
+        u32::try_from(self.open()).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn count_opened(&mut self, at: BootNs) {
+        let open = self.open_u32();
+        if let Some(history) = &mut self.history {
+            history.opened(at, open);
+        }
+        self.opened_total += 1;
+    }
+
+    pub(crate) fn count_closed(&mut self, at: BootNs, life: Life) {
+        let open = self.open_u32();
+        if let Some(history) = &mut self.history {
+            history.closed(at, open, life);
+        }
+        self.closed_total += 1;
     }
 }
 

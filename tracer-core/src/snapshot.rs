@@ -173,6 +173,8 @@ pub struct Capture {
     pub drops_untold: u64,
     /// Verdicts that hold now but found no room among the open findings.
     pub findings_without_room: u64,
+    /// Accounts of a process at an endpoint that found no room for a history: no trend is seen on these.
+    pub accounts_without_history: u64,
 }
 
 /// Where a limit comes from.

@@ -31,6 +31,7 @@ pub fn snapshot(config: &Config) -> anyhow::Result<Snapshot> {
         recognize: config.capture.recognize,
     });
     let mut tracker = Tracker::new(Bounds::default(), config.capture.ports.clone(), daemon::rules(config));
+    tracker.set_window(config.detect.window);
     tracker.set_home(inventory::own_netns(proc_root)?);
     let look = |looker: &mut Looker| {
         looker.look(&BTreeSet::new(), true, &clock::boot_clock).context("cannot look at the socket table")

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Context, DetectConfig, Detector, Verdict, count, list, plural, spoken, text};
+use super::{Context, DetectConfig, Detector, Threshold, Verdict, count, list, plural, spoken, text};
 use crate::event::{ProcessId, Role};
 use crate::finding::{Kind, Severity, Subject};
 use crate::socket::{Began, Socket};
@@ -20,6 +20,13 @@ use crate::tcp::TcpState;
 /// Local ports listed as evidence.
 const PORTS_LISTED: usize = 50;
 
+const AFTER: Threshold = Threshold {
+    key: "after_s",
+    default: 60,
+    bounds: (1, 86_400),
+    meaning: "How long a connection may stay in CLOSE_WAIT.",
+};
+
 pub(super) struct CloseWaitLeak;
 
 impl Detector for CloseWaitLeak {
@@ -27,8 +34,8 @@ impl Detector for CloseWaitLeak {
         Kind::CloseWaitLeak
     }
 
-    fn enabled(&self, config: &DetectConfig) -> bool {
-        config.close_wait_leak.enabled
+    fn thresholds(&self) -> &'static [Threshold] {
+        const { &[AFTER] }
     }
 
     fn clear_after(&self, _: &DetectConfig) -> Duration {
@@ -36,9 +43,10 @@ impl Detector for CloseWaitLeak {
     }
 
     fn detect(&self, context: &Context<'_>) -> Vec<Verdict> {
+        let after = context.config.time(Kind::CloseWaitLeak, &AFTER);
         let mut left = BTreeMap::<(Option<ProcessId>, usize), Vec<&Socket>>::new();
         for socket in context.tracker.sockets() {
-            let old = context.now.since(socket.state_since().moment()) > context.config.close_wait_leak.after;
+            let old = context.now.since(socket.state_since().moment()) > after;
             if socket.role == Role::Client && socket.state == TcpState::CloseWait && old {
                 left.entry((socket.responsible(), socket.endpoint())).or_default().push(socket);
             }
@@ -98,7 +106,7 @@ fn judge(context: &Context<'_>, process: Option<ProcessId>, endpoint: usize, soc
         ],
         ruled_out: vec![format!(
             "a close by the database that is still being handled: every one is older than {}",
-            spoken(context.config.close_wait_leak.after)
+            spoken(context.config.time(Kind::CloseWaitLeak, &AFTER))
         )],
         remedy: format!(
             "Close connections in {name} when a read returns end of file or an error, or let its pool test them"

@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use super::blame::{self, Culprit};
-use super::{Context, DetectConfig, Detector, Verdict, count, list, spoken, text};
+use super::{Context, DetectConfig, Detector, Threshold, Verdict, count, list, spoken, text};
 use crate::endpoint::{Endpoint, Place};
 use crate::event::Role;
 use crate::finding::{Evidence, Kind, Severity, Subject};
@@ -31,7 +31,26 @@ const FAILURES: usize = 3;
 /// Pids listed in the subject.
 const PIDS_LISTED: usize = 1_000;
 
+const WARN_PERCENT: Threshold = Threshold {
+    key: "warn_percent",
+    default: 80,
+    bounds: (1, 100),
+    meaning: "Percent of the limit from which it warns.",
+};
+const CRITICAL_PERCENT: Threshold = Threshold {
+    key: "critical_percent",
+    default: 95,
+    bounds: (1, 100),
+    meaning: "Percent of the limit from which it is critical.",
+};
+
 pub(super) struct LimitPressure;
+
+/// From which percentages of the limit it warns and is critical.
+pub(super) fn percents(config: &DetectConfig) -> (u32, u32) {
+    let set = |threshold| config.get(Kind::LimitPressure, threshold);
+    (set(&WARN_PERCENT), set(&CRITICAL_PERCENT))
+}
 
 /// One database under a limit, both sides together.
 struct Ceiling<'a> {
@@ -48,8 +67,8 @@ impl Detector for LimitPressure {
         Kind::LimitPressure
     }
 
-    fn enabled(&self, config: &DetectConfig) -> bool {
-        config.limit_pressure.enabled
+    fn thresholds(&self) -> &'static [Threshold] {
+        const { &[WARN_PERCENT, CRITICAL_PERCENT] }
     }
 
     fn clear_after(&self, config: &DetectConfig) -> Duration {
@@ -99,20 +118,20 @@ fn ceilings<'a>(context: &Context<'a>) -> Vec<Ceiling<'a>> {
 }
 
 fn judge(context: &Context<'_>, ceiling: &Ceiling<'_>) -> Option<Verdict> {
-    let config = &context.config.limit_pressure;
+    let set = |threshold| context.config.get(Kind::LimitPressure, threshold);
     let key = ceiling.place.to_string();
     let open = ceiling.counting.open;
     let before = (context.before)(Kind::LimitPressure, &key);
     let slack = |held: bool| if held { HYSTERESIS_POINTS } else { 0 };
-    let threshold = |percent: u8, held: bool| u32::from(percent).saturating_sub(slack(held));
+    let threshold = |threshold, held: bool| set(threshold).saturating_sub(slack(held));
     let reaches = |percent: u32| u64::from(open) * 100 >= u64::from(ceiling.limit.value) * u64::from(percent);
-    if ceiling.limit.value == 0 || !reaches(threshold(config.warn_percent, before.is_some())) {
+    if ceiling.limit.value == 0 || !reaches(threshold(&WARN_PERCENT, before.is_some())) {
         return None;
     }
     let failed = failed_lately(context, ceiling);
     let was_critical = before == Some(Severity::Critical);
     let flat_top = failed >= if was_critical { 1 } else { FAILURES } && is_flat(context, ceiling);
-    let critical = reaches(threshold(config.critical_percent, was_critical)) || flat_top;
+    let critical = reaches(threshold(&CRITICAL_PERCENT, was_critical)) || flat_top;
     let culprits = blame::culprits(context.tracker, ceiling.blamed.0, ceiling.blamed.1);
     let growth = growth_per_min(ceiling.counting, context.now);
     let summary = summary(ceiling, open, growth, failed, &culprits);

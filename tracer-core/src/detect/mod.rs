@@ -2,71 +2,33 @@
 //! findings that open, change and resolve.
 
 mod blame;
+mod client_per_request;
 mod close_wait_leak;
+mod config;
+mod connect_failures;
+mod connection_leak;
+mod duplicate_launchers;
+mod headroom_forecast;
+mod idle_hold;
 mod limit_pressure;
+mod orphaned_connection;
+mod oversized_pool;
+mod pool_sprawl;
+mod restart_drop;
 mod store;
+mod survey;
+mod unused_connection;
 
 use std::time::Duration;
 
+pub use config::{DetectConfig, SettingError, Threshold, thresholds};
 pub use store::Store;
 
 use crate::finding::{Evidence, EvidenceValue, Kind, Severity, Subject};
 use crate::snapshot::Completeness;
 use crate::time::BootNs;
 use crate::tracker::Tracker;
-
-/// Thresholds, as the user may set them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DetectConfig {
-    /// Smallest time scale.
-    pub window: Duration,
-    /// See [`limit_pressure`].
-    pub limit_pressure: LimitPressureConfig,
-    /// See [`close_wait_leak`].
-    pub close_wait_leak: CloseWaitLeakConfig,
-}
-
-impl Default for DetectConfig {
-    fn default() -> Self {
-        Self {
-            window: Duration::from_secs(10),
-            limit_pressure: LimitPressureConfig::default(),
-            close_wait_leak: CloseWaitLeakConfig::default(),
-        }
-    }
-}
-
-/// Thresholds of `limit_pressure`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LimitPressureConfig {
-    /// Whether it runs.
-    pub enabled: bool,
-    /// Percent of the limit from which it warns.
-    pub warn_percent: u8,
-    /// Percent of the limit from which it is critical.
-    pub critical_percent: u8,
-}
-
-impl Default for LimitPressureConfig {
-    fn default() -> Self {
-        Self { enabled: true, warn_percent: 80, critical_percent: 95 }
-    }
-}
-
-/// Thresholds of `close_wait_leak`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CloseWaitLeakConfig {
-    /// Whether it runs.
-    pub enabled: bool,
-    /// How long a connection may stay in CLOSE_WAIT.
-    pub after: Duration,
-}
-
-impl Default for CloseWaitLeakConfig {
-    fn default() -> Self {
-        Self { enabled: true, after: Duration::from_secs(60) }
-    }
-}
+use survey::Survey;
 
 /// What a detector may look at.
 pub struct Context<'a> {
@@ -76,6 +38,8 @@ pub struct Context<'a> {
     pub now: BootNs,
     /// Thresholds.
     pub config: &'a DetectConfig,
+    /// What each process holds.
+    pub(crate) survey: &'a Survey<'a>,
     /// Severity of the finding of this kind and key if it is open already: detectors let go later than they seize.
     pub before: &'a dyn Fn(Kind, &str) -> Option<Severity>,
 }
@@ -122,8 +86,8 @@ pub trait Detector: Send + Sync {
     /// Which.
     fn kind(&self) -> Kind;
 
-    /// Whether the user wants it.
-    fn enabled(&self, config: &DetectConfig) -> bool;
+    /// What the user may set.
+    fn thresholds(&self) -> &'static [Threshold];
 
     /// How long it must have been untrue before the finding resolves.
     fn clear_after(&self, config: &DetectConfig) -> Duration;
@@ -136,8 +100,21 @@ pub trait Detector: Send + Sync {
 }
 
 /// Every detector, in the order of [`Kind::ALL`].
-pub const DETECTORS: [&dyn Detector; Kind::ALL.len()] =
-    [&limit_pressure::LimitPressure, &close_wait_leak::CloseWaitLeak];
+pub const DETECTORS: [&dyn Detector; Kind::ALL.len()] = [
+    &connection_leak::ConnectionLeak,
+    &limit_pressure::LimitPressure,
+    &headroom_forecast::HeadroomForecast,
+    &restart_drop::RestartDrop,
+    &client_per_request::ClientPerRequest,
+    &idle_hold::IdleHold,
+    &unused_connection::UnusedConnection,
+    &close_wait_leak::CloseWaitLeak,
+    &duplicate_launchers::DuplicateLaunchers,
+    &pool_sprawl::PoolSprawl,
+    &oversized_pool::OversizedPool,
+    &orphaned_connection::OrphanedConnection,
+    &connect_failures::ConnectFailures,
+];
 
 /// A whole number as evidence.
 fn count(fact: &str, value: impl TryInto<i64>, unit: &str) -> Evidence {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::survey::Survey;
 use super::{Context, DETECTORS, DetectConfig, Verdict};
 use crate::finding::{Change, FINDING_SCHEMA, Finding, FindingLine, Kind, Status};
 use crate::identity::stable_id;
@@ -46,12 +47,13 @@ impl Store {
     ) -> Vec<FindingLine> {
         let mut lines = Vec::new();
         self.without_room = 0;
+        let survey = Survey::of(tracker);
         for detector in DETECTORS {
             let kind = detector.kind();
             let open = &self.open;
             let before = |kind: Kind, key: &str| open.get(&(kind, key.to_owned())).map(|entry| entry.verdict.severity);
-            let context = Context { tracker, now, config, before: &before };
-            let verdicts = if detector.enabled(config) { detector.detect(&context) } else { Vec::new() };
+            let context = Context { tracker, now, config, survey: &survey, before: &before };
+            let verdicts = if config.is_enabled(kind) { detector.detect(&context) } else { Vec::new() };
             let clear_after = detector.clear_after(config);
             let holding: BTreeSet<&str> = verdicts.iter().map(|verdict| verdict.key.as_str()).collect();
             let cleared: Vec<(String, String)> = open

@@ -13,22 +13,28 @@ mod view;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Bound;
+use std::time::Duration;
 
 pub use events::Effect;
 pub use view::{About, event_line};
 
+use crate::detect::DetectConfig;
 use crate::endpoint::{Endpoint, Place};
 use crate::event::{ProcessId, Role, SocketEvent, Tuple};
+use crate::history::{History, Life};
 use crate::identity::Identity;
 use crate::inventory::RecognizedPort;
 use crate::ports::PortMap;
 use crate::process::{Account, Process};
 use crate::snapshot::{Completeness, Limit, Loss};
-use crate::socket::{Opener, Socket};
+use crate::socket::{Began, Opener, Socket};
 use crate::time::BootNs;
 use sockets::{Slot, Sockets};
 use tombstones::Tombstones;
 use unseen::Sight;
+
+/// How long the history of a process that has ended is kept: what comes after it may be compared with it.
+const HISTORY_KEPT: Duration = Duration::from_secs(3_600);
 
 /// How much the tracker keeps.
 #[derive(Clone, Copy, Debug)]
@@ -43,11 +49,20 @@ pub struct Bounds {
     pub endpoints: usize,
     /// Ends remembered so that late or repeated events cannot revive a socket.
     pub tombstones: usize,
+    /// Accounts of a process at an endpoint that have a history.
+    pub histories: usize,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { sockets: 262_144, processes: 65_536, ended_processes: 8_192, endpoints: 1_024, tombstones: 16_384 }
+        Self {
+            sockets: 262_144,
+            processes: 65_536,
+            ended_processes: 8_192,
+            endpoints: 1_024,
+            tombstones: 16_384,
+            histories: 2_048,
+        }
     }
 }
 
@@ -86,6 +101,13 @@ pub struct Tracker {
     /// The latest loss that was noted, looked up since or not.
     last_loss: Option<BootNs>,
     looks: u32,
+    /// When the last look ended.
+    looked_at: BootNs,
+    /// Steps of histories are as long.
+    window: Duration,
+    /// Histories there are, and accounts that found no room for one.
+    histories: usize,
+    without_history: u64,
     sight: Sight,
     /// Whether events tell what happens between looks.
     has_events: bool,
@@ -114,6 +136,10 @@ impl Tracker {
             lost_at: None,
             last_loss: None,
             looks: 0,
+            looked_at: BootNs(0),
+            window: DetectConfig::default().window,
+            histories: 0,
+            without_history: 0,
             sight: Sight::default(),
             has_events: true,
         }
@@ -130,6 +156,17 @@ impl Tracker {
     /// anything is applied; without it loopback addresses are one wherever they are seen.
     pub fn set_home(&mut self, netns: u32) {
         self.home = Some(netns);
+    }
+
+    /// The smallest time scale. Call it before anything is applied.
+    pub fn set_window(&mut self, window: Duration) {
+        self.window = window;
+    }
+
+    /// When the last look at the socket table ended: counters and holders are as of then.
+    #[must_use]
+    pub fn looked_at(&self) -> BootNs {
+        self.looked_at
     }
 
     /// Live sockets, those still connecting included, in no particular order.
@@ -247,6 +284,7 @@ impl Tracker {
         let Some(process) = self.processes.get_mut(&id) else { return };
         if process.ended.is_none() {
             process.ended = Some(now);
+            process.accounts.values_mut().for_each(|account| account.open_at_end = account.open());
             self.ended.push_back(id);
         }
         self.forget_ended();
@@ -263,8 +301,21 @@ impl Tracker {
             let Some(id) = self.ended.pop_front() else { return };
             if self.processes.get(&id).is_some_and(Process::has_open) {
                 self.ended.push_back(id);
-            } else {
-                self.processes.remove(&id);
+            } else if let Some(process) = self.processes.remove(&id) {
+                self.histories -= process.accounts.values().filter(|account| account.history.is_some()).count();
+            }
+        }
+    }
+
+    /// Makes room for the histories of the living.
+    fn forget_histories(&mut self, now: BootNs) {
+        for id in &self.ended {
+            let Some(process) = self.processes.get_mut(id) else { continue };
+            if process.ended.is_none_or(|ended| now.since(ended) < HISTORY_KEPT) {
+                continue;
+            }
+            for account in process.accounts.values_mut() {
+                self.histories -= usize::from(account.history.take().is_some());
             }
         }
     }
@@ -285,8 +336,20 @@ impl Tracker {
         self.processes.get_mut(&id)
     }
 
-    fn account_mut(&mut self, id: ProcessId, endpoint: usize) -> Option<&mut Account> {
-        self.process_mut(id).map(|process| process.accounts.entry(endpoint).or_default())
+    /// The account, opened at `at` if it is new; `None` (counted) if there is no room for the process.
+    fn account_mut(&mut self, id: ProcessId, endpoint: usize, at: BootNs) -> Option<&mut Account> {
+        let is_client = self.endpoints.get(endpoint).is_some_and(|endpoint| endpoint.role == Role::Client);
+        let (window, room) = (self.window, self.histories < self.bounds.histories);
+        let known = self.process_mut(id)?.accounts.contains_key(&endpoint);
+        if !known && is_client {
+            self.histories += usize::from(room);
+            self.without_history += u64::from(!room);
+        }
+        let new = || Account {
+            history: (is_client && room).then(|| Box::new(History::new(window, at))),
+            ..Account::default()
+        };
+        Some(self.processes.get_mut(&id)?.accounts.entry(endpoint).or_insert_with(new))
     }
 
     /// Index of the endpoint, made if there is room, else of the one called `other`.
@@ -366,15 +429,16 @@ impl Tracker {
         }
         socket.account = Some(id);
         let (endpoint, open) = (socket.endpoint(), socket.is_open());
+        let at = socket.began().moment();
         if !open {
             return;
         }
         // A holder was booked what turns out to be another's.
-        if let Some(account) = before.and_then(|before| self.account_mut(before, endpoint)) {
+        if let Some(account) = before.and_then(|before| self.account_mut(before, endpoint, at)) {
             account.opened_total = account.opened_total.saturating_sub(1);
         }
-        if let Some(account) = self.account_mut(id, endpoint) {
-            account.opened_total += 1;
+        if let Some(account) = self.account_mut(id, endpoint, at) {
+            account.count_opened(at);
         }
     }
 
@@ -382,14 +446,19 @@ impl Tracker {
     fn remove(&mut self, slot: Slot, end: &SocketEvent) -> Option<Socket> {
         let socket = self.sockets.remove(slot)?;
         self.tombstones.bury(&socket, Some(end), end.at);
-        self.book_removed(&socket, end.at);
+        let lasted = match socket.began() {
+            Began::At(began) => Some(end.at.since(began)),
+            Began::Before(_) => None,
+        };
+        let bytes = Some((end.totals.bytes_sent, end.totals.bytes_received));
+        self.book_removed(&socket, end.at, Life { lasted, bytes });
         Some(socket)
     }
 
-    fn book_removed(&mut self, socket: &Socket, at: BootNs) {
-        self.book_end(socket.endpoint(), socket.account, socket.role, socket.is_open(), at);
+    fn book_removed(&mut self, socket: &Socket, at: BootNs, life: Life) {
+        self.book_end((socket.endpoint(), socket.role), socket.account, socket.is_open().then_some(life), at);
         if let (Some(id), Some(active)) = (socket.account, socket.last_active())
-            && let Some(account) = self.account_mut(id, socket.endpoint())
+            && let Some(account) = self.account_mut(id, socket.endpoint(), at)
         {
             account.last_active = account.last_active.max(Some(active));
         }
@@ -399,28 +468,34 @@ impl Tracker {
         if let Some(endpoint) = self.endpoints.get_mut(endpoint) {
             endpoint.count_opened(at);
         }
-        if let Some(account) = account.and_then(|id| self.account_mut(id, endpoint)) {
-            account.opened_total += 1;
+        if let Some(account) = account.and_then(|id| self.account_mut(id, endpoint, at)) {
+            account.count_opened(at);
         }
     }
 
-    fn book_end(&mut self, endpoint: usize, account: Option<ProcessId>, role: Role, open: bool, at: BootNs) {
+    /// Books the end of a life at an endpoint; `None` for one that was never open.
+    fn book_end(
+        &mut self,
+        (endpoint, role): (usize, Role),
+        account: Option<ProcessId>,
+        life: Option<Life>,
+        at: BootNs,
+    ) {
         // A handshake that the database's side never finished is no connection of anybody.
-        if !open && role == Role::Server {
+        if life.is_none() && role == Role::Server {
             return;
         }
         if let Some(endpoint) = self.endpoints.get_mut(endpoint) {
-            if open {
+            if life.is_some() {
                 endpoint.count_closed(at);
             } else {
                 endpoint.count_failed(at);
             }
         }
-        if let Some(account) = account.and_then(|id| self.account_mut(id, endpoint)) {
-            if open {
-                account.closed_total += 1;
-            } else {
-                account.failed_total += 1;
+        if let Some(account) = account.and_then(|id| self.account_mut(id, endpoint, at)) {
+            match life {
+                Some(life) => account.count_closed(at, life),
+                None => account.failed_total += 1,
             }
         }
     }

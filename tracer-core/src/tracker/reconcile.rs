@@ -3,12 +3,14 @@
 //!
 //! The caller applies every event older than the look's end before the look itself.
 
-use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
+use hashbrown::HashMap;
+
 use super::{Slot, Tracker};
 use crate::event::{ProcessId, Role};
+use crate::history::Life;
 use crate::inventory::{Certainty, Holders, Inventory, SocketRow};
 use crate::socket::{Absence, Began, Socket};
 use crate::time::BootNs;
@@ -52,6 +54,8 @@ impl Tracker {
         let suspects = self.remove_absent(started);
         let forgetful = self.tombstones.may_have_forgotten(started);
         self.count_in_use(finished);
+        self.forget_histories(finished);
+        self.looked_at = finished;
         self.take_recognized(inventory.recognized);
         if !first && self.loss.missed_opens + self.loss.missed_closes > missed_before {
             self.loss.resyncs += 1;
@@ -185,7 +189,7 @@ impl Tracker {
         self.take_holders(slot, row.holders);
         let account = self.socket(slot).and_then(|socket| socket.account);
         if let (Some(id), Some(active)) = (account, active)
-            && let Some(account) = self.account_mut(id, endpoint)
+            && let Some(account) = self.account_mut(id, endpoint, started)
         {
             account.last_active = account.last_active.max(Some(active));
         }
@@ -263,7 +267,7 @@ impl Tracker {
             return;
         }
         self.tombstones.bury_early(&socket, at);
-        self.book_removed(&socket, at);
+        self.book_removed(&socket, at, Life { lasted: None, bytes: None });
         self.missed_opens(u64::from(socket.unannounced));
     }
 
@@ -276,25 +280,34 @@ impl Tracker {
         self.loss.missed_closes += u64::from(self.has_events);
     }
 
-    /// Peaks of what was in use at once, by endpoint and by process.
+    /// What was in use at once, and what had moved a byte since the look before, by endpoint and by process.
     fn count_in_use(&mut self, now: BootNs) {
+        let before = self.looked_at;
         let mut by_endpoint = vec![0u32; self.endpoints.len()];
-        let mut by_account = BTreeMap::<(ProcessId, usize), u32>::new();
-        for socket in self.sockets.iter().filter(|socket| socket.is_open() && socket.in_use()) {
+        let mut by_account = HashMap::<(ProcessId, usize), (u32, u32)>::new();
+        for socket in self.sockets.iter().filter(|socket| socket.is_open()) {
+            let in_use = u32::from(socket.in_use());
+            let used = u32::from(socket.last_active().is_some_and(|at| at > before));
             if let Some(count) = by_endpoint.get_mut(socket.endpoint()) {
-                *count += 1;
+                *count += in_use;
             }
-            if let Some(id) = socket.account {
-                *by_account.entry((id, socket.endpoint())).or_default() += 1;
+            if let Some(id) = socket.account.filter(|_| in_use + used > 0) {
+                let counts = by_account.entry((id, socket.endpoint())).or_default();
+                *counts = (counts.0 + in_use, counts.1 + used);
             }
         }
         for (endpoint, in_use) in self.endpoints.iter_mut().zip(by_endpoint) {
             endpoint.in_use_peak = endpoint.in_use_peak.max(in_use);
             endpoint.series.in_use(now, endpoint.open, in_use);
         }
-        for ((id, endpoint), in_use) in by_account {
-            if let Some(account) = self.account_mut(id, endpoint) {
+        for process in self.processes.values_mut() {
+            for (endpoint, account) in &mut process.accounts {
+                let (in_use, used) = by_account.get(&(process.id, *endpoint)).copied().unwrap_or_default();
                 account.in_use_peak = account.in_use_peak.max(in_use);
+                let open = account.open_u32();
+                if let Some(history) = account.history.as_deref_mut().filter(|_| open > 0) {
+                    history.looked(now, open, in_use, used);
+                }
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::detect::Store;
 use crate::endpoint::Endpoint;
 use crate::event::{Event, ProcessId, SocketEvent, SocketEventKind};
 use crate::identity::stable_id;
-use crate::process::Process;
+use crate::process::{Account, Process};
 use crate::snapshot::{
     self, Age, Capture, Completeness, Connection, EVENT_SCHEMA, EventLine, EventName, HolderFd, Host, Mode, Opener,
     Probe, ProcessConnections, Reset, SNAPSHOT_SCHEMA, Snapshot,
@@ -85,6 +85,7 @@ impl Tracker {
                 recognized_without_room: self.sight.recognized_without_room,
                 drops_untold: self.drops_untold,
                 findings_without_room: store.without_room(),
+                accounts_without_history: self.without_history,
             },
             endpoints: self.endpoint_views(by_state, about, now, anchor),
             processes: self.process_views(&open_by, anchor),
@@ -145,7 +146,8 @@ impl Tracker {
         let endpoints: BTreeSet<usize> = process.accounts.keys().copied().chain(held).collect();
         let connections = endpoints.into_iter().filter_map(|index| {
             let endpoint = self.endpoints.get(index)?;
-            let account = process.accounts.get(&index).copied().unwrap_or_default();
+            let nothing = Account::default();
+            let account = process.accounts.get(&index).unwrap_or(&nothing);
             Some(ProcessConnections {
                 endpoint: endpoint.id(),
                 role: endpoint.role,

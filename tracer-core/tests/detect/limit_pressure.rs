@@ -1,7 +1,7 @@
 //! `limit_pressure`, and what all findings share.
 
 use tracer_core::event::Role;
-use tracer_core::finding::{Change, Severity};
+use tracer_core::finding::{Change, Kind, Severity};
 use tracer_core::snapshot::Loss;
 
 use crate::scene::{Scene, anchor, number};
@@ -187,7 +187,7 @@ fn disabled_detectors_resolve_what_they_had_open() {
     let mut scene = Scene::new(Some(10));
     scene.open(Role::Client, 412, 10);
     scene.pass(1);
-    scene.config.limit_pressure.enabled = false;
+    scene.config.enable(Kind::LimitPressure, false);
     scene.pass(11);
     assert!(scene.findings().is_empty());
 }

@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tracer_core::detect::{DetectConfig, Store};
-use tracer_core::event::{Comm, Event, ProcessId, Role, SocketEvent, SocketEventKind, Task, Totals, Tuple};
+use tracer_core::event::{
+    Comm, Event, ProcessEvent, ProcessEventKind, ProcessId, Role, SocketEvent, SocketEventKind, Task, Totals, Tuple,
+};
 use tracer_core::finding::{Change, EvidenceValue, Finding, FindingLine};
 use tracer_core::identity::{Identity, LauncherGroup};
-use tracer_core::inventory::{Certainty, Holder, Inventory, SocketRow, Table};
+use tracer_core::inventory::{Certainty, Holder, Inventory, SocketInfo, SocketRow, Table};
 use tracer_core::ports::PortMap;
 use tracer_core::snapshot::{Limit, LimitSource};
 use tracer_core::tcp::TcpState;
@@ -16,6 +18,15 @@ use tracer_core::time::{BootNs, WallAnchor};
 use tracer_core::tracker::{Bounds, EndpointRule, Tracker};
 
 pub const NETNS: u32 = 7;
+
+/// What was said on a connection.
+#[derive(Clone, Copy, Default)]
+struct Traffic {
+    sent: u64,
+    received: u64,
+    sent_at: BootNs,
+    received_at: BootNs,
+}
 
 /// A host with one database at 10.0.0.5:5432.
 pub struct Scene {
@@ -26,11 +37,16 @@ pub struct Scene {
     next_port: u16,
     live: BTreeMap<u16, (Role, u32)>,
     opened_at: BTreeMap<u16, BootNs>,
+    traffic: BTreeMap<u16, Traffic>,
     pub lines: Vec<FindingLine>,
 }
 
 pub fn database() -> SocketAddr {
     "10.0.0.5:5432".parse().unwrap()
+}
+
+pub fn process(pid: u32) -> ProcessId {
+    ProcessId { pid, start_ticks: 100 }
 }
 
 pub fn anchor() -> WallAnchor {
@@ -49,6 +65,7 @@ impl Scene {
             next_port: 10_000,
             live: BTreeMap::new(),
             opened_at: BTreeMap::new(),
+            traffic: BTreeMap::new(),
             lines: Vec::new(),
         };
         scene.look();
@@ -61,7 +78,7 @@ impl Scene {
             Role::Client => (client, database()),
             Role::Server => (database(), client),
         };
-        let id = ProcessId { pid, start_ticks: 100 };
+        let id = process(pid);
         let opened = self.opened_at.get(&port).copied().unwrap_or(self.now);
         SocketEvent {
             kind,
@@ -77,7 +94,11 @@ impl Scene {
             closer: None,
             inode: Some(u32::from(port)),
             error: 0,
-            totals: Totals::default(),
+            totals: Totals {
+                bytes_sent: self.traffic.get(&port).map_or(0, |traffic| traffic.sent),
+                bytes_received: self.traffic.get(&port).map_or(0, |traffic| traffic.received),
+                ..Totals::default()
+            },
         }
     }
 
@@ -90,8 +111,39 @@ impl Scene {
             event.old_state = TcpState::SynSent;
             self.tracker.apply(&Event::Socket(event));
             self.live.insert(*port, (role, pid));
+            // A login: the database speaks last.
+            self.exchange(&[*port]);
         }
         ports
+    }
+
+    /// A request on each, and its answer.
+    pub fn exchange(&mut self, ports: &[u16]) {
+        for port in ports {
+            let traffic = self.traffic.entry(*port).or_default();
+            let Traffic { sent, received, .. } = *traffic;
+            *traffic = Traffic { sent: sent + 100, received: received + 300, sent_at: self.now, received_at: self.now };
+        }
+    }
+
+    /// A request on each, whose answer is still out.
+    pub fn request(&mut self, ports: &[u16]) {
+        for port in ports {
+            let now = self.now;
+            let traffic = self.traffic.entry(*port).or_default();
+            traffic.sent += 100;
+            // The answer to what came before is older by the resolution of the kernel's clock at least.
+            traffic.received_at = traffic.received_at.min(now.minus(Duration::from_millis(1)));
+            traffic.sent_at = now;
+        }
+    }
+
+    /// The process ends; its connections close after that, as the kernel does it.
+    pub fn exit(&mut self, pid: u32) {
+        let task = Task { id: process(pid), uid: 0, comm: Comm::default() };
+        self.tracker.apply(&Event::Process(ProcessEvent { kind: ProcessEventKind::Exit, at: self.now, task }));
+        let held: Vec<u16> = self.live.iter().filter(|(_, (_, by))| *by == pid).map(|(port, _)| *port).collect();
+        self.close(&held);
     }
 
     pub fn close(&mut self, ports: &[u16]) {
@@ -99,6 +151,7 @@ impl Scene {
             let (role, pid) = self.live.remove(port).unwrap();
             let event = self.event(SocketEventKind::End, role, *port, pid, TcpState::Close);
             self.tracker.apply(&Event::Socket(event));
+            self.traffic.remove(port);
         }
     }
 
@@ -121,9 +174,13 @@ impl Scene {
     }
 
     pub fn name(&mut self, pid: u32, script: &str) {
-        let id = ProcessId { pid, start_ticks: 100 };
-        self.tracker.apply_identity(Identity {
-            id,
+        self.tracker.apply_identity(Self::identity(pid, script));
+    }
+
+    /// A process that runs that script, alone in its container and without parents that are known.
+    pub fn identity(pid: u32, script: &str) -> Identity {
+        Identity {
+            id: process(pid),
             comm: "python3".to_owned(),
             exe: None,
             script: Some(script.to_owned()),
@@ -137,14 +194,29 @@ impl Scene {
             container_id: None,
             systemd_unit: None,
             group: LauncherGroup { id: format!("group-of-{script}"), label: script.to_owned() },
-        });
+        }
     }
 
     /// A look at the socket table that finds what is live.
     pub fn look(&mut self) {
         let rows = self.live.iter().map(|(port, (role, pid))| {
             let event = self.event(SocketEventKind::Open, *role, *port, *pid, TcpState::Established);
-            let process = ProcessId { pid: *pid, start_ticks: 100 };
+            let process = process(*pid);
+            let traffic = self.traffic.get(port).copied().unwrap_or_default();
+            let ago = |at: BootNs| u32::try_from(self.now.since(at).as_millis()).unwrap_or(u32::MAX);
+            // The kernel counts from the beginning of the connection, and each side from its own.
+            let (sent, received) = match role {
+                Role::Client => ((traffic.sent, traffic.sent_at), (traffic.received, traffic.received_at)),
+                Role::Server => ((traffic.received, traffic.received_at), (traffic.sent, traffic.sent_at)),
+            };
+            let info = SocketInfo {
+                bytes_sent: sent.0,
+                bytes_received: received.0,
+                last_data_sent_ms: ago(sent.1),
+                last_data_received_ms: ago(received.1),
+                last_ack_received_ms: ago(sent.1.max(received.1)),
+                ..SocketInfo::default()
+            };
             let state = self.tracker.sockets().find(|socket| socket.tuple == event.tuple).map(|socket| socket.state);
             SocketRow {
                 tuple: event.tuple,
@@ -154,7 +226,7 @@ impl Scene {
                 uid: 0,
                 inode: u64::from(*port),
                 cookie: u64::from(*port),
-                info: None,
+                info: Some(info),
                 holders: [Holder { process, fd: 3 }].into_iter().collect(),
             }
         });
@@ -162,6 +234,16 @@ impl Scene {
         let (started, finished) = (self.now, self.now.plus(Duration::from_millis(1)));
         self.tracker.apply_inventory(Inventory::of(Table { netns: NETNS, started, finished, sockets }));
         self.now = finished;
+    }
+
+    /// Lets time pass a second at a time, detecting at each, with a look every ten.
+    pub fn pass_looking(&mut self, seconds: u64) {
+        for second in 0..seconds {
+            if second % 10 == 0 {
+                self.look();
+            }
+            self.pass(1);
+        }
     }
 
     /// Lets time pass a second at a time, detecting at each.

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::Spanned;
+use tracer_core::detect::{DetectConfig, SettingError};
+use tracer_core::finding::Kind;
 
 use super::endpoints::{Resolver, overlay, parse_address, parse_port};
 use super::{CmdlinePolicy, Config, ConfigError, EndpointRule, Hooks, Overrides, raw};
@@ -99,13 +101,7 @@ fn apply_flags(
 
 /// What no single value shows.
 fn check_whole(config: &Config, places: &BTreeMap<SocketAddr, String>) -> Result<(), ConfigError> {
-    let pressure = &config.detect.limit_pressure;
-    if pressure.warn_percent >= pressure.critical_percent {
-        return Err(ConfigError(format!(
-            "detect.limit_pressure.warn_percent is {} and critical_percent is {}: the first must be below the second",
-            pressure.warn_percent, pressure.critical_percent
-        )));
-    }
+    config.detect.check().map_err(ConfigError)?;
     if config.capture.ports.iter().count() > PORTS_MAX {
         return Err(ConfigError(format!(
             "more than {PORTS_MAX} ports are watched: name fewer in capture.ports and --port"
@@ -171,16 +167,11 @@ impl Layer<'_> {
         seconds(&raw.inventory.reconcile_s, "inventory.reconcile_s", 3_600, &mut config.inventory.reconcile)?;
         config.inventory.namespaces = raw.inventory.namespaces.unwrap_or(config.inventory.namespaces);
         seconds(&raw.detect.window_s, "detect.window_s", 3_600, &mut config.detect.window)?;
-        let leak = &mut config.detect.close_wait_leak;
-        seconds(&raw.detect.close_wait_leak.after_s, "detect.close_wait_leak.after_s", 86_400, &mut leak.after)?;
-        leak.enabled = raw.detect.close_wait_leak.enabled.unwrap_or(leak.enabled);
-        let pressure = &mut config.detect.limit_pressure;
-        let percent =
-            |value, key, target: &mut u8| self.number(value, key, 1, 100, |n| *target = u8::try_from(n).unwrap_or(100));
-        let file = &raw.detect.limit_pressure;
-        percent(&file.warn_percent, "detect.limit_pressure.warn_percent", &mut pressure.warn_percent)?;
-        percent(&file.critical_percent, "detect.limit_pressure.critical_percent", &mut pressure.critical_percent)?;
-        pressure.enabled = file.enabled.unwrap_or(pressure.enabled);
+        for (kind, settings) in &raw.detect.kinds {
+            for (key, value) in settings {
+                self.threshold(*kind, key, value, &mut config.detect)?;
+            }
+        }
         match raw.privacy.cmdline {
             Some(raw::Cmdline::Off) => config.privacy.cmdline = CmdlinePolicy::Off,
             Some(raw::Cmdline::Redacted) => config.privacy.cmdline = CmdlinePolicy::Redacted,
@@ -188,6 +179,33 @@ impl Layer<'_> {
         }
         self.api(&raw.api, config)?;
         self.endpoints(&raw.endpoint, config)
+    }
+
+    /// One key of `[detect.KIND]`.
+    fn threshold(
+        &self,
+        kind: Kind,
+        key: &Spanned<String>,
+        value: &Spanned<toml::Value>,
+        detect: &mut DetectConfig,
+    ) -> Result<(), ConfigError> {
+        let name = format!("detect.{}.{}", kind.name(), key.get_ref());
+        match (key.get_ref().as_str(), value.get_ref()) {
+            ("enabled", toml::Value::Boolean(enabled)) => detect.enable(kind, *enabled),
+            ("enabled", other) => {
+                return Err(self.source.fail(value.span(), format!("{name} is {other}: it must be true or false")));
+            }
+            (key, toml::Value::Integer(number)) => detect.set(kind, key, *number).map_err(|error| match error {
+                SettingError::OutOfBounds { .. } => {
+                    self.source.fail(value.span(), format!("detect.{}.{error}", kind.name()))
+                }
+                SettingError::UnknownKey { .. } => self.source.fail(value.span(), error),
+            })?,
+            (_, other) => {
+                return Err(self.source.fail(value.span(), format!("{name} is {other}: it must be a whole number")));
+            }
+        }
+        Ok(())
     }
 
     fn number(

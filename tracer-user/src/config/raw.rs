@@ -1,9 +1,12 @@
 //! The shape of the TOML, every value optional and with its place in the text. An unknown key is an error.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::Deserialize;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use toml::Spanned;
+use tracer_core::finding::Kind;
 
 /// A whole file, or one `--set`.
 #[derive(Debug, Default, Deserialize)]
@@ -35,27 +38,42 @@ pub(super) struct Inventory {
     pub namespaces: Option<bool>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// `window_s`, and a table for each kind of finding.
+#[derive(Debug, Default)]
 pub(super) struct Detect {
     pub window_s: Option<Spanned<i64>>,
-    pub limit_pressure: LimitPressure,
-    pub close_wait_leak: CloseWaitLeak,
+    pub kinds: Vec<(Kind, BTreeMap<Spanned<String>, Spanned<toml::Value>>)>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct LimitPressure {
-    pub enabled: Option<bool>,
-    pub warn_percent: Option<Spanned<i64>>,
-    pub critical_percent: Option<Spanned<i64>>,
-}
+impl<'de> Deserialize<'de> for Detect {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Table;
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct CloseWaitLeak {
-    pub enabled: Option<bool>,
-    pub after_s: Option<Spanned<i64>>,
+        impl<'de> Visitor<'de> for Table {
+            type Value = Detect;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Detect, A::Error> {
+                let mut detect = Detect::default();
+                while let Some(key) = map.next_key::<String>()? {
+                    match (key.as_str(), Kind::from_name(&key)) {
+                        ("window_s", _) => detect.window_s = Some(map.next_value()?),
+                        (_, Some(kind)) => detect.kinds.push((kind, map.next_value()?)),
+                        (_, None) => {
+                            let known = "expected `window_s` or a kind of finding";
+                            return Err(A::Error::custom(format!("unknown field `{key}`, {known}")));
+                        }
+                    }
+                }
+                Ok(detect)
+            }
+        }
+
+        deserializer.deserialize_map(Table)
+    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -3,9 +3,10 @@
 use std::io::Write as _;
 use std::net::SocketAddr;
 
-use tracer_core::detect::{CloseWaitLeakConfig, LimitPressureConfig};
-
 use super::layers::load;
+use tracer_core::detect::thresholds;
+use tracer_core::finding::Kind;
+
 use super::*;
 
 fn names(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
@@ -40,6 +41,12 @@ fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
+/// Whether a kind is enabled, and its thresholds in the order in which it declares them.
+fn detect(config: &Config, kind: Kind) -> (bool, Vec<u32>) {
+    let values = thresholds(kind).iter().map(|threshold| config.detect.get(kind, threshold));
+    (config.detect.is_enabled(kind), values.collect())
+}
+
 #[test]
 fn defaults_are_the_documented_ones() {
     let config = file("").unwrap();
@@ -50,11 +57,8 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(config.capture.ports.database(5432), Some("postgres"));
     assert_eq!(config.inventory.reconcile, Duration::from_secs(10));
     assert_eq!(config.detect.window, Duration::from_secs(10));
-    assert_eq!(
-        config.detect.limit_pressure,
-        LimitPressureConfig { enabled: true, warn_percent: 80, critical_percent: 95 }
-    );
-    assert_eq!(config.detect.close_wait_leak, CloseWaitLeakConfig { enabled: true, after: Duration::from_secs(60) });
+    assert_eq!(detect(&config, Kind::LimitPressure), (true, vec![80, 95]));
+    assert_eq!(detect(&config, Kind::CloseWaitLeak), (true, vec![60]));
     assert_eq!(config.privacy.cmdline, CmdlinePolicy::Off);
     assert_eq!(config.api.socket, PathBuf::from("/run/socklife/socklife.sock"));
     assert_eq!(config.api.group, "socklife");
@@ -103,11 +107,8 @@ fn a_file_reaches_every_key() {
     assert_eq!(config.capture.ports.database(6379), Some("valkey"));
     assert_eq!(config.inventory.reconcile, Duration::from_secs(3_600));
     assert_eq!(config.detect.window, Duration::from_secs(1));
-    assert_eq!(
-        config.detect.limit_pressure,
-        LimitPressureConfig { enabled: false, warn_percent: 50, critical_percent: 100 }
-    );
-    assert_eq!(config.detect.close_wait_leak, CloseWaitLeakConfig { enabled: false, after: Duration::from_secs(5) });
+    assert_eq!(detect(&config, Kind::LimitPressure), (false, vec![50, 100]));
+    assert_eq!(detect(&config, Kind::CloseWaitLeak), (false, vec![5]));
     assert_eq!(config.privacy.cmdline, CmdlinePolicy::Redacted);
     assert_eq!(config.api, ApiConfig { socket: PathBuf::from("/tmp/s.sock"), group: "dba".to_owned() });
     let orders = EndpointRule {
@@ -152,7 +153,7 @@ fn later_sources_win() {
 #[test]
 fn set_takes_toml_values_and_plain_words() {
     for (set, check) in [
-        ("detect.limit_pressure.enabled=false", (|c| !c.detect.limit_pressure.enabled) as fn(&Config) -> bool),
+        ("detect.limit_pressure.enabled=false", (|c| !c.detect.is_enabled(Kind::LimitPressure)) as fn(&Config) -> bool),
         ("capture.ring_bytes=65536", |c| c.capture.ring_bytes == 65_536),
         ("capture.ring_bytes=0x10_0000", |c| c.capture.ring_bytes == 1_048_576),
         ("privacy.cmdline=redacted", |c| c.privacy.cmdline == CmdlinePolicy::Redacted),
@@ -210,6 +211,18 @@ fn mistakes_in_a_file() {
         (
             "[detect.limit_pressure]\nwarn_percent = 95\n",
             "detect.limit_pressure.warn_percent is 95 and critical_percent is 95: the first must be below the second",
+        ),
+        (
+            "[detect.limit_pressure]\nenabled = 1\n",
+            "FILE line 2: detect.limit_pressure.enabled is 1: it must be true or false",
+        ),
+        (
+            "[detect.limit_pressure]\nwarn_percent = \"many\"\n",
+            "FILE line 2: detect.limit_pressure.warn_percent is \"many\": it must be a whole number",
+        ),
+        (
+            "[detect.limit_pressure]\n\nwarn = 1\n",
+            "FILE line 3: unknown key `warn`: limit_pressure has `enabled`, `warn_percent`, `critical_percent`",
         ),
         ("[privacy]\ncmdline = \"on\"\n", "FILE line 2: unknown variant `on`, expected `off` or `redacted`"),
         ("[api]\nsocket = \"\"\n", "the path of the control socket is empty: give --socket PATH"),
@@ -270,7 +283,7 @@ fn mistakes_in_flags() {
             "detect.window=1",
             "",
             "",
-            "--set \"detect.window=1\": unknown field `window`, expected one of `window_s`, `limit_pressure`, `close_wait_leak`",
+            "--set \"detect.window=1\": unknown field `window`, expected `window_s` or a kind of finding",
         ),
         ("detect.window_s=0", "", "", "--set \"detect.window_s=0\": detect.window_s is 0: it must be from 1 to 3600"),
         (

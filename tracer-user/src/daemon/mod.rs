@@ -86,6 +86,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let looks = look::Looks { wanted: Arc::clone(&wanted), unseen: sockets_to_ask, drain: drain_commands.clone() };
     let looker = tokio::spawn(look::run(Arc::clone(&config), looks, shutdown.subscribe()));
     let mut tracker = Tracker::new(Bounds::default(), config.capture.ports.clone(), rules(&config));
+    tracker.set_window(config.detect.window);
     tracker.set_home(inventory::own_netns(Path::new(PROC))?);
     if polls {
         tracker = tracker.without_events();

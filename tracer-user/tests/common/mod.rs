@@ -140,6 +140,7 @@ pub fn snapshot(findings: Vec<Finding>) -> Snapshot {
             recognized_without_room: 0,
             drops_untold: 0,
             findings_without_room: 0,
+            accounts_without_history: 0,
         },
         endpoints: vec![endpoint("10.0.0.5:5432", "orders-db"), endpoint("10.0.0.6:5432", "10.0.0.6:5432")],
         processes: Vec::new(),

@@ -1,0 +1,83 @@
+//! One pass over the live connections for all detectors: what each process holds at each endpoint, packed so that
+//! going over it again is cheap.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+
+use crate::event::{ProcessId, Role};
+use crate::socket::{Began, Socket};
+use crate::time::BootNs;
+use crate::tracker::Tracker;
+
+/// One open connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held<'a> {
+    /// The socket itself: rarely needed, and not near in memory.
+    pub socket: &'a Socket,
+    /// When it began, or the latest it can have.
+    pub began: BootNs,
+    /// Last byte either way, as far as the last look told; `None` before one.
+    pub last_active: Option<BootNs>,
+    /// A request was out at the last look.
+    pub in_use: bool,
+    /// Its beginning was seen.
+    pub began_seen: bool,
+}
+
+impl Held<'_> {
+    /// Since when nothing was said on it: since it began, if no look has told otherwise.
+    pub fn idle_since(&self) -> BootNs {
+        self.last_active.map_or(self.began, |at| at.max(self.began))
+    }
+}
+
+/// Open connections of clients, by who answers for them and endpoint index, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Survey<'a> {
+    held: BTreeMap<(ProcessId, usize), Vec<Held<'a>>>,
+    /// Those nobody is known to answer for.
+    unknown: Vec<Held<'a>>,
+}
+
+impl<'a> Survey<'a> {
+    /// Goes over all connections.
+    pub fn of(tracker: &'a Tracker) -> Self {
+        let mut by_holder = HashMap::<(ProcessId, usize), Vec<Held<'a>>>::new();
+        let mut unknown = Vec::new();
+        for socket in tracker.sockets().filter(|socket| socket.role == Role::Client && socket.is_open()) {
+            let began = socket.began();
+            let held = Held {
+                socket,
+                began: began.moment(),
+                last_active: socket.last_active(),
+                in_use: socket.in_use(),
+                began_seen: matches!(began, Began::At(_)),
+            };
+            match socket.responsible() {
+                Some(id) => by_holder.entry((id, socket.endpoint())).or_default().push(held),
+                None => unknown.push(held),
+            }
+        }
+        let mut held: BTreeMap<_, _> = by_holder.into_iter().collect();
+        let age = |held: &Held<'_>| (held.began, held.socket.tuple);
+        held.values_mut().for_each(|all| all.sort_by(|a, b| a.began.cmp(&b.began).then_with(|| age(a).cmp(&age(b)))));
+        unknown.sort_by_key(age);
+        Self { held, unknown }
+    }
+
+    /// Each process with what it holds at each endpoint, in order.
+    pub fn holders(&self) -> impl Iterator<Item = (ProcessId, usize, &[Held<'a>])> {
+        self.held.iter().map(|((id, endpoint), held)| (*id, *endpoint, held.as_slice()))
+    }
+
+    /// What this process holds at this endpoint, oldest first.
+    pub fn held(&self, id: ProcessId, endpoint: usize) -> &[Held<'a>] {
+        self.held.get(&(id, endpoint)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Connections that nobody is known to answer for.
+    pub fn unknown(&self) -> &[Held<'a>] {
+        &self.unknown
+    }
+}
