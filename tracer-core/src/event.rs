@@ -5,13 +5,13 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use serde::{Deserialize, Serialize};
+
 use crate::tcp::TcpState;
 use crate::time::BootNs;
 
 /// Which side of the connection a socket is.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// A client of a database.
@@ -23,7 +23,8 @@ pub enum Role {
 /// One end of a connection inside one network namespace. Unique among live sockets, reused over time.
 ///
 /// There is one for every socket, event and row: kept at 40 bytes, addresses as IPv6 with IPv4 mapped into it.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(u32, SocketAddr, SocketAddr)", into = "(u32, SocketAddr, SocketAddr)")]
 pub struct Tuple {
     netns: u32,
     local_port: u16,
@@ -69,6 +70,18 @@ impl Tuple {
     }
 }
 
+impl From<Tuple> for (u32, SocketAddr, SocketAddr) {
+    fn from(tuple: Tuple) -> Self {
+        (tuple.netns(), tuple.local(), tuple.remote())
+    }
+}
+
+impl From<(u32, SocketAddr, SocketAddr)> for Tuple {
+    fn from((netns, local, remote): (u32, SocketAddr, SocketAddr)) -> Self {
+        Self::new(netns, local, remote)
+    }
+}
+
 fn octets(ip: IpAddr) -> [u8; 16] {
     match ip {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
@@ -106,13 +119,26 @@ impl fmt::Debug for Tuple {
 }
 
 /// A process: a pid alone is reused, a pid and its start time are not. Packed: sockets and rows have several.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "(u32, u64)", into = "(u32, u64)")]
 #[repr(Rust, packed(4))]
 pub struct ProcessId {
     /// Process id in the initial pid namespace.
     pub pid: u32,
     /// Start in clock ticks (1/100 s) of boot time: field 22 of `/proc/PID/stat`.
     pub start_ticks: u64,
+}
+
+impl From<ProcessId> for (u32, u64) {
+    fn from(id: ProcessId) -> Self {
+        (id.pid, id.start_ticks)
+    }
+}
+
+impl From<(u32, u64)> for ProcessId {
+    fn from((pid, start_ticks): (u32, u64)) -> Self {
+        Self { pid, start_ticks }
+    }
 }
 
 impl ProcessId {
@@ -133,7 +159,7 @@ impl ProcessId {
 }
 
 /// A thread's name as the kernel has it: 15 bytes at most, any bytes. Escape it at output.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Comm(pub [u8; 16]);
 
 impl Comm {
@@ -152,7 +178,7 @@ impl fmt::Debug for Comm {
 }
 
 /// A process as an event names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
     /// Which process.
     pub id: ProcessId,
@@ -163,7 +189,7 @@ pub struct Task {
 }
 
 /// What a socket event says happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum SocketEventKind {
     /// A connect is under way, and has been for a while.
     Connect,
@@ -180,7 +206,7 @@ pub enum SocketEventKind {
 }
 
 /// Counters of a socket at the moment of an event.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// Bytes sent, retransmissions included.
     pub bytes_sent: u64,
@@ -195,7 +221,7 @@ pub struct Totals {
 }
 
 /// One fact about one socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketEvent {
     /// What happened.
     pub kind: SocketEventKind,
@@ -237,7 +263,7 @@ impl SocketEvent {
 }
 
 /// What a process event says happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProcessEventKind {
     /// Started another program.
     Exec,
@@ -246,7 +272,7 @@ pub enum ProcessEventKind {
 }
 
 /// One fact about one process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessEvent {
     /// What happened.
     pub kind: ProcessEventKind,
@@ -257,7 +283,7 @@ pub struct ProcessEvent {
 }
 
 /// A packet of a watched port that this host threw away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DropEvent {
     /// When.
     pub at: BootNs,
@@ -270,7 +296,7 @@ pub struct DropEvent {
 }
 
 /// Anything the kernel side reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
     /// About a packet.
     Drop(DropEvent),

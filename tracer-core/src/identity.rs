@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::ProcessId;
 
 /// Everything known of one process. `None` means unknown, never "empty".
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// Which process.
     pub id: ProcessId,
@@ -51,7 +51,7 @@ pub struct Ancestor {
 }
 
 /// Processes of the same program, script, user and normalised arguments.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LauncherGroup {
     /// Stable across restarts: a hash of what the members share, 16 hex digits.
     pub id: String,

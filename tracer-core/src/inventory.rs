@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -14,7 +14,7 @@ use crate::tcp::TcpState;
 use crate::time::BootNs;
 
 /// One look at the host.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Inventory {
     /// Before the first namespace was looked for.
     pub started: BootNs,
@@ -40,7 +40,7 @@ pub struct Inventory {
 
 /// The socket table of one network namespace: every full socket with a watched port (no listeners, no TIME_WAIT, no
 /// request sockets).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Table {
     /// Inode number of the network namespace.
     pub netns: u32,
@@ -81,7 +81,7 @@ impl Inventory {
 }
 
 /// One socket of the table.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SocketRow {
     /// Both ends.
     pub tuple: Tuple,
@@ -104,7 +104,7 @@ pub struct SocketRow {
 }
 
 /// What a row's role is worth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Certainty {
     /// The ports and listeners leave no other reading.
     Sure,
@@ -113,7 +113,7 @@ pub enum Certainty {
 }
 
 /// `struct tcp_info` and its neighbours, as far as the kernel has them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketInfo {
     /// `tcpi_bytes_sent`, or `tcpi_bytes_acked` where that is missing.
     pub bytes_sent: u64,
@@ -138,7 +138,7 @@ pub struct SocketInfo {
 }
 
 /// A process that has a socket open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Holder {
     /// Who.
     pub process: ProcessId,
@@ -198,6 +198,18 @@ impl FromIterator<Holder> for Holders {
         let mut all = Self::default();
         holders.into_iter().for_each(|holder| all.push(holder));
         all
+    }
+}
+
+impl Serialize for Holders {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for Holders {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Vec::<Holder>::deserialize(deserializer)?.into_iter().collect())
     }
 }
 

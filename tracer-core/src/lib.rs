@@ -15,6 +15,7 @@ pub mod identity;
 pub mod inventory;
 pub mod ports;
 pub mod process;
+pub mod recording;
 pub mod series;
 pub mod servers;
 pub mod snapshot;

@@ -41,6 +41,12 @@ impl Default for PortMap {
 }
 
 impl PortMap {
+    /// No port at all.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { ports: BTreeMap::new() }
+    }
+
     /// Adds a port, or renames the database behind a known one.
     pub fn insert(&mut self, port: u16, database: String) {
         self.ports.insert(port, database);

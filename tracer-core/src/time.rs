@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Nanoseconds of the kernel's boot-time clock (`CLOCK_BOOTTIME`: counts through suspend, never steps).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BootNs(pub u64);
 
 impl BootNs {
@@ -32,7 +32,7 @@ impl BootNs {
 
 /// One moment seen on both clocks, taken when something is shown: a stepped wall clock moves the display, never a
 /// measurement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WallAnchor {
     /// The moment in boot time.
     pub boot: BootNs,

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{DETECTORS, limit_pressure};
 use crate::finding::Kind;
 
@@ -120,6 +122,40 @@ impl DetectConfig {
             ));
         }
         Ok(())
+    }
+}
+
+/// What the user set, as a recording keeps it: names instead of what this version knows by them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Smallest time scale.
+    pub window: Duration,
+    /// Kinds that were switched off.
+    pub disabled: Vec<String>,
+    /// Values other than the default, by kind and key.
+    pub values: Vec<(String, String, u32)>,
+}
+
+impl DetectConfig {
+    /// As a recording keeps it.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        let values = self.values.iter().map(|((kind, key), value)| (kind.name().to_owned(), (*key).to_owned(), *value));
+        let disabled = self.disabled.iter().map(|kind| kind.name().to_owned());
+        Settings { window: self.window, disabled: disabled.collect(), values: values.collect() }
+    }
+}
+
+/// As it was recorded; a kind or a threshold that this version does not have, or would refuse, is at its default.
+impl From<&Settings> for DetectConfig {
+    fn from(settings: &Settings) -> Self {
+        let mut config = Self { window: settings.window, ..Self::default() };
+        config.disabled = settings.disabled.iter().filter_map(|kind| Kind::from_name(kind)).collect();
+        for (kind, key, value) in &settings.values {
+            // Refused is what has no meaning here.
+            let _refused = Kind::from_name(kind).map(|kind| config.set(kind, key, i64::from(*value)));
+        }
+        config
     }
 }
 

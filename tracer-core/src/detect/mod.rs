@@ -21,7 +21,7 @@ mod unused_connection;
 
 use std::time::Duration;
 
-pub use config::{DetectConfig, SettingError, Threshold, thresholds};
+pub use config::{DetectConfig, SettingError, Settings, Threshold, thresholds};
 pub use store::Store;
 
 use crate::finding::{Evidence, EvidenceValue, Kind, Severity, Subject};

@@ -5,6 +5,7 @@
 
 mod events;
 mod reconcile;
+mod recorded;
 mod sockets;
 mod tombstones;
 mod unseen;
@@ -16,6 +17,7 @@ use std::ops::Bound;
 use std::time::Duration;
 
 pub use events::Effect;
+use serde::{Deserialize, Serialize};
 pub use view::{About, event_line};
 
 use crate::detect::DetectConfig;
@@ -67,7 +69,7 @@ impl Default for Bounds {
 }
 
 /// What the user configured for an endpoint.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointRule {
     /// Its name.
     pub name: Option<String>,
@@ -111,6 +113,8 @@ pub struct Tracker {
     sight: Sight,
     /// Whether events tell what happens between looks.
     has_events: bool,
+    /// Recorded time goes by this many times faster than it did.
+    pace: u32,
 }
 
 impl Tracker {
@@ -142,6 +146,7 @@ impl Tracker {
             without_history: 0,
             sight: Sight::default(),
             has_events: true,
+            pace: 1,
         }
     }
 
@@ -150,17 +155,6 @@ impl Tracker {
     #[must_use]
     pub fn without_events(self) -> Self {
         Self { has_events: false, ..self }
-    }
-
-    /// Tells the observer's network namespace: a loopback address in any other one is another database. Call it before
-    /// anything is applied; without it loopback addresses are one wherever they are seen.
-    pub fn set_home(&mut self, netns: u32) {
-        self.home = Some(netns);
-    }
-
-    /// The smallest time scale. Call it before anything is applied.
-    pub fn set_window(&mut self, window: Duration) {
-        self.window = window;
     }
 
     /// When the last look at the socket table ended: counters and holders are as of then.

@@ -159,11 +159,11 @@ impl Tracker {
     }
 
     fn refresh(&mut self, slot: Slot, row: SocketRow, started: BootNs, finished: BootNs) {
-        let (look, mut missed_opens) = (self.looks, 0);
+        let (look, told_within, mut missed_opens) = (self.looks, TOLD_WITHIN * self.pace, 0);
         let Some(socket) = self.socket_mut(slot) else { return };
         socket.look = look;
         socket.set_absent(None);
-        if socket.unannounced && started.since(socket.began().moment()) >= TOLD_WITHIN {
+        if socket.unannounced && started.since(socket.began().moment()) >= told_within {
             socket.unannounced = false;
             missed_opens += 1;
         }
@@ -226,7 +226,7 @@ impl Tracker {
     /// to be seen. True if something is missing for the first time.
     fn remove_absent(&mut self, look_started: BootNs) -> bool {
         let look = self.looks;
-        let sight = &self.sight;
+        let (sight, in_flight) = (&self.sight, IN_FLIGHT * self.pace);
         // Without events there is none that could be on its way.
         let after_loss = self.lost_at.is_some() || !self.has_events;
         let mut suspects = false;
@@ -237,13 +237,13 @@ impl Tracker {
             if socket.look == look || young {
                 continue;
             }
-            let patience = sight.patience(socket, IN_FLIGHT);
+            let patience = sight.patience(socket, in_flight);
             match socket.absent() {
                 Some(absence) if absence.after_loss || started.since(absence.since) >= patience => {
                     gone.push((slot, started));
                 }
                 // Its end may still be on the way.
-                Some(_) if !after_loss || patience == IN_FLIGHT => {}
+                Some(_) if !after_loss || patience == in_flight => {}
                 // Missing for the first time, or since before its end may have been lost.
                 _ => {
                     socket.set_absent(Some(Absence { since: started, after_loss }));

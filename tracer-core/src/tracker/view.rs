@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Effect, Tracker};
 use crate::detect::Store;
 use crate::endpoint::Endpoint;
@@ -18,7 +20,7 @@ use crate::tcp::TcpState;
 use crate::time::{BootNs, WallAnchor};
 
 /// What a snapshot says besides the tracker's own state.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
     /// The host.
     pub host: Host,

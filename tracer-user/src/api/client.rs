@@ -126,6 +126,13 @@ impl Client {
         })
     }
 
+    /// A stream of bytes.
+    pub async fn stream_bytes(&self, target: &str) -> Result<Chunks, ClientError> {
+        let begin = tokio::time::timeout(ANSWER_WITHIN, self.send(target));
+        let (response, driver) = begin.await.map_err(|_| ClientError::Silent(self.path.clone()))??;
+        Ok(Chunks { client: self.clone(), body: response.into_body(), _driver: driver })
+    }
+
     async fn send(&self, target: &str) -> Result<(Response<Incoming>, Driver), ClientError> {
         let stream = UnixStream::connect(&self.path).await.map_err(|error| self.unreachable(&error))?;
         let (mut sender, connection) =
@@ -184,6 +191,31 @@ impl Client {
 
     fn strange(&self, why: impl ToString) -> ClientError {
         ClientError::Strange { path: self.path.clone(), why: why.to_string() }
+    }
+}
+
+/// The bytes of a stream.
+#[derive(Debug)]
+pub struct Chunks {
+    client: Client,
+    body: Incoming,
+    _driver: Driver,
+}
+
+impl Chunks {
+    /// The next bytes; `None` when the daemon ended the stream. May be dropped and called again: nothing is lost.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        loop {
+            match self.body.frame().await {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+                Some(Err(error)) => return Err(self.client.broken(&error)),
+                None => return Ok(None),
+            }
+        }
     }
 }
 

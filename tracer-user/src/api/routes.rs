@@ -22,6 +22,7 @@ use tracer_core::time::WallTime;
 
 use super::{ErrorBody, Health, OPEN_FINDINGS_HEADER, stream};
 use crate::daemon::handle::{Handle, HandleError};
+use crate::daemon::record::RECORDERS_MAX;
 
 /// Whole-state answers alive at once, from the question to the last byte sent: each may be tens of megabytes.
 const BODIES_MAX: usize = 4;
@@ -45,6 +46,7 @@ pub(super) fn router(handle: Handle) -> Router {
         .route("/v1/connections", get(connections))
         .route("/v1/tail", get(tail))
         .route("/v1/events", get(events))
+        .route("/v1/record", get(record))
         .route("/v1/health", get(health))
         .method_not_allowed_fallback(|| async {
             Failure(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed".to_owned())
@@ -53,7 +55,8 @@ pub(super) fn router(handle: Handle) -> Router {
         .with_state(app)
 }
 
-const PATHS: &str = "/v1/snapshot, /v1/findings, /v1/processes, /v1/connections, /v1/tail, /v1/events and /v1/health";
+const PATHS: &str =
+    "/v1/snapshot, /v1/findings, /v1/processes, /v1/connections, /v1/tail, /v1/events, /v1/record and /v1/health";
 
 /// A router that answers everything with one refusal.
 pub(super) fn refusal(status: StatusCode, sentence: &'static str) -> Router {
@@ -265,6 +268,15 @@ async fn events(State(app): State<App>, asked: Asked) -> Result<Response, Failur
     parameters(asked, &[])?;
     let lines = app.handle.subscribe_events().await?;
     Ok(([NDJSON], stream::body(Vec::new(), lines, |_| true, app.handle)).into_response())
+}
+
+async fn record(State(app): State<App>, asked: Asked) -> Result<Response, Failure> {
+    parameters(asked, &[])?;
+    let Some(recording) = app.handle.record().await? else {
+        let sentence = format!("{RECORDERS_MAX} recordings are being made: end one, and try again");
+        return Err(Failure(StatusCode::SERVICE_UNAVAILABLE, sentence));
+    };
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], stream::recording(recording, app.handle)).into_response())
 }
 
 async fn health(State(app): State<App>, asked: Asked) -> Result<Response, Failure> {

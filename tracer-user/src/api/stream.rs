@@ -1,4 +1,4 @@
-//! NDJSON bodies fed by a broadcast channel: a slow reader loses lines and is told how many, and never holds up
+//! Bodies of streams: recordings, and NDJSON bodies fed by a broadcast channel: a slow reader loses lines and is told how many, and never holds up
 //! anyone else.
 
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use tracer_core::snapshot::LossLine;
 
 use super::{LOST_SCHEMA, LostLine};
 use crate::daemon::handle::Handle;
+use crate::daemon::record::Recording;
 
 /// Lines that are already there go out together up to this size.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -77,6 +78,19 @@ impl<T: Serialize, K: FnMut(&T) -> bool> State<T, K> {
             push_line(line.as_ref(), chunk);
         }
     }
+}
+
+/// A recording as it is made, until the daemon stops or the reader goes.
+pub(super) fn recording(recording: Recording, handle: Handle) -> Body {
+    Body::from_stream(futures_util::stream::unfold((recording, handle), |(mut recording, handle)| async {
+        let bytes = tokio::select! {
+            // What was said before the end is still delivered.
+            biased;
+            bytes = recording.next() => bytes?,
+            () = handle.stopping() => return None,
+        };
+        Some((Ok::<_, std::convert::Infallible>(bytes), (recording, handle)))
+    }))
 }
 
 fn push_lost(lost: u64, chunk: &mut Vec<u8>) {

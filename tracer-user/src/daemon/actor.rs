@@ -18,6 +18,7 @@ use tracer_core::tracker::{About, Tracker, event_line};
 
 use super::handle::Request;
 use super::identify::Ask;
+use super::record::Recorders;
 use super::{Message, drain};
 use crate::clock;
 
@@ -57,6 +58,7 @@ pub struct Actor {
     detect: DetectConfig,
     about: About,
     peers: Peers,
+    recorders: Recorders,
     /// Snapshots that wait for a look that began after they were asked for.
     waiting: Vec<(BootNs, oneshot::Sender<Arc<Snapshot>>)>,
     /// Processes to ask /proc about, once there is room in the queue.
@@ -78,6 +80,7 @@ impl Actor {
             detect,
             about,
             peers,
+            recorders: Recorders::default(),
             waiting: Vec::new(),
             unidentified: VecDeque::new(),
             ready: Some(ready),
@@ -118,7 +121,7 @@ impl Actor {
             Message::Events(events) => self.take_events(&events),
             Message::Counters { kernel, decode_errors } => {
                 self.tracker.note_drops_untold(kernel.drops_untold);
-                self.take_loss(Loss {
+                let loss = Loss {
                     ring_full: kernel.ring_full_total(),
                     ends: kernel.ends_lost(),
                     read_failed: kernel.read_failed,
@@ -129,7 +132,10 @@ impl Actor {
                     queue_full: 0,
                     decode_errors,
                     ..Loss::default()
-                });
+                };
+                let now = clock::boot_clock();
+                self.recorders.loss(now, loss, kernel.drops_untold);
+                self.take_loss(loss, now);
             }
             Message::Inventory(inventory) => self.take_look(*inventory),
             Message::InventoryFailed(reason) => {
@@ -139,9 +145,14 @@ impl Actor {
                     self.look_done(clock::boot_clock());
                 }
             }
-            Message::Identity(identity) => self.tracker.apply_identity(*identity),
+            Message::Identity(identity) => {
+                self.recorders.identity(&identity);
+                self.tracker.apply_identity(*identity);
+            }
             Message::Gone(id) => {
-                self.tracker.apply_gone(id, clock::boot_clock());
+                let now = clock::boot_clock();
+                self.recorders.gone(id, now);
+                self.tracker.apply_gone(id, now);
                 // A process that ended before it was watched would keep its place for ever. A full queue costs a place.
                 let _ = self.peers.drain.try_send(drain::Command::Unwatch(id));
             }
@@ -150,8 +161,7 @@ impl Actor {
     }
 
     /// Loss that goes on asks for a look less and less often: the regular ones repair it as well.
-    fn take_loss(&mut self, loss: Loss) {
-        let now = clock::boot_clock();
+    fn take_loss(&mut self, loss: Loss, now: BootNs) {
         if !self.tracker.note_loss(loss, now) {
             return;
         }
@@ -176,7 +186,12 @@ impl Actor {
         let started = inventory.started;
         // What newly watched ports had before is found by the look after.
         let new_ports = !inventory.recognized.is_empty();
+        self.recorders.look(&inventory);
         let again = self.tracker.apply_inventory(inventory) || new_ports;
+        self.recorders.looked(started, &self.tracker);
+        if self.recorders.want_look() {
+            self.peers.wanted.notify_one();
+        }
         self.peers.unseen.send_replace(self.tracker.unseen_inodes());
         // What the look introduced did not connect or accept while it was watched: its exit is not reported yet.
         let introduced = self.tracker.take_unidentified();
@@ -198,6 +213,7 @@ impl Actor {
     fn take_events(&mut self, events: &[Event]) {
         let listeners = self.peers.events.receiver_count() > 0;
         let anchor = clock::wall_anchor();
+        self.recorders.events(events);
         for event in events {
             let effect = self.tracker.apply(event);
             if listeners && let Some(line) = event_line(&self.tracker, event, effect, &anchor) {
@@ -252,6 +268,12 @@ impl Actor {
                 {
                     let _ = reply.send(());
                 }
+            }
+            Request::Record { reply } => {
+                let header = self.tracker.header(&self.about, &self.detect, clock::wall_anchor());
+                self.peers.wanted.notify_one();
+                // The client has gone.
+                let _ = reply.send(self.recorders.begin(header, &self.tracker));
             }
             Request::OpenFindings { reply } => {
                 let findings = self.findings.findings(&clock::wall_anchor());

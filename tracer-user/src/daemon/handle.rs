@@ -8,6 +8,8 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracer_core::finding::{Finding, FindingLine};
 use tracer_core::snapshot::{EventLine, LossLine, Snapshot};
 
+use super::record::Recording;
+
 /// Requests waiting for the tracker's task.
 const REQUESTS_MAX: usize = 64;
 /// Finding lines a reader may be behind before it loses the oldest.
@@ -36,6 +38,11 @@ pub enum Request {
     FollowEvents {
         /// Told when that is so.
         reply: oneshot::Sender<()>,
+    },
+    /// Tell everything that enters the tracker from now on.
+    Record {
+        /// Where the recording goes; `None` if there are as many as may be.
+        reply: oneshot::Sender<Option<Recording>>,
     },
 }
 
@@ -123,6 +130,11 @@ impl Handle {
         let events = self.events.subscribe();
         self.ask(|reply| Request::FollowEvents { reply }).await?;
         Ok(events)
+    }
+
+    /// A recording that begins now; `None` if there are as many as may be.
+    pub async fn record(&self) -> Result<Option<Recording>, HandleError> {
+        self.ask(|reply| Request::Record { reply }).await
     }
 
     /// Losses of events: the last one, if there was any, and those to come.

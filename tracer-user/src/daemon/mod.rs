@@ -13,6 +13,7 @@ pub mod handle;
 mod identify;
 mod look;
 pub mod memory;
+pub mod record;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
