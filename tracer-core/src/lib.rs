@@ -7,6 +7,7 @@
 
 pub mod decode;
 pub mod detect;
+pub mod diff;
 pub mod endpoint;
 pub mod event;
 pub mod finding;

@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod doctor;
 pub mod inventory;
 pub mod process;
+pub mod recording;
 pub mod standalone;
 pub mod telemetry;
 pub mod ui;

@@ -1,9 +1,13 @@
 //! The commands: what may be typed, one file a command, exit codes. Commands reach the daemon through
 //! [`crate::api::client`] alone; `run` starts one.
 
+mod diff;
 mod doctor;
 mod exit;
+mod explain;
 mod output;
+mod record;
+mod replay;
 mod run;
 mod snapshot;
 mod tail;
@@ -16,7 +20,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::api::client::Client;
 use crate::config::DEFAULT_SOCKET;
@@ -40,6 +44,10 @@ enum Command {
     Run(run::Args),
     Tail(tail::Args),
     Snapshot(snapshot::Args),
+    Diff(diff::Args),
+    Record(record::Args),
+    Replay(replay::Args),
+    Explain(explain::Args),
     Doctor(doctor::Args),
 }
 
@@ -66,6 +74,10 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::main(args, cli.socket),
         Command::Tail(args) => tail::main(args, client(cli.socket)),
         Command::Snapshot(args) => snapshot::main(args, client(cli.socket)),
+        Command::Diff(args) => diff::main(&args),
+        Command::Record(args) => record::main(args, client(cli.socket)),
+        Command::Replay(args) => replay::main(args),
+        Command::Explain(args) => explain::main(&args),
         Command::Doctor(args) => doctor::main(&args, client(cli.socket)),
     };
     match outcome {
@@ -85,22 +97,43 @@ fn say(sentence: &str) {
     let _unread = writeln!(std::io::stderr(), "socklife: {}", escape(sentence));
 }
 
+/// The signals that end a command.
+struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
 /// Runs a command that only asks, until it is done or a signal ends it as `interrupted` says.
 fn ask(
     command: impl Future<Output = anyhow::Result<Verdict>>,
     interrupted: impl FnOnce() -> anyhow::Result<Verdict>,
 ) -> anyhow::Result<Verdict> {
-    let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(4).build();
-    let runtime = runtime.context("cannot start the runtime")?;
-    let outcome = runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    until_stopped(async |mut stop| {
         tokio::select! {
             biased;
             outcome = command => outcome,
-            _ = interrupt.recv() => interrupted(),
-            _ = terminate.recv() => interrupted(),
+            () = stop.recv() => interrupted(),
         }
+    })
+}
+
+/// Runs a command that ends by itself when it is told to.
+fn until_stopped(command: impl AsyncFnOnce(StopSignals) -> anyhow::Result<Verdict>) -> anyhow::Result<Verdict> {
+    let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(4).build();
+    let runtime = runtime.context("cannot start the runtime")?;
+    let outcome = runtime.block_on(async {
+        let interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+        let terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+        command(StopSignals { interrupt, terminate }).await
     });
     // A write that nobody reads, or a slow name service, must not keep a command from ending.
     Runtime::shutdown_background(runtime);

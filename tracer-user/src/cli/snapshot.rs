@@ -77,14 +77,15 @@ async fn take(args: Args, client: Client, config: Config, target: Option<Target>
     })
 }
 
-/// For a terminal: indented, and nothing a process wrote reaches it raw.
-fn pretty_json(snapshot: &Snapshot) -> anyhow::Result<String> {
+/// Shared with `diff` and `replay`. For a terminal: indented, and nothing a process wrote reaches it raw.
+pub(super) fn pretty_json(snapshot: &impl serde::Serialize) -> anyhow::Result<String> {
     let text = serde_json::to_string_pretty(snapshot)?;
     let lines: Vec<_> = text.lines().map(escape_json).collect();
     Ok(lines.join("\n"))
 }
 
-fn judge(snapshot: &Snapshot, least: Severity) -> Verdict {
+/// Shared with `replay`.
+pub(super) fn judge(snapshot: &Snapshot, least: Severity) -> Verdict {
     let bad = snapshot.findings.iter().any(|found| found.status == Status::Open && found.severity >= least);
     if bad { Verdict::Found } else { Verdict::Fine }
 }

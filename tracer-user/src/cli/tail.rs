@@ -45,12 +45,13 @@ pub(super) struct Args {
     min_severity: Option<Severity>,
 }
 
-fn kinds() -> impl clap::builder::TypedValueParser<Value = Kind> {
+/// Shared with `explain`.
+pub(super) fn kinds() -> impl clap::builder::TypedValueParser<Value = Kind> {
     PossibleValuesParser::new(Kind::ALL.map(Kind::name))
         .try_map(|name| Kind::from_name(&name).ok_or_else(|| format!("no such kind: {name}")))
 }
 
-/// Shared with `snapshot --fail-on`.
+/// Shared with `--fail-on`.
 pub(super) fn severities() -> impl clap::builder::TypedValueParser<Value = Severity> {
     PossibleValuesParser::new(["info", "warning", "critical"]).map(|name| match name.as_str() {
         "critical" => Severity::Critical,

@@ -23,8 +23,8 @@ const ENDPOINTS_MAX: usize = 4_096;
 /// Longest name a user may give, in characters.
 const NAME_CHARS_MAX: usize = 128;
 
-pub(super) fn load(overrides: &Overrides, resolver: &Resolver) -> Result<Config, ConfigError> {
-    let mut config = Config::default();
+/// `config` with every source laid over it.
+pub(super) fn load(mut config: Config, overrides: &Overrides, resolver: &Resolver) -> Result<Config, ConfigError> {
     // Where each address was ruled last, for the check against the ports, which later sources may still add.
     let mut places = BTreeMap::new();
     if let Some(path) = &overrides.file {

@@ -151,6 +151,17 @@ pub struct ConfigError(pub(crate) String);
 impl Config {
     /// Defaults, then the file, then `--set`, then the other flags; checked as a whole. Names are resolved here, once.
     pub fn load(overrides: &Overrides) -> Result<Self, ConfigError> {
-        layers::load(overrides, &endpoints::resolve)
+        layers::load(Self::default(), overrides, &endpoints::resolve)
+    }
+
+    /// Settings of detectors over those that were recorded: `KEY=VALUE`, keys of `[detect]` alone.
+    pub fn detect_over(recorded: DetectConfig, set: &[String]) -> Result<DetectConfig, ConfigError> {
+        if let Some(other) = set.iter().find(|set| !set.starts_with("detect.")) {
+            let why = "a replay takes keys of [detect] alone: the rest is as it was recorded";
+            return Err(ConfigError(format!("--set {other:?}: {why}")));
+        }
+        let overrides = Overrides { set: set.to_vec(), ..Overrides::default() };
+        let config = Self { detect: recorded, ..Self::default() };
+        Ok(layers::load(config, &overrides, &endpoints::resolve)?.detect)
     }
 }

@@ -28,13 +28,14 @@ fn with(text: &str, mut overrides: Overrides) -> Result<Config, String> {
     let mut temp = tempfile::NamedTempFile::new().unwrap();
     temp.write_all(text.as_bytes()).unwrap();
     overrides.file = Some(temp.path().to_owned());
-    load(&overrides, &names).map_err(|error| error.to_string().replace(&temp.path().display().to_string(), "FILE"))
+    load(Config::default(), &overrides, &names)
+        .map_err(|error| error.to_string().replace(&temp.path().display().to_string(), "FILE"))
 }
 
 fn flags(set: &[&str], ports: &[&str], limits: &[&str]) -> Result<Config, String> {
     let own = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
     let overrides = Overrides { set: own(set), ports: own(ports), limits: own(limits), ..Overrides::default() };
-    load(&overrides, &names).map_err(|error| error.to_string())
+    load(Config::default(), &overrides, &names).map_err(|error| error.to_string())
 }
 
 fn addr(text: &str) -> SocketAddr {

@@ -1,6 +1,7 @@
 //! Text for people: escaping, colours, the lines of `tail`. Knows the domain's shapes; knows no socket, no file and
 //! no clock.
 
+pub mod diff;
 pub mod escape;
 pub mod line;
 pub mod style;

@@ -1,0 +1,147 @@
+//! `socklife replay`: a recording through tracker and detectors once more; the same file gives the same bytes.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use tracer_core::detect::DetectConfig;
+use tracer_core::finding::{FindingLine, Severity};
+use tracer_core::recording::{OutOfRange, Replay, Until};
+use tracer_core::snapshot::Snapshot;
+use tracer_core::time::WallTime;
+
+use super::exit::Failure;
+use super::output::Output;
+use super::snapshot::{judge, pretty_json};
+use super::tail::severities;
+use super::{Verdict, ask, say};
+use crate::config::Config;
+use crate::recording::{ReadError, Reader};
+use crate::ui::escape::escape_json;
+
+/// Most times that recorded time may be stretched: a minute becomes a week.
+const STRETCH_MAX: i64 = 10_080;
+
+/// Run tracker and detectors on a recording, and print the snapshot it ends in
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// What `socklife record` wrote
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// End at this moment (RFC 3339), or so long after the beginning, such as 90s or 2h
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    at: Option<Until>,
+    /// Set a key of [detect] instead of what was recorded, such as detect.window_s=5 (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Judge with the default settings of detectors, not with the recorded ones
+    #[arg(long)]
+    defaults: bool,
+    /// Let time go by so many times slower than it did
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=STRETCH_MAX))]
+    stretch: u32,
+    /// Print each change of a finding, as `tail --json` does, instead of the snapshot
+    #[arg(long)]
+    findings: bool,
+    /// Indent the snapshot
+    #[arg(long, conflicts_with = "findings")]
+    pretty: bool,
+    /// Exit with 1 if a finding at least this bad is open at the end
+    #[arg(long, value_name = "SEVERITY", value_parser = severities())]
+    fail_on: Option<Severity>,
+}
+
+fn moment(text: &str) -> Result<Until, String> {
+    if let Ok(at) = WallTime::try_from(text.to_owned()) {
+        return Ok(Until::At(at));
+    }
+    let wants = "write a time such as 2026-11-21T20:41:07Z, or a duration such as 90s";
+    humantime::parse_duration(text).map(Until::After).map_err(|_| wants.to_owned())
+}
+
+pub(super) fn main(args: Args) -> anyhow::Result<Verdict> {
+    let interrupted = || Err(Failure::Unable("interrupted before the replay was at its end".to_owned()).into());
+    let replayed = async {
+        let replayed = tokio::task::spawn_blocking(move || replay(&args)).await;
+        replayed.context("the replay failed")?
+    };
+    ask(replayed, interrupted)
+}
+
+fn replay(args: &Args) -> anyhow::Result<Verdict> {
+    let (mut reader, header) = Reader::open(&args.file).map_err(unreadable)?;
+    let recorded = if args.defaults { DetectConfig::default() } else { DetectConfig::from(&header.settings) };
+    let detect = Config::detect_over(recorded, &args.set)?;
+    let mut replay = Replay::new(header, detect, args.stretch, args.at.unwrap_or(Until::End));
+    let mut printer = Printer::new(args);
+    while let Some(frame) = reader.next_frame().map_err(unreadable)? {
+        let goes_on = replay.apply(frame, &mut |line| printer.finding(&line));
+        printer.check()?;
+        if !goes_on {
+            break;
+        }
+    }
+    if let Some(why) = reader.broken() {
+        say(&format!("{}: {why}; replayed up to there", args.file.display()));
+    }
+    let ended = replay.end(&mut |line| printer.finding(&line));
+    let snapshot = ended.map_err(|error: OutOfRange| Failure::Input(format!("--at: {error}")))?;
+    printer.end(&snapshot, args.pretty)?;
+    Ok(args.fail_on.map_or(Verdict::Fine, |least| judge(&snapshot, least)))
+}
+
+/// What cannot be replayed is bad input, whoever is at fault.
+fn unreadable(error: ReadError) -> Failure {
+    Failure::Input(error.to_string())
+}
+
+/// Writes what was asked for to stdout.
+struct Printer {
+    stdout: io::BufWriter<io::Stdout>,
+    findings: bool,
+    terminal: bool,
+    failed: Option<io::Error>,
+}
+
+impl Printer {
+    fn new(args: &Args) -> Self {
+        let stdout = io::BufWriter::with_capacity(64 << 10, io::stdout());
+        Self { stdout, findings: args.findings, terminal: Output::is_terminal(), failed: None }
+    }
+
+    fn finding(&mut self, line: &FindingLine) {
+        if !self.findings || self.failed.is_some() {
+            return;
+        }
+        let written = serde_json::to_string(line).map_err(io::Error::from).and_then(|json| self.line(&json));
+        self.failed = written.err();
+    }
+
+    fn line(&mut self, json: &str) -> io::Result<()> {
+        match self.terminal {
+            true => writeln!(self.stdout, "{}", escape_json(json)),
+            false => writeln!(self.stdout, "{json}"),
+        }
+    }
+
+    /// Fails if something could not be written.
+    fn check(&mut self) -> Result<(), Failure> {
+        self.failed.take().map_or(Ok(()), |error| Err(unwritten(&error)))
+    }
+
+    fn end(&mut self, snapshot: &Snapshot, pretty: bool) -> anyhow::Result<()> {
+        self.check()?;
+        if !self.findings {
+            let json = if pretty || self.terminal { pretty_json(snapshot)? } else { serde_json::to_string(snapshot)? };
+            writeln!(self.stdout, "{json}").map_err(|error| unwritten(&error))?;
+        }
+        Ok(self.stdout.flush().map_err(|error| unwritten(&error))?)
+    }
+}
+
+fn unwritten(error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::ClosedPipe,
+        _ => Failure::Unable(format!("cannot write to stdout: {error}")),
+    }
+}
