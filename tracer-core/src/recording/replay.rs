@@ -110,7 +110,10 @@ impl Replay {
                     self.tracker.apply(event);
                 }
             }
-            Frame::Look { look, .. } => drop(self.tracker.apply_inventory(look.into_owned())),
+            Frame::Look { look, .. } => {
+                // Whether the daemon looked again is in the recording.
+                self.tracker.apply_inventory(look.into_owned());
+            }
             Frame::Identity { identity, .. } => self.tracker.apply_identity(identity.into_owned()),
             Frame::Gone { id, .. } => self.tracker.apply_gone(id, at),
             Frame::Loss { loss, drops_untold, .. } => {
