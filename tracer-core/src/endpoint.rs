@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::event::Role;
 use crate::series::Series;
 use crate::snapshot::Limit;
@@ -17,7 +19,7 @@ const DROP_REASONS_KEPT: usize = 256;
 
 /// Where a database is. A loopback address means another database in each network namespace; any other address is
 /// taken for the same one wherever it is seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Place {
     /// Its address.
     pub addr: SocketAddr,

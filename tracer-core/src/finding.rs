@@ -177,6 +177,10 @@ pub struct Finding {
     pub evidence: Vec<Evidence>,
     /// Look-alikes that were checked and excluded.
     pub ruled_out: Vec<String>,
+    /// Ids of open findings about the same endpoint and a process or launcher group of this one's, ascending.
+    pub related: Vec<String>,
+    /// Of these, the one that brings this one about; null if it stands for itself.
+    pub cause: Option<String>,
     /// What to do, one sentence.
     pub remedy: String,
     /// A command that shows the same fact with another tool.

@@ -4,6 +4,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::time::BootNs;
 
 /// Lengths of a step, in windows, and how many steps each ring keeps. With the default window of 10 s: 6 minutes, 1
@@ -11,7 +13,7 @@ use crate::time::BootNs;
 pub const SCALES: [(u32, usize); 3] = [(1, 36), (6, 60), (60, 144)];
 
 /// One step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// Fewest open at any moment.
     pub low: u32,
@@ -63,7 +65,7 @@ impl Life {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Ring {
     step_ns: u64,
     capacity: usize,
@@ -95,7 +97,7 @@ impl Ring {
 }
 
 /// The history of one account.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     began: BootNs,
     rings: [Ring; SCALES.len()],
@@ -147,6 +149,19 @@ impl History {
             step.in_use_sum = step.in_use_sum.saturating_add(in_use);
             step.used = step.used.max(used);
         });
+    }
+
+    /// Nothing is known of the time until `now`, when there are `open`: that is taken for quiet.
+    pub(crate) fn resume(&mut self, now: BootNs, open: u32) {
+        self.each(now, open, |_| {});
+    }
+
+    /// Whether its steps are of this window, and not more than it keeps.
+    pub(crate) fn is_sound(&self, window: Duration) -> bool {
+        let fresh = Self::new(window, self.began);
+        self.rings.iter().zip(&fresh.rings).all(|(ring, fresh)| {
+            (ring.step_ns, ring.capacity) == (fresh.step_ns, fresh.capacity) && ring.steps.len() <= ring.capacity
+        })
     }
 
     fn each(&mut self, now: BootNs, open: u32, change: impl Fn(&mut Step)) {

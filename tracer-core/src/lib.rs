@@ -21,6 +21,7 @@ pub mod series;
 pub mod servers;
 pub mod snapshot;
 pub mod socket;
+pub mod state;
 pub mod tcp;
 pub mod time;
 pub mod tracker;

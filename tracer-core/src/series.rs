@@ -3,13 +3,15 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::snapshot;
 use crate::time::{BootNs, WallAnchor};
 
 /// Step lengths in seconds and how many steps each ring keeps: 2 minutes, 1 hour, 6 hours, 24 hours.
 pub const RESOLUTIONS: [(u32, usize); 4] = [(1, 120), (10, 360), (60, 360), (600, 144)];
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Sample {
     open: u32,
     opened: u32,
@@ -18,7 +20,7 @@ struct Sample {
 }
 
 /// One resolution. Steps are aligned to boot time.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Ring {
     step_s: u32,
     capacity: usize,
@@ -61,7 +63,7 @@ impl Ring {
 }
 
 /// The counts of one endpoint.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Series {
     rings: [Ring; RESOLUTIONS.len()],
 }
@@ -98,6 +100,13 @@ impl Series {
     /// Nothing happened until `now`.
     pub fn advance(&mut self, now: BootNs, open: u32) {
         self.each(now, open, |_| {});
+    }
+
+    /// Whether it has the rings that this version keeps, and not more in them than they hold.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.rings.iter().zip(RESOLUTIONS).all(|(ring, (step_s, capacity))| {
+            (ring.step_s, ring.capacity) == (step_s, capacity) && ring.samples.len() <= capacity
+        })
     }
 
     fn each(&mut self, now: BootNs, open: u32, change: impl Fn(&mut Sample)) {

@@ -14,6 +14,7 @@ mod limit_pressure;
 mod orphaned_connection;
 mod oversized_pool;
 mod pool_sprawl;
+mod relations;
 mod restart_drop;
 mod store;
 mod survey;

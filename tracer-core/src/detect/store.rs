@@ -2,19 +2,27 @@
 //! for long enough.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use super::relations::{About, Related, Relations};
 use super::survey::Survey;
 use super::{Context, DETECTORS, DetectConfig, Verdict};
 use crate::finding::{Change, FINDING_SCHEMA, Finding, FindingLine, Kind, Status};
 use crate::identity::stable_id;
+use crate::state::FindingState;
 use crate::time::{BootNs, WallAnchor, WallTime};
 use crate::tracker::Tracker;
 
 /// Open findings kept; more are counted.
 const MOST_OPEN: usize = 10_000;
 
+/// A finding that a daemon before this one had open is the same if it is true again within this time of the restart:
+/// trends take some windows.
+const SAME_WITHIN: Duration = Duration::from_secs(3_600);
+
 #[derive(Clone, Debug)]
 struct Entry {
+    id: String,
     first_seen: BootNs,
     last_seen: BootNs,
     last_told: BootNs,
@@ -28,6 +36,9 @@ struct Entry {
 pub struct Store {
     open: BTreeMap<(Kind, String), Entry>,
     without_room: u64,
+    /// Since when findings were open before the daemon was restarted, and when it was.
+    before: BTreeMap<(Kind, String), BootNs>,
+    restarted: BootNs,
 }
 
 impl Store {
@@ -35,6 +46,24 @@ impl Store {
     #[must_use]
     pub fn without_room(&self) -> u64 {
         self.without_room
+    }
+
+    /// The open findings as far as they outlive the daemon.
+    #[must_use]
+    pub fn keep(&self) -> Vec<FindingState> {
+        let one = |((kind, key), entry): (&(Kind, String), &Entry)| FindingState {
+            kind: *kind,
+            key: key.clone(),
+            first_seen: entry.first_seen,
+        };
+        self.open.iter().map(one).collect()
+    }
+
+    /// What was open before the daemon was restarted: what is true again goes on.
+    pub fn go_on_from(&mut self, findings: &[FindingState], now: BootNs) {
+        self.restarted = now;
+        let known = findings.iter().take(MOST_OPEN);
+        self.before = known.map(|finding| ((finding.kind, finding.key.clone()), finding.first_seen)).collect();
     }
 
     /// Runs every detector and returns what changed, in a stable order.
@@ -45,7 +74,7 @@ impl Store {
         now: BootNs,
         anchor: &WallAnchor,
     ) -> Vec<FindingLine> {
-        let mut lines = Vec::new();
+        let mut news = Vec::new();
         self.without_room = 0;
         let survey = Survey::of(tracker);
         for detector in DETECTORS {
@@ -65,23 +94,16 @@ impl Store {
                 .map(|((_, key), entry)| (key.clone(), detector.resolved_summary(&context, &entry.verdict)))
                 .collect();
             for verdict in verdicts {
-                lines.extend(self.take(kind, verdict, config, now, anchor));
+                news.extend(self.take(kind, verdict, config, now));
             }
             for (key, summary) in cleared {
-                lines.extend(self.resolve(kind, key, summary, anchor, now));
+                news.extend(self.resolve(kind, key, &summary, now));
             }
         }
-        lines
+        self.lines(news, anchor.wall(now), anchor)
     }
 
-    fn take(
-        &mut self,
-        kind: Kind,
-        verdict: Verdict,
-        config: &DetectConfig,
-        now: BootNs,
-        anchor: &WallAnchor,
-    ) -> Option<FindingLine> {
+    fn take(&mut self, kind: Kind, verdict: Verdict, config: &DetectConfig, now: BootNs) -> Option<News> {
         let key = (kind, verdict.key.clone());
         let full = self.open.len() >= MOST_OPEN;
         let Some(entry) = self.open.get_mut(&key) else {
@@ -89,11 +111,12 @@ impl Store {
                 self.without_room += 1;
                 return None;
             }
+            let id = stable_id(&[kind.name(), &verdict.key]);
+            let known = self.before.remove(&key).filter(|_| now.since(self.restarted) <= SAME_WITHIN);
+            let first_seen = known.unwrap_or(now);
             let told = verdict.news.clone();
-            let entry = Entry { first_seen: now, last_seen: now, last_told: now, told, verdict };
-            let line = line(Change::Opened, finding(kind, &entry, Status::Open, anchor), anchor.wall(now));
-            self.open.insert(key, entry);
-            return Some(line);
+            self.open.insert(key.clone(), Entry { id, first_seen, last_seen: now, last_told: now, told, verdict });
+            return Some(News::Opened(key));
         };
         let news = entry.verdict.severity != verdict.severity
             || (entry.told != verdict.news && now.since(entry.last_told) >= config.window);
@@ -104,41 +127,68 @@ impl Store {
         }
         entry.last_told = now;
         entry.told.clone_from(&entry.verdict.news);
-        Some(line(Change::Updated, finding(kind, entry, Status::Open, anchor), anchor.wall(now)))
+        Some(News::Updated(key))
     }
 
-    fn resolve(
-        &mut self,
-        kind: Kind,
-        key: String,
-        summary: String,
-        anchor: &WallAnchor,
-        now: BootNs,
-    ) -> Option<FindingLine> {
+    fn resolve(&mut self, kind: Kind, key: String, summary: &str, now: BootNs) -> Option<News> {
         let mut entry = self.open.remove(&(kind, key))?;
         let open_for = super::spoken(now.since(entry.first_seen));
         entry.verdict.summary = format!("{summary}, open for {open_for}");
-        Some(line(Change::Resolved, finding(kind, &entry, Status::Resolved, anchor), anchor.wall(now)))
+        Some(News::Resolved(kind, Box::new(entry)))
+    }
+
+    /// What is told, with what it is related to when all is known.
+    fn lines(&self, news: Vec<News>, at: WallTime, anchor: &WallAnchor) -> Vec<FindingLine> {
+        if news.is_empty() {
+            return Vec::new();
+        }
+        let relations = self.relations();
+        let line = |change, status, kind, entry: &Entry| FindingLine {
+            schema: FINDING_SCHEMA.to_owned(),
+            change,
+            at,
+            finding: finding(kind, entry, status, &relations, anchor),
+        };
+        let told = |news: &News| match news {
+            News::Opened(key) => Some(line(Change::Opened, Status::Open, key.0, self.open.get(key)?)),
+            News::Updated(key) => Some(line(Change::Updated, Status::Open, key.0, self.open.get(key)?)),
+            News::Resolved(kind, entry) => Some(line(Change::Resolved, Status::Resolved, *kind, entry)),
+        };
+        news.iter().filter_map(told).collect()
+    }
+
+    fn relations(&self) -> Relations<'_> {
+        Relations::of(self.open.iter().map(|((kind, _), entry)| about(*kind, entry)))
     }
 
     /// The open findings, worst first.
     #[must_use]
     pub fn findings(&self, anchor: &WallAnchor) -> Vec<Finding> {
-        let mut all: Vec<Finding> =
-            self.open.iter().map(|((kind, _), entry)| finding(*kind, entry, Status::Open, anchor)).collect();
+        let relations = self.relations();
+        let one =
+            |((kind, _), entry): (&(Kind, String), &Entry)| finding(*kind, entry, Status::Open, &relations, anchor);
+        let mut all: Vec<Finding> = self.open.iter().map(one).collect();
         all.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| (a.kind, &a.id).cmp(&(b.kind, &b.id))));
         all
     }
 }
 
-fn line(change: Change, finding: Finding, at: WallTime) -> FindingLine {
-    FindingLine { schema: FINDING_SCHEMA.to_owned(), change, at, finding }
+/// What is worth telling.
+enum News {
+    Opened((Kind, String)),
+    Updated((Kind, String)),
+    Resolved(Kind, Box<Entry>),
 }
 
-fn finding(kind: Kind, entry: &Entry, status: Status, anchor: &WallAnchor) -> Finding {
+fn about(kind: Kind, entry: &Entry) -> About<'_> {
+    About { kind, id: &entry.id, subject: &entry.verdict.subject }
+}
+
+fn finding(kind: Kind, entry: &Entry, status: Status, relations: &Relations<'_>, anchor: &WallAnchor) -> Finding {
     let verdict = entry.verdict.clone();
+    let Related { ids, cause } = relations.related(about(kind, entry));
     Finding {
-        id: stable_id(&[kind.name(), &verdict.key]),
+        id: entry.id.clone(),
         kind,
         severity: verdict.severity,
         confidence: verdict.confidence,
@@ -149,6 +199,8 @@ fn finding(kind: Kind, entry: &Entry, status: Status, anchor: &WallAnchor) -> Fi
         summary: verdict.summary,
         evidence: verdict.evidence,
         ruled_out: verdict.ruled_out,
+        related: ids,
+        cause,
         remedy: verdict.remedy,
         verify: verdict.verify,
     }

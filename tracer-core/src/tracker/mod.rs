@@ -4,6 +4,7 @@
 //! counted. A socket is never dropped for being idle.
 
 mod events;
+mod kept;
 mod reconcile;
 mod recorded;
 mod sockets;
@@ -31,6 +32,7 @@ use crate::process::{Account, Process};
 use crate::snapshot::{Completeness, Limit, Loss};
 use crate::socket::{Began, Opener, Socket};
 use crate::time::BootNs;
+use kept::Kept;
 use sockets::{Slot, Sockets};
 use tombstones::Tombstones;
 use unseen::Sight;
@@ -111,6 +113,8 @@ pub struct Tracker {
     histories: usize,
     without_history: u64,
     sight: Sight,
+    /// What a daemon before this one left, until the first look.
+    kept: Kept,
     /// Whether events tell what happens between looks.
     has_events: bool,
     /// Recorded time goes by this many times faster than it did.
@@ -145,6 +149,7 @@ impl Tracker {
             histories: 0,
             without_history: 0,
             sight: Sight::default(),
+            kept: Kept::default(),
             has_events: true,
             pace: 1,
         }

@@ -55,6 +55,9 @@ impl Tracker {
         let forgetful = self.tombstones.may_have_forgotten(started);
         self.count_in_use(finished);
         self.forget_histories(finished);
+        if first {
+            self.resume(finished);
+        }
         self.looked_at = finished;
         self.take_recognized(inventory.recognized);
         if !first && self.loss.missed_opens + self.loss.missed_closes > missed_before {

@@ -23,16 +23,19 @@ pub(super) struct Args {
     /// Set any configuration key, such as detect.window_s=5 (repeatable)
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Keep there what outlives a restart: counts over time, and since when findings are open
+    #[arg(long = "state-dir", value_name = "DIR", env = "STATE_DIRECTORY")]
+    state_dir: Option<PathBuf>,
     /// End after this time, such as 30s or 2h
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     run_for: Option<Duration>,
 }
 
 pub(super) fn main(args: Args, socket: Option<PathBuf>) -> anyhow::Result<Verdict> {
-    let Args { config, ports, limits, set, run_for } = args;
+    let Args { config, ports, limits, set, state_dir, run_for } = args;
     crate::daemon::memory::keep_little();
     // Before the runtime: resolving names blocks.
-    let config = Config::load(&Overrides { file: config, set, ports, limits, socket, run_for })?;
+    let config = Config::load(&Overrides { file: config, set, ports, limits, socket, state_dir, run_for })?;
     // Two workers: one may be busy with a snapshot while the other drains the ring.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

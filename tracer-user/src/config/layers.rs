@@ -92,6 +92,12 @@ fn apply_flags(
     if let Some(path) = &overrides.socket {
         config.api.socket.clone_from(path);
     }
+    if let Some(dir) = &overrides.state_dir {
+        if dir.as_os_str().is_empty() {
+            return Err(ConfigError("--state-dir is empty: give the path of a directory".to_owned()));
+        }
+        config.history.dir = Some(dir.clone());
+    }
     if overrides.run_for.is_some_and(|run_for| run_for.is_zero()) {
         return Err(ConfigError("--for is zero: give a duration such as 30s".to_owned()));
     }
@@ -178,6 +184,12 @@ impl Layer<'_> {
             None => {}
         }
         self.api(&raw.api, config)?;
+        if let Some(dir) = &raw.history.dir {
+            if dir.get_ref().is_empty() {
+                return Err(self.source.fail(dir.span(), "history.dir is empty: give the path of a directory"));
+            }
+            config.history.dir = Some(PathBuf::from(dir.get_ref()));
+        }
         self.endpoints(&raw.endpoint, config)
     }
 

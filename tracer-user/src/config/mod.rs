@@ -39,6 +39,8 @@ pub struct Config {
     pub privacy: PrivacyConfig,
     /// The control socket.
     pub api: ApiConfig,
+    /// What outlives a restart.
+    pub history: HistoryConfig,
     /// End after this time; for ever if `None`.
     pub run_for: Option<Duration>,
 }
@@ -104,6 +106,13 @@ pub struct EndpointRule {
     pub database: Option<String>,
 }
 
+/// `[history]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HistoryConfig {
+    /// The state directory; without one nothing outlives the daemon.
+    pub dir: Option<PathBuf>,
+}
+
 /// `[privacy]`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PrivacyConfig {
@@ -139,6 +148,8 @@ pub struct Overrides {
     pub limits: Vec<String>,
     /// `--socket PATH`
     pub socket: Option<PathBuf>,
+    /// `--state-dir DIR`
+    pub state_dir: Option<PathBuf>,
     /// `--for DURATION`
     pub run_for: Option<Duration>,
 }

@@ -18,6 +18,7 @@ pub(super) struct Raw {
     pub endpoint: Vec<Spanned<Endpoint>>,
     pub privacy: Privacy,
     pub api: Api,
+    pub history: History,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -97,6 +98,12 @@ pub(super) struct Privacy {
 pub(super) struct Api {
     pub socket: Option<Spanned<String>>,
     pub group: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct History {
+    pub dir: Option<Spanned<String>>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]

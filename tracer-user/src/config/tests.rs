@@ -92,6 +92,8 @@ fn a_file_reaches_every_key() {
         [api]
         socket = "/tmp/s.sock"
         group = "dba"
+        [history]
+        dir = "/var/lib/socklife"
         [[endpoint]]
         match = "orders-db:5433"
         name = "orders"
@@ -111,6 +113,7 @@ fn a_file_reaches_every_key() {
     assert_eq!(detect(&config, Kind::LimitPressure), (false, vec![50, 100]));
     assert_eq!(detect(&config, Kind::CloseWaitLeak), (false, vec![5]));
     assert_eq!(config.privacy.cmdline, CmdlinePolicy::Redacted);
+    assert_eq!(config.history.dir, Some(PathBuf::from("/var/lib/socklife")));
     assert_eq!(config.api, ApiConfig { socket: PathBuf::from("/tmp/s.sock"), group: "dba".to_owned() });
     let orders = EndpointRule {
         addrs: vec![addr("10.0.0.5:5433")],
@@ -132,6 +135,7 @@ fn later_sources_win() {
         ports: own(&["6000=c"]),
         limits: own(&["127.0.0.1:5432=100"]),
         socket: Some(PathBuf::from("/flag")),
+        state_dir: Some(PathBuf::from("/state")),
         run_for: Some(Duration::from_secs(5)),
         file: None,
     };
@@ -141,6 +145,7 @@ fn later_sources_win() {
     assert_eq!(config.capture.ports.database(5432), Some("b"));
     assert_eq!(config.capture.ports.database(6000), Some("c"));
     assert_eq!(config.api.socket, PathBuf::from("/flag"));
+    assert_eq!(config.history.dir, Some(PathBuf::from("/state")));
     assert_eq!(config.run_for, Some(Duration::from_secs(5)));
     let rule = |text: &str, limit| EndpointRule {
         addrs: vec![addr(text)],

@@ -13,12 +13,15 @@ use tracer_core::event::{Event, ProcessId};
 use tracer_core::finding::FindingLine;
 use tracer_core::inventory::Inventory;
 use tracer_core::snapshot::{EventLine, LOSS_SCHEMA, Loss, LossLine, Snapshot};
+use tracer_core::state::{FindingState, State};
 use tracer_core::time::BootNs;
 use tracer_core::tracker::{About, Tracker, event_line};
 
 use super::handle::Request;
 use super::identify::Ask;
+use super::keeper::Keeper;
 use super::record::Recorders;
+use super::state::KEEP_EVERY;
 use super::{Message, drain};
 use crate::clock;
 
@@ -59,6 +62,7 @@ pub struct Actor {
     about: About,
     peers: Peers,
     recorders: Recorders,
+    keeper: Option<Keeper>,
     /// Snapshots that wait for a look that began after they were asked for.
     waiting: Vec<(BootNs, oneshot::Sender<Arc<Snapshot>>)>,
     /// Processes to ask /proc about, once there is room in the queue.
@@ -81,6 +85,7 @@ impl Actor {
             about,
             peers,
             recorders: Recorders::default(),
+            keeper: None,
             waiting: Vec::new(),
             unidentified: VecDeque::new(),
             ready: Some(ready),
@@ -90,13 +95,35 @@ impl Actor {
         }
     }
 
+    /// Keeps what outlives a restart, and takes findings that were open before one for the same when they are true again.
+    pub fn keep_with(&mut self, keeper: Keeper, findings: Vec<FindingState>) {
+        self.findings.go_on_from(&findings, clock::boot_clock());
+        self.keeper = Some(keeper);
+    }
+
     /// Runs until told to stop.
     pub async fn run(
         mut self,
+        inbox: mpsc::Receiver<Message>,
+        requests: mpsc::Receiver<Request>,
+        stopped: watch::Receiver<bool>,
+    ) {
+        self.work(inbox, requests, stopped).await;
+        // Before the first look there is less to keep than what is kept already.
+        if let Some(keeper) = self.keeper.take().filter(|_| self.ready.is_none()) {
+            let state = self.state(keeper.boot_id());
+            keeper.write_last(&state).await;
+        }
+    }
+
+    async fn work(
+        &mut self,
         mut inbox: mpsc::Receiver<Message>,
         mut requests: mpsc::Receiver<Request>,
         mut stopped: watch::Receiver<bool>,
     ) {
+        let mut keep = tokio::time::interval(KEEP_EVERY);
+        keep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut tick = tokio::time::interval(DETECT_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -110,10 +137,24 @@ impl Actor {
                     None => return,
                 },
                 _ = tick.tick() => self.detect(),
+                _ = keep.tick(), if self.keeper.is_some() => self.keep(),
                 _ = stopped.changed() => return,
             }
             self.ask_proc();
         }
+    }
+
+    fn keep(&mut self) {
+        let Some(mut keeper) = self.keeper.take() else { return };
+        // A disk that is slow gets the next one.
+        if self.ready.is_none() && keeper.is_idle() {
+            keeper.write(&self.state(keeper.boot_id()));
+        }
+        self.keeper = Some(keeper);
+    }
+
+    fn state(&self, boot_id: &str) -> State {
+        State { findings: self.findings.keep(), ..self.tracker.keep(boot_id, clock::boot_clock()) }
     }
 
     fn take(&mut self, message: Message) {

@@ -11,9 +11,11 @@ mod actor;
 mod drain;
 pub mod handle;
 mod identify;
+mod keeper;
 mod look;
 pub mod memory;
 pub mod record;
+mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -88,12 +90,20 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let looker = tokio::spawn(look::run(Arc::clone(&config), looks, shutdown.subscribe()));
     let mut tracker = Tracker::new(Bounds::default(), config.capture.ports.clone(), rules(&config));
     tracker.set_window(config.detect.window);
+    let keeper = keeper::Keeper::start(config.history.dir.as_deref(), &about.host.boot_id)?;
+    let left = keeper.as_ref().and_then(keeper::Keeper::left);
+    if let Some(left) = &left {
+        tracker.go_on_from(left);
+    }
     tracker.set_home(inventory::own_netns(Path::new(PROC))?);
     if polls {
         tracker = tracker.without_events();
     }
     let peers = actor::Peers { findings, events, loss, drain: drain_commands, identities, wanted, unseen };
-    let actor = actor::Actor::new(tracker, config.detect.clone(), about, peers, ready);
+    let mut actor = actor::Actor::new(tracker, config.detect.clone(), about, peers, ready);
+    if let Some(keeper) = keeper {
+        actor.keep_with(keeper, left.map(|left| left.findings).unwrap_or_default());
+    }
     let actor = tokio::spawn(actor.run(inbox, requests, shutdown.subscribe()));
 
     let serve = async {

@@ -165,6 +165,8 @@ mod tests {
                 summary: summary.to_owned(),
                 evidence: Vec::new(),
                 ruled_out: Vec::new(),
+                related: Vec::new(),
+                cause: None,
                 remedy: String::new(),
                 verify: String::new(),
             },

@@ -31,6 +31,8 @@ pub fn finding(id: &str, severity: Severity, last_seen_s: i64) -> Finding {
         summary: "96 of 100 open".to_owned(),
         evidence: Vec::new(),
         ruled_out: Vec::new(),
+        related: Vec::new(),
+        cause: None,
         remedy: "close them".to_owned(),
         verify: "ss -tn".to_owned(),
     }
