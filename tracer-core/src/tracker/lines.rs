@@ -83,7 +83,12 @@ impl LineRoom {
         }
         push_addr(&mut self.local, event.tuple.local());
         push_addr(&mut self.remote, event.tuple.remote());
-        push_addr(&mut self.endpoint, place.addr);
+        // The database is at one of the ends.
+        if place.addr == event.tuple.remote() {
+            self.endpoint.push_str(&self.remote);
+        } else {
+            push_addr(&mut self.endpoint, place.addr);
+        }
         if let Some(netns) = place.netns {
             let _infallible = write!(self.endpoint, "@netns:{netns}");
         }
@@ -106,21 +111,24 @@ fn push_addr(text: &mut String, addr: SocketAddr) {
         let _infallible = write!(text, "{addr}");
         return;
     };
-    for (octet, end) in ip.octets().into_iter().zip(['.', '.', '.', ':']) {
-        push_number(text, octet.into());
-        text.push(end);
+    // The longest is 255.255.255.255:65535.
+    let (mut digits, mut at) = ([0; 21], 0);
+    for (octet, end) in ip.octets().into_iter().zip(*b"...:") {
+        put(&mut digits, &mut at, octet.into());
+        digits[at] = end;
+        at += 1;
     }
-    push_number(text, addr.port());
+    put(&mut digits, &mut at, addr.port());
+    text.push_str(str::from_utf8(&digits[..at]).unwrap_or_default());
 }
 
-fn push_number(text: &mut String, number: u16) {
-    let mut power = 10_000;
-    while power > 1 && number < power {
-        power /= 10;
-    }
-    while power > 0 {
-        text.push(char::from(b'0' + (number / power % 10) as u8));
-        power /= 10;
+/// Decimal digits of a number, from `at` on.
+fn put(digits: &mut [u8; 21], at: &mut usize, number: u16) {
+    for power in [10_000, 1_000, 100, 10, 1] {
+        if number >= power || power == 1 {
+            digits[*at] = b'0' + (number / power % 10) as u8;
+            *at += 1;
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use anyhow::Context as _;
 use bytes::Bytes;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use futures_util::FutureExt as _;
 use jiff::tz::TimeZone;
 use tracer_core::finding::{Change, FINDING_SCHEMA, FindingLine, Kind, Severity};
 use tracer_core::snapshot::{EVENT_SCHEMA, EventLine, LOSS_SCHEMA, LossLine};
@@ -93,13 +94,19 @@ async fn follow(args: Args, client: Client) -> anyhow::Result<Verdict> {
 
 /// The next line; what is pending is written before waiting for it.
 async fn next(lines: &mut Lines, output: &mut Output) -> anyhow::Result<Option<Bytes>> {
-    match lines.take() {
-        Ok(Some(line)) => Ok(Some(line)),
-        here => {
-            output.flush().await?;
-            here?;
-            Ok(lines.next().await?)
-        }
+    if let Ok(Some(line)) = lines.take() {
+        return Ok(Some(line));
+    }
+    // What the daemon has written already is read by the connection's own task, which has to have its turn for it.
+    tokio::task::yield_now().await;
+    let ready = lines.next().now_or_never();
+    if let Some(Ok(Some(line))) = ready {
+        return Ok(Some(line));
+    }
+    output.flush().await?;
+    match ready {
+        Some(end) => Ok(end?),
+        None => Ok(lines.next().await?),
     }
 }
 
