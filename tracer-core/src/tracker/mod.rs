@@ -4,6 +4,7 @@
 //! counted. A socket is never dropped for being idle.
 
 mod events;
+mod lines;
 mod reconcile;
 mod sockets;
 mod tombstones;
@@ -15,7 +16,8 @@ use std::net::SocketAddr;
 use std::ops::Bound;
 
 pub use events::Effect;
-pub use view::{About, event_line};
+pub use lines::{LineRoom, event_line};
+pub use view::About;
 
 use crate::endpoint::{Endpoint, Place};
 use crate::event::{ProcessId, Role, SocketEvent, Tuple};
