@@ -5,6 +5,7 @@
 
 mod events;
 mod kept;
+mod lines;
 mod reconcile;
 mod recorded;
 mod sockets;
@@ -18,8 +19,9 @@ use std::ops::Bound;
 use std::time::Duration;
 
 pub use events::Effect;
+pub use lines::{LineRoom, event_line};
 use serde::{Deserialize, Serialize};
-pub use view::{About, event_line};
+pub use view::About;
 
 use crate::detect::DetectConfig;
 use crate::endpoint::{Endpoint, Place};
