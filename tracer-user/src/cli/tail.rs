@@ -10,7 +10,7 @@ use bytes::Bytes;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use futures_util::FutureExt as _;
 use jiff::tz::TimeZone;
-use tracer_core::finding::{Change, FINDING_SCHEMA, FindingLine, Kind, Severity};
+use tracer_core::finding::{Change, FINDING_SCHEMA, Finding, FindingLine, Kind, Severity};
 use tracer_core::snapshot::{EVENT_SCHEMA, EventLine, LOSS_SCHEMA, LossLine};
 
 use super::exit::Failure;
@@ -45,6 +45,9 @@ pub(super) struct Args {
     /// Only findings at least this bad
     #[arg(long, value_name = "SEVERITY", value_parser = severities())]
     min_severity: Option<Severity>,
+    /// Also what another open finding explains, unless it is critical and shown anyway; --json has everything
+    #[arg(long, conflicts_with = "events")]
+    all: bool,
 }
 
 /// Shared with `explain`.
@@ -194,7 +197,8 @@ impl Printer {
             && (args.endpoint.is_empty()
                 || found.subject.endpoint.as_ref().is_some_and(|id| args.endpoint.contains(id)))
             && (args.kind.is_empty() || args.kind.contains(&found.kind))
-            && args.min_severity.is_none_or(|least| found.severity >= least);
+            && args.min_severity.is_none_or(|least| found.severity >= least)
+            && !self.is_explained(found);
         let known = self.shown.contains(&found.id);
         if line.change == Change::Resolved || !passes {
             self.shown.remove(&found.id);
@@ -202,6 +206,12 @@ impl Printer {
             self.shown.insert(found.id.clone());
         }
         passes || known
+    }
+
+    /// One problem is one line for people, unless they ask for more: its cause says it.
+    fn is_explained(&self, found: &Finding) -> bool {
+        let asked = self.args.json || self.args.all || !self.args.kind.is_empty();
+        !asked && found.cause.is_some() && found.severity < Severity::Critical
     }
 
     fn wants_event(&self, line: &EventLine) -> bool {
@@ -238,7 +248,8 @@ mod tests {
             "kind": "limit_pressure", "severity": severity, "confidence": 1.0, "status": status, "first_seen": "2026-11-21T20:41:07.000Z",
             "last_seen": "2026-11-21T20:41:07.000Z",
             "subject": { "endpoint": "10.0.0.5:5432", "pids": [412, 433], "launcher_group": null },
-            "summary": "96 of 100\u{202e} open", "evidence": [], "ruled_out": [], "remedy": "", "verify": "",
+            "summary": "96 of 100\u{202e} open", "evidence": [], "ruled_out": [], "related": [], "cause": null,
+            "remedy": "", "verify": "",
         });
         line.to_string().into_bytes()
     }
@@ -274,6 +285,23 @@ mod tests {
         ] {
             let line = finding("opened", "warning");
             assert_eq!(printer(flags).text(&line).unwrap().is_some(), shown, "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn one_problem_is_one_line_for_people() {
+        let mut line: serde_json::Value = serde_json::from_slice(&finding("opened", "warning")).unwrap();
+        line["cause"] = serde_json::json!("f0");
+        for (flags, severity, shown) in [
+            (&[][..], "warning", false),
+            (&[], "critical", true),
+            (&["--json"], "warning", true),
+            (&["--all"], "warning", true),
+            (&["--kind", "limit_pressure"], "warning", true),
+        ] {
+            line["severity"] = serde_json::json!(severity);
+            let line = line.to_string();
+            assert_eq!(printer(flags).text(line.as_bytes()).unwrap().is_some(), shown, "{flags:?} {severity}");
         }
     }
 
