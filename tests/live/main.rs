@@ -19,3 +19,4 @@ mod loss;
 mod namespaces;
 mod poll;
 mod recognized;
+mod recording;
