@@ -19,4 +19,6 @@ mod loss;
 mod namespaces;
 mod poll;
 mod recognized;
+mod recognized;
+mod recording;
 mod restart;

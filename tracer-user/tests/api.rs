@@ -112,8 +112,8 @@ async fn bad_requests_get_a_sentence() {
         (
             "/v2/snapshot",
             404,
-            "no such path: there are /v1/snapshot, /v1/findings, /v1/processes, /v1/connections, /v1/tail, /v1/events \
-             and /v1/health",
+            "no such path: there are /v1/snapshot, /v1/findings, /v1/processes, /v1/connections, /v1/tail, /v1/events, \
+             /v1/record and /v1/health",
         ),
     ] {
         match running.client.get(target).await.unwrap_err() {
@@ -218,6 +218,26 @@ async fn the_end_of_the_daemon_ends_streams_cleanly() {
     running.server.await.unwrap();
     assert!(!running.path.try_exists().unwrap());
     assert!(matches!(running.client.get("/v1/health").await.unwrap_err(), ClientError::Absent(_)));
+}
+
+#[tokio::test]
+async fn a_recording_is_streamed_as_it_is_made() {
+    let running = start(snapshot(Vec::new()));
+    let mut chunks = running.client.stream_bytes("/v1/record").await.unwrap();
+    for said in ["one", "two"] {
+        running.fake.frames.push(said.into());
+        assert_eq!(chunks.next().await.unwrap().unwrap(), said);
+    }
+    match running.client.stream_bytes("/v1/record").await.unwrap_err() {
+        ClientError::Refused { status: 503, sentence, .. } => {
+            assert_eq!(sentence, "4 recordings are being made: end one, and try again");
+        }
+        other => panic!("{other}"),
+    }
+    running.fake.frames.push("three".into());
+    running.fake.shutdown.send(true).unwrap();
+    assert_eq!(chunks.next().await.unwrap().unwrap(), "three");
+    assert_eq!(chunks.next().await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a failed test says so")]
 
 mod common;
+#[path = "cli/recordings.rs"]
+mod recordings;
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,7 +17,7 @@ use common::{AT, Fake, event, fake, finding, line, snapshot};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
-use tracer_core::finding::{Change, FindingLine, Severity};
+use tracer_core::finding::{Change, FindingLine, Kind, Severity};
 use tracer_core::snapshot::{EventLine, LOSS_SCHEMA, Loss, LossLine, Snapshot};
 use tracer_user::api::server::serve;
 use tracer_user::api::socket::Socket;
@@ -109,7 +111,18 @@ fn help_and_version_are_fine() {
         assert!(stdout.contains("socklife"), "{args:?}: {stdout}");
     }
     let (_, help, _) = told(&output(&["--help"]));
-    for word in ["run", "tail", "snapshot", "doctor", "--socket", "/run/socklife/socklife.sock"] {
+    for word in [
+        "run",
+        "tail",
+        "snapshot",
+        "diff",
+        "record",
+        "replay",
+        "explain",
+        "doctor",
+        "--socket",
+        "/run/socklife/socklife.sock",
+    ] {
         assert!(help.contains(word), "{word} is not in the help");
     }
 }
@@ -123,10 +136,7 @@ fn usage_errors_are_one_sentence_and_two() {
             "unexpected argument '--endpont' found; tip: a similar argument exists: '--endpoint'; see --help",
         ),
         (&["tail", "--pid", "x"], "invalid value 'x' for '--pid <PID>': invalid digit found in string; see --help"),
-        (
-            &["tail", "--kind", "slow"],
-            "invalid value 'slow' for '--kind <KIND>' [possible values: limit_pressure, close_wait_leak]; see --help",
-        ),
+        (&["tail", "--kind", "slow"], "invalid value 'slow' for '--kind <KIND>' [possible values: KINDS]; see --help"),
         (
             &["tail", "--min-severity", "bad"],
             "invalid value 'bad' for '--min-severity <SEVERITY>' [possible values: info, warning, critical]; see --help",
@@ -155,13 +165,30 @@ fn usage_errors_are_one_sentence_and_two() {
         ),
         (
             &["run", "--set", "detect.window=1"],
-            "--set \"detect.window=1\": unknown field `window`, expected one of `window_s`, `limit_pressure`, `close_wait_leak`",
+            "--set \"detect.window=1\": unknown field `window`, expected `window_s` or a kind of finding",
         ),
         (&["run", "--for", "0s"], "--for is zero: give a duration such as 30s"),
         (&["snapshot", "--standalone", "--port", "x=y"], "--port \"x=y\": \"x\" is no port: ports go from 1 to 65535"),
+        (&["explain", "slow"], "invalid value 'slow' for '[KIND]' [possible values: KINDS]; see --help"),
+        (&["diff", "/nonexistent", "x"], "cannot read /nonexistent: No such file or directory (os error 2)"),
+        (&["record", "-o", "/dev/null"], "cannot write /dev/null: it is there and is no regular file"),
+        (&["record", "-o", "x", "--for", "0s"], "--for must be more than nothing and at most a year"),
+        (&["replay", "/nonexistent"], "cannot read /nonexistent: No such file or directory (os error 2)"),
+        (&["replay", "/dev/null"], "cannot replay /dev/null: it ends before it begins"),
+        (&["replay", "/etc/passwd"], "cannot replay /etc/passwd: it is no socklife recording"),
+        (
+            &["replay", "x", "--at", "noon"],
+            "invalid value 'noon' for '--at <TIME>': write a time such as 2026-11-21T20:41:07Z, or a duration such as \
+             90s; see --help",
+        ),
+        (
+            &["replay", "x", "--stretch", "0"],
+            "invalid value '0' for '--stretch <N>': 0 is not in 1..=10080; see --help",
+        ),
         (&["snapshot", "-o", "/dev/null"], "cannot write /dev/null: it is there and is no regular file"),
     ] {
         let (code, stdout, stderr) = told(&output(args));
+        let sentence = sentence.replace("KINDS", &Kind::ALL.map(Kind::name).join(", "));
         assert_eq!((code, stdout.as_str(), stderr), (Some(2), "", format!("socklife: {sentence}\n")), "{args:?}");
     }
 }

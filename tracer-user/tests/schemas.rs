@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
+use tracer_core::diff::{DIFF_SCHEMA, Diff};
 use tracer_core::finding::{FINDING_SCHEMA, FindingLine};
 use tracer_core::snapshot::{EVENT_SCHEMA, EventLine, LOSS_SCHEMA, LossLine, SNAPSHOT_SCHEMA, Snapshot};
 use tracer_user::api::{LOST_SCHEMA, LostLine};
@@ -51,4 +52,9 @@ fn loss() {
 #[test]
 fn lost() {
     check::<LostLine>("lost.v1.json", LOST_SCHEMA);
+}
+
+#[test]
+fn diff() {
+    check::<Diff>("diff.v1.json", DIFF_SCHEMA);
 }

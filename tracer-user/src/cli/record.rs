@@ -83,6 +83,7 @@ async fn record(args: Args, client: Client, mut stop: StopSignals) -> anyhow::Re
     let cannot = |error: std::io::Error| cannot_write(&args.output, &error);
     // Whoever made the file since it was looked for keeps it.
     let mut file = Writer::create(&args.output, args.force).map_err(cannot)?;
+    say(&format!("recording to {}: Ctrl-C ends it", args.output.display()));
     let started = Instant::now();
     let mut flush = tokio::time::interval(FLUSH_EVERY);
     flush.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -39,11 +39,38 @@ impl Recording {
     }
 }
 
+/// The daemon's end of a [`Recording`].
+#[derive(Clone, Debug)]
+pub struct FrameSender {
+    frames: UnboundedSender<Bytes>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl FrameSender {
+    /// Sends bytes, however many wait already.
+    pub fn push(&self, bytes: Bytes) {
+        self.waiting.fetch_add(bytes.len(), Ordering::AcqRel);
+        // Fails when the reader has gone; it is forgotten with the next frame.
+        let _ = self.frames.send(bytes);
+    }
+
+    fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+}
+
+/// Both ends of a recording.
+#[must_use]
+pub fn channel() -> (FrameSender, Recording) {
+    let (frames, receiver) = unbounded_channel();
+    let waiting = Arc::new(AtomicUsize::new(0));
+    (FrameSender { frames, waiting: Arc::clone(&waiting) }, Recording { frames: receiver, waiting })
+}
+
 /// One who records.
 #[derive(Debug)]
 struct Recorder {
-    frames: UnboundedSender<Bytes>,
-    waiting: Arc<AtomicUsize>,
+    frames: FrameSender,
     /// Frames that did not fit since the last that did, and the events in them.
     left_out: (u64, u64),
     /// A look that began since then is wanted, and after it what is known of processes.
@@ -78,23 +105,17 @@ impl Recorder {
             (frames, events) => Encoded::of(&Frame::LeftOut { at: frame.at, frames, events }),
         };
         let bytes = frame.bytes.len() + gap.as_ref().map_or(0, |gap| gap.bytes.len());
-        let waiting = self.waiting.load(Ordering::Acquire);
+        let waiting = self.frames.waiting();
         if waiting > 0 && waiting + bytes > WAITING_BYTES_MAX {
             self.left_out = (self.left_out.0 + 1, self.left_out.1 + frame.events);
             return;
         }
         if let Some(gap) = gap {
-            self.push(gap.bytes);
+            self.frames.push(gap.bytes);
             self.left_out = (0, 0);
             self.wants_look = Some(frame.at);
         }
-        self.push(frame.bytes.clone());
-    }
-
-    fn push(&self, bytes: Bytes) {
-        self.waiting.fetch_add(bytes.len(), Ordering::AcqRel);
-        // Fails when the reader has gone; it is forgotten with the next frame.
-        let _ = self.frames.send(bytes);
+        self.frames.push(frame.bytes.clone());
     }
 }
 
@@ -113,12 +134,10 @@ impl Recorders {
         if self.all.len() >= RECORDERS_MAX {
             return None;
         }
-        let (frames, receiver) = unbounded_channel();
-        let waiting = Arc::new(AtomicUsize::new(0));
+        let (frames, recording) = channel();
         let at = header.anchor.boot;
-        let told = Arc::clone(&waiting);
-        let mut new = Recorder { frames, waiting: told, left_out: (0, 0), wants_look: Some(at), has_look: false };
-        new.push(Bytes::copy_from_slice(&preamble()));
+        let mut new = Recorder { frames, left_out: (0, 0), wants_look: Some(at), has_look: false };
+        new.frames.push(Bytes::copy_from_slice(&preamble()));
         let first = Frame::Header(Cow::Owned(header));
         let remembered = tracker.remembered();
         let events = remembered.chunks(BATCH).map(|events| Frame::Events { at, events: Cow::Borrowed(events) });
@@ -126,7 +145,7 @@ impl Recorders {
             new.send(&Encoded::of(&frame)?);
         }
         self.all.push(new);
-        Some(Recording { frames: receiver, waiting })
+        Some(recording)
     }
 
     /// Whether anybody waits for a look that began after one that is under way.
@@ -202,7 +221,7 @@ impl Recorders {
 
     /// Drops those whose reader has gone.
     fn forget(&mut self) {
-        self.all.retain(|recorder| !recorder.frames.is_closed());
+        self.all.retain(|recorder| !recorder.frames.frames.is_closed());
     }
 }
 

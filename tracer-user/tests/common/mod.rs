@@ -1,8 +1,8 @@
 //! What the tests of the API and of the commands share: a small snapshot and a daemon's end that answers with it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{broadcast, watch};
 use tracer_core::event::Role;
@@ -15,6 +15,7 @@ use tracer_core::tcp::TcpState;
 use tracer_core::time::WallTime;
 use tracer_user::daemon::feed::{Batch, Feed};
 use tracer_user::daemon::handle::{Handle, Request, Served, channel};
+use tracer_user::daemon::record::{FrameSender, channel as channel_of_frames};
 
 /// 2026-11-21T20:41:07Z
 pub const AT: WallTime = WallTime { unix_ms: 1_795_293_667_000 };
@@ -166,6 +167,8 @@ pub struct Fake {
     pub shutdown: watch::Sender<bool>,
     /// Whether somebody has asked to follow events and been answered.
     pub followed: Arc<AtomicBool>,
+    /// What is sent here is the recording of the one who asks for it; a second one finds no place.
+    pub frames: FrameSender,
 }
 
 impl Fake {
@@ -182,6 +185,8 @@ pub fn fake(state: Snapshot) -> Fake {
     let state = Arc::new(state);
     let followed = Arc::new(AtomicBool::new(false));
     let answered = Arc::clone(&followed);
+    let (frames, recorded) = channel_of_frames();
+    let recording = Mutex::new(Some(recorded));
     tokio::spawn(async move {
         while let Some(request) = requests.recv().await {
             match request {
@@ -190,11 +195,14 @@ pub fn fake(state: Snapshot) -> Fake {
                     let _ = reply.send(());
                     answered.store(true, Ordering::Release);
                 }
+                Request::Record { reply } => {
+                    let _ = reply.send(recording.lock().unwrap().take());
+                }
                 Request::OpenFindings { reply } => {
                     drop(reply.send(state.findings.iter().cloned().map(Arc::new).collect()));
                 }
             }
         }
     });
-    Fake { handle, findings, events, loss, shutdown, followed }
+    Fake { handle, findings, events, loss, shutdown, followed, frames }
 }
