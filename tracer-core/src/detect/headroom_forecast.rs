@@ -30,6 +30,8 @@ const BEFORE: usize = 24;
 const AHEAD: f64 = 10.0;
 /// Smallest rise that is a trend, in connections.
 const LEAST_RISE: f64 = 4.0;
+/// From so many connections a step on a flat step is no chance.
+const CLEAR_RISE: f64 = 3.0;
 /// Smallest part of the older half's slope that the newer half must keep.
 const KEEPS: f64 = 0.6;
 /// Windows without a trend after which it resolves.
@@ -199,12 +201,15 @@ fn fit(marks: &[f64], step: Duration) -> Option<Trend> {
     let (first, last) = (*marks.first()?, *marks.last()?);
     let falls = marks.windows(2).filter(|pair| pair[1] < pair[0]).count();
     let rises = marks.windows(2).filter(|pair| pair[1] > pair[0]).count();
-    // A step may be flat, also the last one; two in a row at the end are an end.
-    let ended = marks.len() >= 3 && marks[marks.len() - 3] >= last;
-    if falls > 0 || ended || rises * 4 < (marks.len() - 1) * 3 || last - first < LEAST_RISE {
+    if falls > 0 || rises * 4 < (marks.len() - 1) * 3 || last - first < LEAST_RISE {
         return None;
     }
     let slope = slope(marks);
+    // Where a step brings one or two it may be flat, also the last one; else a flat step at the end is the end.
+    let flat_from = marks.len().checked_sub(if slope >= CLEAR_RISE { 2 } else { 3 })?;
+    if marks[flat_from] >= last {
+        return None;
+    }
     let half = marks.len().div_ceil(2);
     let (older, newer) = (self::slope(&marks[..half]), self::slope(&marks[marks.len() - half..]));
     let middle = (mean(marks), (count - 1.0) / 2.0);

@@ -44,10 +44,10 @@ fn headroom_forecast_gives_an_interval_for_steady_growth() {
 #[test]
 fn headroom_forecast_of_a_leak_is_a_warning_that_names_it() {
     let mut scene = Scene::new(Some(600));
-    scene.name(412, "worker.py");
     for second in 0..240 {
         if second % 2 == 0 {
             scene.open(Role::Client, 412, 1);
+            scene.name(412, "worker.py");
         }
         scene.pass_looking_from(second, 1);
     }
