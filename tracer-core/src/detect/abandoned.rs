@@ -32,6 +32,16 @@ impl Rule {
         held.began_seen && held.last_active.is_some() && self.looked_at.since(held.began) >= self.step / 2
     }
 
+    /// It was used for longer than one that is abandoned.
+    pub(super) fn has_worked(&self, held: &Held<'_>) -> bool {
+        held.idle_since().since(held.began) > self.step * USED_STEPS
+    }
+
+    /// Nothing was said on it for that long, as of the last look.
+    pub(super) fn is_idle_for(&self, held: &Held<'_>, time: Duration) -> bool {
+        !held.in_use && self.looked_at.since(held.idle_since()) >= time
+    }
+
     /// Idle since soon after it began, for half a step at least, while another was opened half a step after its last use.
     pub(super) fn is_abandoned(&self, held: &Held<'_>) -> bool {
         let idle_since = held.idle_since();

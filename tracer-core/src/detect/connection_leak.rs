@@ -4,8 +4,8 @@
 //! mark of what the process has open climbs, by more than use explains, and the connections behind the rise are
 //! abandoned: used when they were new, idle since, passed over while others were opened. Some begin in each step, and
 //! about as many in the newer half as in the older. The finest scale that is sure speaks. From eight steps on the marks
-//! may rest and dip a little, so that a leak beneath a busy pool is found. While a process is young the rule is stricter:
-//! it may be warming up.
+//! may rest and dip a little, so that a leak beneath a busy pool is found. While a process is young, and while members that
+//! have worked for long lie idle as long, the rule is stricter: it may be warming up, or have a connection a thread.
 //!
 //! Holds through a pause of the climb, as long as at least half of what was left idle is still open. Clears two windows
 //! after that, or when the process ends.
@@ -18,8 +18,9 @@
 //!
 //! Look-alikes: a warm-up flattens; members of a pool that grows with load were taken when the next was opened; a
 //! sawtooth, and a pool that fills again after its database restarted, end where they were before; a bigger fixed pool
-//! is one step; members that are replaced by age leave the count as it was; members that take turns are used again. A
-//! warm-up at a steady pace whose members nobody uses looks the same until it ends.
+//! is one step; members that are replaced by age leave the count as it was; members that take turns are used again. What looks the
+//! same until it ends: a warm-up at a steady pace whose members nobody uses, and the first requests of a server with a
+//! connection for each of a hundred threads or more.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -36,7 +37,11 @@ use crate::process::{Account, Process};
 use crate::time::BootNs;
 
 /// Fewest abandoned connections behind a short climb, and a long one.
-const FEWEST: (u32, u32) = (10, 8);
+const FEWEST: (u32, u32) = (12, 8);
+/// The same while the process is young, or members that work rest as long: as many again as a server has threads.
+const FEWEST_IN_DOUBT: u32 = 18;
+/// One in so many of the members that work makes a doubt.
+const RESTING: usize = 3;
 /// Fewest left for a finding to stay open.
 const FEWEST_HELD: u32 = 5;
 /// Lengths of climbs that are tried, in steps, above `windows`.
@@ -165,9 +170,23 @@ fn prove(context: &Context<'_>, suspect: &Suspect<'_, '_>, scale: usize, rule: R
         let climb = staircase::climb(&course.steps, steps)?;
         let begin = course.end.minus(course.step.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX)));
         let births = Births::count(rule, suspect.held, begin, course.step, steps);
-        let young = begin.since(history.began()) < course.end.since(begin);
-        births.are_steady(&climb, young).then_some(Proof { scale, steps, climb, share: (births.left(), births.ripe) })
+        let span = course.end.since(begin);
+        let doubtful = begin.since(history.began()) < span || members_rest(rule, suspect.held, span / 2);
+        births.are_steady(&climb, doubtful).then_some(Proof {
+            scale,
+            steps,
+            climb,
+            share: (births.left(), births.ripe),
+        })
     })
+}
+
+/// Whether many of those that have worked for long lie idle as long as others do that may be leaked: threads that have a
+/// connection each are used by chance.
+fn members_rest(rule: Rule, held: &[Held<'_>], idle: Duration) -> bool {
+    let working = || held.iter().filter(|held| rule.has_worked(held));
+    let resting = working().filter(|held| rule.is_idle_for(held, idle)).count();
+    resting > 0 && resting * RESTING >= working().count()
 }
 
 /// Abandoned connections by the step they began in.
@@ -196,10 +215,10 @@ impl Births {
     }
 
     /// They explain the rise, some are of every step, and they do not become fewer.
-    fn are_steady(&self, climb: &Climb, young: bool) -> bool {
+    fn are_steady(&self, climb: &Climb, doubtful: bool) -> bool {
         let (steps, left) = (self.by_step.len(), self.left());
         let long = steps >= LONG;
-        let cautious = young || !long;
+        let cautious = doubtful || !long;
         // Those of the last step are too young to be sure of.
         let judged = &self.by_step[..steps - 1];
         let covered = judged.iter().filter(|count| **count > 0).count();
@@ -208,13 +227,20 @@ impl Births {
         let (older, newer) = (&judged[..half], &judged[judged.len() - half..]);
         let (older, newer): (u32, u32) = (older.iter().sum(), newer.iter().sum());
         let flattening = u64::from(newer) * 20 < u64::from(older) * if cautious { 16 } else { 13 };
-        let enough = left >= if cautious { FEWEST.0 } else { FEWEST.1 };
+        let enough = left
+            >= if doubtful {
+                FEWEST_IN_DOUBT
+            } else if long {
+                FEWEST.1
+            } else {
+                FEWEST.0
+            };
         // From mark to mark: half of the first step's and of the last's.
         let ends = self.by_step.first().unwrap_or(&0) + self.by_step.last().unwrap_or(&0);
         let between = f64::from(left) - f64::from(ends) / 2.0;
         let explained = between >= climb.unused * 0.5 && (long || climb.unused >= between * 0.6);
         let risen = climb.unused >= f64::from(FEWEST.1) * 0.75;
-        let mostly = !young || u64::from(left) * 20 >= u64::from(self.ripe) * 17;
+        let mostly = !doubtful || u64::from(left) * 20 >= u64::from(self.ripe) * 17;
         everywhere && !flattening && enough && explained && risen && mostly
     }
 }

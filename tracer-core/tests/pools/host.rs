@@ -1,7 +1,7 @@
 //! A host whose connections are told to the tracker as they come and go, with a look every ten seconds that shows what
 //! was said on each. Knows nothing of pools.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -36,8 +36,8 @@ struct Conn {
     received_at: BootNs,
 }
 
-/// Names a connection; never used twice.
-pub type ConnId = u32;
+/// Names a live connection; 0 is none.
+pub type ConnId = usize;
 
 pub struct Host {
     pub now: BootNs,
@@ -45,7 +45,9 @@ pub struct Host {
     store: Store,
     config: DetectConfig,
     endpoints: Vec<SocketAddr>,
-    conns: BTreeMap<ConnId, Conn>,
+    /// By id; what is gone leaves room for another.
+    conns: Vec<Option<Conn>>,
+    free: Vec<ConnId>,
     ports: VecDeque<u16>,
     next_conn: u32,
     next_pid: u32,
@@ -85,7 +87,8 @@ impl Host {
             store: Store::default(),
             config: DetectConfig::default(),
             endpoints,
-            conns: BTreeMap::new(),
+            conns: vec![None],
+            free: Vec::new(),
             ports: (10_000..60_000).collect(),
             next_conn: 1,
             next_pid: 400,
@@ -164,9 +167,16 @@ impl Host {
         let (_, mut conn) = self.conn(owner, endpoint);
         self.tell(&conn, SocketEventKind::Open, (TcpState::SynSent, TcpState::Established));
         (conn.sent, conn.received) = LOGIN;
-        let id = conn.serial;
-        self.conns.insert(id, conn);
-        id
+        match self.free.pop() {
+            Some(id) => {
+                self.conns[id] = Some(conn);
+                id
+            }
+            None => {
+                self.conns.push(Some(conn));
+                self.conns.len() - 1
+            }
+        }
     }
 
     /// An attempt that is refused.
@@ -178,7 +188,8 @@ impl Host {
 
     pub fn close(&mut self, id: ConnId) {
         self.tick();
-        let Some(conn) = self.conns.remove(&id) else { return };
+        let Some(conn) = self.conns[id].take() else { return };
+        self.free.push(id);
         self.tell(&conn, SocketEventKind::End, (TcpState::Established, TcpState::Close));
         self.ports.push_back(conn.tuple.local().port());
     }
@@ -186,7 +197,7 @@ impl Host {
     /// Requests and their answers, the last just now.
     pub fn exchange(&mut self, id: ConnId, requests: u64) {
         let (sent, received) = (self.now.minus(Duration::from_millis(2)), self.now);
-        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Some(conn) = self.conns[id].as_mut() else { return };
         conn.sent += requests * 90;
         conn.received += requests * 700;
         (conn.sent_at, conn.received_at) = (sent.max(conn.opened), received);
@@ -195,7 +206,7 @@ impl Host {
     /// A request whose answer is still out.
     pub fn request(&mut self, id: ConnId) {
         let now = self.now;
-        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Some(conn) = self.conns[id].as_mut() else { return };
         conn.sent += 90;
         conn.received_at = conn.received_at.min(now.minus(Duration::from_millis(1)));
         conn.sent_at = now;
@@ -205,7 +216,8 @@ impl Host {
     pub fn exit(&mut self, id: ProcessId) {
         let at = self.tick();
         self.tracker.apply(&Event::Process(ProcessEvent { kind: ProcessEventKind::Exit, at, task: task(id) }));
-        let held: Vec<ConnId> = self.conns.iter().filter(|(_, conn)| conn.owner == id).map(|(id, _)| *id).collect();
+        let live = self.conns.iter().enumerate().filter_map(|(at, conn)| conn.as_ref().map(|conn| (at, conn)));
+        let held: Vec<ConnId> = live.filter(|(_, conn)| conn.owner == id).map(|(at, _)| at).collect();
         held.into_iter().for_each(|conn| self.close(conn));
     }
 
@@ -218,7 +230,7 @@ impl Host {
     pub fn look(&mut self) {
         let started = self.tick();
         let ago = |at: BootNs| u32::try_from(started.since(at).as_millis()).unwrap_or(u32::MAX);
-        let rows = self.conns.values().map(|conn| SocketRow {
+        let rows = self.conns.iter().flatten().map(|conn| SocketRow {
             tuple: conn.tuple,
             role: Role::Client,
             certainty: Certainty::Sure,
@@ -253,6 +265,6 @@ impl Host {
 
     /// Connections that are open, and those the tracker has.
     pub fn open_counts(&self) -> (usize, usize) {
-        (self.conns.len(), self.tracker.sockets().count())
+        (self.conns.iter().flatten().count(), self.tracker.sockets().count())
     }
 }

@@ -27,7 +27,7 @@ use tracer_core::time::BootNs;
 /// Looks and passes of the detectors.
 const LOOK_S: u64 = 10;
 /// Seeds of a run.
-const ROUNDS: u64 = 28;
+const ROUNDS: u64 = 20;
 /// Pool-hours that many of them make at least.
 const POOL_HOURS: u64 = 10_000;
 /// Between two connections that leak.

@@ -34,6 +34,10 @@ pub struct Shape {
     pub refill: bool,
     /// Members idle for so long are pinged.
     pub ping: Option<u64>,
+    /// So many idle ones are kept ready.
+    pub spare: usize,
+    /// Seconds between two members when it fills.
+    pub fill_s: u64,
 }
 
 /// In place of a connection that is gone without the pool having noticed.
@@ -115,9 +119,7 @@ impl Pool {
         }
         self.answer(host, second);
         self.expire(host, second);
-        while self.shape.refill && self.members.len() < self.shape.min {
-            self.add(host, owner, second, rng, 0);
-        }
+        self.fill(host, owner, second, rng);
         match self.shape.order {
             Order::Threads => self.by_threads(host, owner, second, demand, rng),
             Order::Lifo | Order::Fifo => self.by_queue(host, owner, second, demand, rng),
@@ -132,6 +134,21 @@ impl Pool {
         for member in self.members.iter_mut().filter(|member| member.busy_until > 0 && member.busy_until <= second) {
             host.exchange(member.conn, 1);
             (member.busy_until, member.touched, member.used) = (0, second, second);
+        }
+    }
+
+    /// Opens what it keeps ready.
+    fn fill(&mut self, host: &mut Host, owner: ProcessId, second: u64, rng: &mut Rng) {
+        let busy = self.members.iter().filter(|member| member.busy_until > 0).count();
+        let wanted = self.shape.min.max(if self.shape.spare > 0 { busy + self.shape.spare } else { 0 });
+        while self.shape.refill && self.members.len() < wanted.min(self.shape.max) {
+            if self.shape.fill_s > 0 && !second.is_multiple_of(self.shape.fill_s) {
+                return;
+            }
+            self.add(host, owner, second, rng, 0);
+            if self.shape.fill_s > 0 {
+                return;
+            }
         }
     }
 
@@ -158,7 +175,7 @@ impl Pool {
     /// Closes idle members above the floor, the longest unused first.
     fn shrink(&mut self, host: &mut Host, second: u64) {
         let timeout = self.shape.idle_timeout.unwrap_or(0);
-        while self.members.len() > self.shape.min {
+        while self.members.len() > self.shape.min.max(self.shape.spare) {
             let idle = |member: &&Member| member.busy_until == 0 && member.used + timeout <= second;
             let oldest = self.members.iter().filter(idle).map(|member| (member.used, member.conn)).min();
             let Some((_, conn)) = oldest else { return };

@@ -18,6 +18,8 @@ const PLAIN: Shape = Shape {
     lifetime: None,
     refill: false,
     ping: None,
+    spare: 0,
+    fill_s: 0,
 };
 
 /// Pools as drivers have them by default, or as handbooks say.
@@ -30,6 +32,19 @@ pub const SHAPES: &[Shape] = &[
     Shape { name: "5 and 10 above", order: Order::Fifo, min: 5, max: 15, idle_timeout: Some(0), ..PLAIN },
     Shape { name: "in turns, by age", order: Order::Fifo, min: 10, max: 10, lifetime: Some(900), ..PLAIN },
     Shape { name: "a thread each", order: Order::Threads, max: 8, lifetime: Some(600), ..PLAIN },
+    Shape {
+        name: "five spare",
+        min: 5,
+        max: 40,
+        spare: 5,
+        idle_timeout: Some(300),
+        lifetime: Some(3_600),
+        refill: true,
+        ..PLAIN
+    },
+    Shape { name: "many in turns", order: Order::Fifo, min: 30, max: 30, ..PLAIN },
+    Shape { name: "many threads", order: Order::Threads, max: 32, ..PLAIN },
+    Shape { name: "slowly filled", min: 10, max: 10, lifetime: Some(2 * HOUR), refill: true, fill_s: 4, ..PLAIN },
     Shape { name: "hours old", min: 10, max: 10, lifetime: Some(4 * HOUR), refill: true, ..PLAIN },
 ];
 
@@ -56,7 +71,8 @@ impl Traffic {
         // Pools are sized so that their height is well used and not often too small.
         let size = if shape.max > 15 { shape.max / 3 } else { shape.max };
         let pace = match shape.order {
-            Order::Threads => 1.0,
+            // Few requests land on many threads.
+            Order::Threads => [0.02, 0.1, 1.0][rng.below(3)],
             _ => rng.within(1, 20) as f64,
         };
         Self {
@@ -82,7 +98,8 @@ impl Traffic {
         let burst = if second < self.burst_until { 1.8 } else { 1.0 };
         let mean = self.peak * (self.night + (1.0 - self.night) * height) * self.level * burst;
         let concurrency = poisson(mean, rng);
-        let requests = if concurrency == 0 { 0 } else { concurrency.max(poisson(mean * self.pace, rng)) };
+        let requests = poisson(mean * self.pace, rng);
+        let concurrency = concurrency.min(requests.max(1));
         let long = (concurrency > 0 && rng.chance(3)).then(|| rng.within(5, 120));
         Demand { concurrency, requests, long }
     }
@@ -198,7 +215,12 @@ impl Service {
     }
 
     pub fn describe(&self) -> String {
-        format!("{} {:?} {:?} {:?}", self.script, self.style, self.shape, self.traffic)
+        let (name, style) = (self.shape.name, self.style);
+        let Traffic { peak, night, noon, pace, .. } = self.traffic;
+        format!(
+            "{} {style:?} \"{name}\", {peak:.1} at once at {noon} h, {night} of it at night, each {pace}/s",
+            self.script
+        )
     }
 
     /// One second; how many pools there were.
