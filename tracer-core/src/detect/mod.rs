@@ -1,6 +1,7 @@
 //! Verdicts. Each kind is one file: a pure function of the tracker and `now`. The [`Store`] turns what is true now into
 //! findings that open, change and resolve.
 
+mod abandoned;
 mod blame;
 mod client_per_request;
 mod close_wait_leak;
@@ -16,6 +17,7 @@ mod oversized_pool;
 mod pool_sprawl;
 mod relations;
 mod restart_drop;
+mod staircase;
 mod store;
 mod survey;
 mod unused_connection;

@@ -3,5 +3,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a scene that cannot be built fails its test")]
 
 mod close_wait_leak;
+mod connection_leak;
+mod headroom_forecast;
 mod limit_pressure;
+mod restart_drop;
 mod scene;

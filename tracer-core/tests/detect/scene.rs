@@ -238,12 +238,23 @@ impl Scene {
 
     /// Lets time pass a second at a time, detecting at each, with a look every ten.
     pub fn pass_looking(&mut self, seconds: u64) {
-        for second in 0..seconds {
+        self.pass_looking_from(0, seconds);
+    }
+
+    /// The same for seconds that continue a count.
+    pub fn pass_looking_from(&mut self, from: u64, seconds: u64) {
+        for second in from..from + seconds {
             if second % 10 == 0 {
                 self.look();
             }
             self.pass(1);
         }
+    }
+
+    /// Lets that many seconds pass and detects once.
+    pub fn pass_at_once(&mut self, seconds: u64) {
+        self.now = self.now.plus(Duration::from_secs(seconds - 1));
+        self.pass(1);
     }
 
     /// Lets time pass a second at a time, detecting at each.

@@ -1,0 +1,124 @@
+//! Connections of one process that were used when they were new and then passed over: it opened others while they lay
+//! idle. A pool opens another only when all it has are taken; what keeps members idle on purpose keeps their number.
+
+use std::time::Duration;
+
+use super::survey::Held;
+use crate::time::BootNs;
+
+/// Longest use of a connection that is then left, in steps.
+const USED_STEPS: u32 = 2;
+/// Steps without a new one that end a run.
+const GAP_STEPS: u32 = 3;
+
+/// What tells abandoned connections of one holder from others, at one scale.
+#[derive(Clone, Copy)]
+pub(super) struct Rule {
+    step: Duration,
+    /// The last look: what was idle is known as of then.
+    looked_at: BootNs,
+    /// The latest opening that this look could see.
+    newest: BootNs,
+}
+
+impl Rule {
+    pub(super) fn new(step: Duration, looked_at: BootNs, held: &[Held<'_>]) -> Self {
+        let newest = held.iter().rev().map(|held| held.began).find(|began| *began <= looked_at);
+        Self { step, looked_at, newest: newest.unwrap_or(BootNs(0)) }
+    }
+
+    /// Old enough to be judged: what is younger may still be in its first use.
+    pub(super) fn is_ripe(&self, held: &Held<'_>) -> bool {
+        held.began_seen && held.last_active.is_some() && self.looked_at.since(held.began) >= self.step / 2
+    }
+
+    /// It was used for longer than one that is abandoned.
+    pub(super) fn has_worked(&self, held: &Held<'_>) -> bool {
+        held.idle_since().since(held.began) > self.step * USED_STEPS
+    }
+
+    /// Nothing was said on it for that long, as of the last look.
+    pub(super) fn is_idle_for(&self, held: &Held<'_>, time: Duration) -> bool {
+        !held.in_use && self.looked_at.since(held.idle_since()) >= time
+    }
+
+    /// Idle since soon after it began, for half a step at least, while another was opened half a step after its last use.
+    pub(super) fn is_abandoned(&self, held: &Held<'_>) -> bool {
+        let idle_since = held.idle_since();
+        self.is_ripe(held)
+            && !held.in_use
+            && idle_since.since(held.began) <= self.step * USED_STEPS
+            && self.looked_at.since(idle_since) >= self.step / 2
+            && self.newest.since(idle_since) >= self.step / 2
+    }
+}
+
+/// The latest of them without a long gap between any two, oldest first.
+pub(super) struct Run<'a, 'b> {
+    /// The connections.
+    pub held: Vec<&'b Held<'a>>,
+    /// Length of a step.
+    pub step: Duration,
+}
+
+impl<'a, 'b> Run<'a, 'b> {
+    pub(super) fn of(rule: Rule, all: &'b [Held<'a>]) -> Self {
+        let mut held: Vec<&Held<'a>> = Vec::new();
+        for one in all.iter().rev().filter(|held| rule.is_abandoned(held)) {
+            if held.last().is_some_and(|later| later.began.since(one.began) > rule.step * GAP_STEPS) {
+                break;
+            }
+            held.push(one);
+        }
+        held.reverse();
+        Self { held, step: rule.step }
+    }
+
+    /// How many.
+    pub(super) fn len(&self) -> u32 {
+        u32::try_from(self.held.len()).unwrap_or(u32::MAX)
+    }
+
+    /// When the first began.
+    pub(super) fn since(&self) -> Option<BootNs> {
+        self.held.first().map(|held| held.began)
+    }
+
+    /// How many a second, up to the moment `until`: it falls while none follows.
+    pub(super) fn rate(&self, until: BootNs) -> f64 {
+        let (Some(first), Some(last)) = (self.held.first(), self.held.last()) else { return 0.0 };
+        let more = f64::from(self.len().saturating_sub(1));
+        let grown = last.began.since(first.began).as_secs_f64();
+        // One more is due about now: until it is late its absence says nothing.
+        let paused = until.since(last.began).saturating_sub(self.step * 2).as_secs_f64();
+        if grown > 0.0 { more / (grown + paused) } else { 0.0 }
+    }
+
+    /// Fewest and most bytes on one, sent and received, among the latest few.
+    pub(super) fn bytes(&self) -> Option<((u64, u64), (u64, u64))> {
+        const LOOKED_AT: usize = 100;
+        let all = self.held.iter().rev().take(LOOKED_AT);
+        let mut counters = all.filter_map(|held| held.socket.counters);
+        let first = counters.next()?;
+        let both = |bytes: u64| (bytes, bytes);
+        Some(counters.fold((both(first.bytes_sent), both(first.bytes_received)), |(sent, received), one| {
+            let widen = |(low, high): (u64, u64), bytes: u64| (low.min(bytes), high.max(bytes));
+            (widen(sent, one.bytes_sent), widen(received, one.bytes_received))
+        }))
+    }
+}
+
+/// In how many different steps those connections began that are abandoned, up to `most`.
+pub(super) fn spread(rule: Rule, held: &[Held<'_>], most: usize) -> (usize, usize) {
+    let step_ns = u64::try_from(rule.step.as_nanos()).unwrap_or(u64::MAX).max(1);
+    let (mut steps, mut count, mut last) = (0, 0, u64::MAX);
+    for held in held.iter().filter(|held| rule.is_abandoned(held)) {
+        let step = held.began.0 / step_ns;
+        steps += usize::from(step != last);
+        (count, last) = (count + 1, step);
+        if steps >= most && count >= most {
+            break;
+        }
+    }
+    (steps, count)
+}
