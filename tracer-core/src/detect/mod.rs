@@ -7,6 +7,7 @@ mod close_wait_leak;
 mod config;
 mod connect_failures;
 mod connection_leak;
+mod copies;
 mod duplicate_launchers;
 mod headroom_forecast;
 mod idle_hold;

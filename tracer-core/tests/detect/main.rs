@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a scene that cannot be built fails its test")]
 
 mod close_wait_leak;
+mod duplicate_launchers;
 mod limit_pressure;
 mod scene;
