@@ -4,5 +4,8 @@
 
 mod close_wait_leak;
 mod duplicate_launchers;
+mod idle_hold;
 mod limit_pressure;
+mod orphaned_connection;
 mod scene;
+mod unused_connection;

@@ -155,6 +155,13 @@ impl Scene {
         self.close(&held);
     }
 
+    /// The process ends, and others have these open still.
+    pub fn exit_leaving(&mut self, pid: u32, ports: &[u16]) {
+        let live: Vec<(u16, (Role, u32))> = ports.iter().filter_map(|port| self.live.remove_entry(port)).collect();
+        self.exit(pid);
+        self.live.extend(live);
+    }
+
     pub fn close(&mut self, ports: &[u16]) {
         for port in ports {
             let (role, pid) = self.live.remove(port).unwrap();
