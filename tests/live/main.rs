@@ -19,6 +19,5 @@ mod loss;
 mod namespaces;
 mod poll;
 mod recognized;
-mod recognized;
 mod recording;
 mod restart;

@@ -27,6 +27,8 @@ pub struct Identity {
     pub ppid: Option<u32>,
     /// Parents up to init, nearest first, at most 16.
     pub ancestors: Vec<Ancestor>,
+    /// The outermost of these that runs the same program, if one does: the master of a worker, or a copy that started it.
+    pub master: Option<u32>,
     /// Effective user id.
     pub uid: Option<u32>,
     /// That user's name.

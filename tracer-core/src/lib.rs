@@ -14,6 +14,7 @@ pub mod finding;
 pub mod history;
 pub mod identity;
 pub mod inventory;
+pub mod memory;
 pub mod ports;
 pub mod process;
 pub mod recording;

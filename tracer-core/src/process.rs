@@ -16,6 +16,8 @@ pub struct Account {
     pub closed_total: u64,
     /// Attempts that failed.
     pub failed_total: u64,
+    /// Most open at once.
+    pub open_peak: u32,
     /// Most seen in use at one look.
     pub in_use_peak: u32,
     /// Last byte either way on any of them.
@@ -45,6 +47,7 @@ impl Account {
             history.opened(at, open);
         }
         self.opened_total += 1;
+        self.open_peak = self.open_peak.max(self.open_u32());
     }
 
     pub(crate) fn count_closed(&mut self, at: BootNs, life: Life) {

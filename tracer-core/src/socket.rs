@@ -138,6 +138,8 @@ pub struct Socket {
     pub account: Option<ProcessId>,
     /// Who has it open, at the last look, by pid.
     pub holders: Holders,
+    /// Looks in a row that found nobody holding it.
+    pub unheld_looks: u8,
     /// Counters at the last look.
     pub counters: Option<Counters>,
     /// When that look was.
@@ -176,6 +178,7 @@ impl Socket {
             opener: None,
             account: None,
             holders: Holders::default(),
+            unheld_looks: 0,
             counters: None,
             counters_at: BootNs(0),
             retransmits: 0,

@@ -23,6 +23,8 @@ pub(crate) struct Held<'a> {
     pub in_use: bool,
     /// Its beginning was seen.
     pub began_seen: bool,
+    /// The last look did not find its opener holding it: another does, or nobody.
+    pub strayed: bool,
 }
 
 impl Held<'_> {
@@ -53,6 +55,7 @@ impl<'a> Survey<'a> {
                 last_active: socket.last_active(),
                 in_use: socket.in_use(),
                 began_seen: matches!(began, Began::At(_)),
+                strayed: socket.opener.is_none_or(|by| socket.holders.iter().all(|holder| holder.process != by.id)),
             };
             match socket.responsible() {
                 Some(id) => by_holder.entry((id, socket.endpoint())).or_default().push(held),

@@ -209,6 +209,7 @@ impl Tracker {
         }
         let first = holders.first().map(|holder| holder.process);
         if let Some(socket) = self.socket_mut(slot) {
+            socket.unheld_looks = if first.is_some() { 0 } else { socket.unheld_looks.saturating_add(1) };
             socket.holders = holders;
         }
         if let Some(first) = first {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{Slot, Tracker};
 use crate::inventory::{Holder, Inventory, RecognizedPort};
+use crate::snapshot::Completeness;
 use crate::socket::Socket;
 use crate::time::BootNs;
 
@@ -81,6 +82,17 @@ impl Sight {
 }
 
 impl Tracker {
+    /// What the holders of connections are worth, as of the last look: with a lower bound, one that nobody was found to
+    /// hold may have a holder.
+    #[must_use]
+    pub fn holders_completeness(&self) -> Completeness {
+        match (self.looks, self.sight.hides_holders()) {
+            (0, _) => Completeness::Unknown,
+            (_, true) => Completeness::LowerBound,
+            (_, false) => Completeness::Exact,
+        }
+    }
+
     /// Live sockets that the last look did not see in any table, by namespace and inode number: for the next look to
     /// ask who holds them, and to read their namespace's table if it can.
     #[must_use]

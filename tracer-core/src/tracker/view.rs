@@ -10,6 +10,7 @@ use crate::detect::Store;
 use crate::endpoint::Endpoint;
 use crate::event::ProcessId;
 use crate::identity::stable_id;
+use crate::memory;
 use crate::process::{Account, Process};
 use crate::snapshot::{
     self, Age, Capture, Completeness, Connection, HolderFd, Host, Mode, Opener, Probe, ProcessConnections,
@@ -73,11 +74,7 @@ impl Tracker {
                     (Mode::Poll, Completeness::Exact) => Completeness::LowerBound,
                     (_, completeness) => completeness,
                 },
-                holders: match (self.looks, self.sight.hides_holders()) {
-                    (0, _) => Completeness::Unknown,
-                    (_, true) => Completeness::LowerBound,
-                    (_, false) => Completeness::Exact,
-                },
+                holders: self.holders_completeness(),
                 unreadable_processes: self.sight.unreadable_processes,
                 hidden_processes: self.sight.hidden_processes,
                 host_pids: about.host_pids,
@@ -159,7 +156,10 @@ impl Tracker {
                 failed_total: account.failed_total,
                 in_use_peak: account.in_use_peak,
                 last_active_at: account.last_active.map(|at| anchor.wall(at)),
-                estimated_server_memory_bytes: None,
+                estimated_server_memory_bytes: memory::held(
+                    &endpoint.database,
+                    open_by.get(&(process.id, index)).copied().unwrap_or(0),
+                ),
             })
         });
         snapshot::Process {

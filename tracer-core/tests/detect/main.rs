@@ -4,7 +4,11 @@
 
 mod close_wait_leak;
 mod connection_leak;
+mod duplicate_launchers;
 mod headroom_forecast;
+mod idle_hold;
 mod limit_pressure;
+mod orphaned_connection;
 mod restart_drop;
 mod scene;
+mod unused_connection;

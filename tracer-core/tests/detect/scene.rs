@@ -38,6 +38,12 @@ pub struct Scene {
     live: BTreeMap<u16, (Role, u32)>,
     opened_at: BTreeMap<u16, BootNs>,
     traffic: BTreeMap<u16, Traffic>,
+    /// When processes were started, in clock ticks; 100 for the rest.
+    pub starts: BTreeMap<u32, u64>,
+    /// Who holds what, where that is not its opener.
+    pub holders: BTreeMap<u16, Vec<u32>>,
+    /// Processes whose descriptors cannot be read.
+    pub unreadable: u32,
     pub lines: Vec<FindingLine>,
 }
 
@@ -66,6 +72,9 @@ impl Scene {
             live: BTreeMap::new(),
             opened_at: BTreeMap::new(),
             traffic: BTreeMap::new(),
+            starts: BTreeMap::new(),
+            holders: BTreeMap::new(),
+            unreadable: 0,
             lines: Vec::new(),
         };
         scene.look();
@@ -78,7 +87,7 @@ impl Scene {
             Role::Client => (client, database()),
             Role::Server => (database(), client),
         };
-        let id = process(pid);
+        let id = self.id(pid);
         let opened = self.opened_at.get(&port).copied().unwrap_or(self.now);
         SocketEvent {
             kind,
@@ -140,10 +149,17 @@ impl Scene {
 
     /// The process ends; its connections close after that, as the kernel does it.
     pub fn exit(&mut self, pid: u32) {
-        let task = Task { id: process(pid), uid: 0, comm: Comm::default() };
+        let task = Task { id: self.id(pid), uid: 0, comm: Comm::default() };
         self.tracker.apply(&Event::Process(ProcessEvent { kind: ProcessEventKind::Exit, at: self.now, task }));
         let held: Vec<u16> = self.live.iter().filter(|(_, (_, by))| *by == pid).map(|(port, _)| *port).collect();
         self.close(&held);
+    }
+
+    /// The process ends, and others have these open still.
+    pub fn exit_leaving(&mut self, pid: u32, ports: &[u16]) {
+        let live: Vec<(u16, (Role, u32))> = ports.iter().filter_map(|port| self.live.remove_entry(port)).collect();
+        self.exit(pid);
+        self.live.extend(live);
     }
 
     pub fn close(&mut self, ports: &[u16]) {
@@ -174,7 +190,18 @@ impl Scene {
     }
 
     pub fn name(&mut self, pid: u32, script: &str) {
-        self.tracker.apply_identity(Self::identity(pid, script));
+        self.identify(pid, script, |_| {});
+    }
+
+    /// The same, with more that /proc said.
+    pub fn identify(&mut self, pid: u32, script: &str, more: impl FnOnce(&mut Identity)) {
+        let mut identity = Identity { id: self.id(pid), ..Self::identity(pid, script) };
+        more(&mut identity);
+        self.tracker.apply_identity(identity);
+    }
+
+    fn id(&self, pid: u32) -> ProcessId {
+        ProcessId { start_ticks: self.starts.get(&pid).copied().unwrap_or(100), ..process(pid) }
     }
 
     /// A process that runs that script, alone in its container and without parents that are known.
@@ -188,6 +215,7 @@ impl Scene {
             ns_pid: None,
             ppid: None,
             ancestors: Vec::new(),
+            master: None,
             uid: None,
             user: None,
             cgroup: None,
@@ -201,7 +229,9 @@ impl Scene {
     pub fn look(&mut self) {
         let rows = self.live.iter().map(|(port, (role, pid))| {
             let event = self.event(SocketEventKind::Open, *role, *port, *pid, TcpState::Established);
-            let process = process(*pid);
+            let opener = [*pid];
+            let holders = self.holders.get(port).map_or(&opener[..], Vec::as_slice).iter();
+            let holders = holders.map(|pid| Holder { process: self.id(*pid), fd: 3 }).collect();
             let traffic = self.traffic.get(port).copied().unwrap_or_default();
             let ago = |at: BootNs| u32::try_from(self.now.since(at).as_millis()).unwrap_or(u32::MAX);
             // The kernel counts from the beginning of the connection, and each side from its own.
@@ -227,12 +257,13 @@ impl Scene {
                 inode: u64::from(*port),
                 cookie: u64::from(*port),
                 info: Some(info),
-                holders: [Holder { process, fd: 3 }].into_iter().collect(),
+                holders,
             }
         });
         let sockets = rows.collect();
         let (started, finished) = (self.now, self.now.plus(Duration::from_millis(1)));
-        self.tracker.apply_inventory(Inventory::of(Table { netns: NETNS, started, finished, sockets }));
+        let look = Inventory::of(Table { netns: NETNS, started, finished, sockets });
+        self.tracker.apply_inventory(Inventory { unreadable_processes: self.unreadable, ..look });
         self.now = finished;
     }
 

@@ -118,6 +118,7 @@ impl Host {
             ns_pid: None,
             ppid: ancestors.first().map(|parent| parent.pid),
             ancestors,
+            master: who.master,
             uid: Some(1_000),
             user: Some("app".to_owned()),
             cgroup: None,

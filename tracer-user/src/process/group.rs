@@ -1,10 +1,13 @@
 //! Launcher groups: which processes were started the same way. Pure.
 //!
 //! Two processes share a group when program, script, user and arguments are the same, where numbers, dates and random
-//! ids count as the same. A wrong group makes a wrong verdict, so anything in doubt keeps processes apart: words with
-//! digits in them (`queue2`, `sha256`) stay as they are.
+//! ids count as the same, and so do releases, versions and temporary names in paths ([`path`]) and versions of an
+//! interpreter. A wrong group makes a wrong verdict, so anything in doubt keeps processes apart: words with digits in
+//! them (`queue2`, `sha256`) stay as they are. Containers do not count: the same program in several is a replica.
 
-use tracer_core::identity::{Fnv1a, LauncherGroup, file_name, undeleted};
+pub mod path;
+
+use tracer_core::identity::{Fnv1a, LauncherGroup};
 
 /// Arguments that count; more are cut off.
 const ARGUMENTS_MAX: usize = 64;
@@ -14,11 +17,9 @@ const ARGUMENT_MAX: usize = 1_024;
 /// What the members of a group share.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Launch<'a> {
-    /// Program file, as `/proc/PID/exe` has it.
-    pub exe: Option<&'a str>,
-    /// The process' name, for when there is no program file.
-    pub comm: &'a str,
-    /// What an interpreter runs.
+    /// The interpreter's name without its version; where there is none, the program file.
+    pub program: &'a str,
+    /// What an interpreter runs: a path without its release, a name, or the title a process gave itself.
     pub script: Option<&'a str>,
     /// Where a script that is no path was started (a Python module is looked up there).
     pub place: Option<&'a str>,
@@ -27,6 +28,8 @@ pub struct Launch<'a> {
     /// The arguments that follow the script, or the program where there is none; secrets already taken out, so that
     /// the id gives no way to test guesses at one.
     pub arguments: &'a [String],
+    /// What people call it.
+    pub label: &'a str,
 }
 
 /// The group of a launch. The id is [`Fnv1a`] over program, script, place, user id and normalised arguments, each preceded
@@ -34,17 +37,15 @@ pub struct Launch<'a> {
 /// without a new schema version.
 #[must_use]
 pub fn launcher_group(launch: &Launch<'_>) -> LauncherGroup {
-    let exe = launch.exe.map(undeleted);
     let mut hash = Fnv1a::default();
-    field(&mut hash, Some(exe.unwrap_or(launch.comm)));
+    field(&mut hash, Some(launch.program));
     field(&mut hash, launch.script);
     field(&mut hash, launch.place);
     field(&mut hash, launch.uid.map(|uid| uid.to_string()).as_deref());
     for argument in launch.arguments.iter().take(ARGUMENTS_MAX) {
         field(&mut hash, Some(&normalise(argument)));
     }
-    let label = launch.script.or(exe).map(file_name).filter(|name| !name.is_empty()).unwrap_or(launch.comm);
-    LauncherGroup { id: hash.to_string(), label: label.to_owned() }
+    LauncherGroup { id: hash.to_string(), label: launch.label.to_owned() }
 }
 
 /// Adds a field, so that it cannot run into the next one.
@@ -154,87 +155,4 @@ fn ends_word(text: &str, at: usize) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn arguments_are_normalised() {
-        #[track_caller]
-        fn check(argument: &str, expected: &str) {
-            assert_eq!(normalise(argument), expected);
-        }
-        check("", "");
-        check("--port=8080", "--port={n}");
-        check("8080", "{n}");
-        check("-1", "-{n}");
-        check("10.0.0.5:5432", "{n}.{n}.{n}.{n}:{n}");
-        check("0x1F", "{hex}");
-        check("0x", "0x");
-        check("deadbeef", "deadbeef");
-        check("deadbee1", "{hex}");
-        check("a1b2c3", "a1b2c3");
-        check("--run-id=9f8e7d6c5b4a", "--run-id={hex}");
-        check("123e4567-e89b-12d3-a456-426614174000", "{uuid}");
-        check("job-123e4567-e89b-12d3-a456-426614174000.log", "job-{uuid}.log");
-        check("123e4567-e89b-12d3-a456-4266141740001", "{hex}-e89b-12d3-a456-{n}");
-        check("--since=2026-11-21", "--since={date}");
-        check("2026-11-21T03:33:35.250Z", "{date}");
-        check("2026-11-21T03:33:35+01:00,x", "{date},x");
-        check("2026-11-21 03:33:35", "{date}");
-        check("2026-11-210", "{n}-{n}-{n}");
-        check("log_2026-11-21_7.txt", "log_{date}_{n}.txt");
-        check("worker-17", "worker-{n}");
-        check("queue2", "queue2");
-        check("sha256", "sha256");
-        check("--level=utf8", "--level=utf8");
-        check("größe=12", "größe={n}");
-        check("٣", "٣");
-        check("/srv/app/v2/main.py", "/srv/app/v2/main.py");
-        check(&"7".repeat(5_000), "{n}");
-        check(&"é-".repeat(5_000), normalise(&"é-".repeat(9_000)).as_str());
-    }
-
-    fn group(exe: &str, script: Option<&str>, uid: u32, arguments: &[&str]) -> LauncherGroup {
-        let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
-        let launch = Launch { exe: Some(exe), comm: "c", script, place: None, uid: Some(uid), arguments: &arguments };
-        launcher_group(&launch)
-    }
-
-    #[test]
-    fn starts_that_differ_in_ids_only_share_a_group() {
-        let one = group("/usr/bin/python3.11", Some("/srv/route_builder_launcher.py"), 1000, &["--port", "8001"]);
-        assert_eq!(one.label, "route_builder_launcher.py");
-        assert_eq!(one.id.len(), 16);
-        #[track_caller]
-        fn same(one: &LauncherGroup, other: &LauncherGroup, expected: bool) {
-            assert_eq!(one == other, expected, "{one:?} {other:?}");
-        }
-        let script = Some("/srv/route_builder_launcher.py");
-        same(&one, &group("/usr/bin/python3.11", script, 1000, &["--port", "9999"]), true);
-        same(&one, &group("/usr/bin/python3.11 (deleted)", script, 1000, &["--port", "1"]), true);
-        same(&one, &group("/usr/bin/python3.12", script, 1000, &["--port", "8001"]), false);
-        same(&one, &group("/usr/bin/python3.11", script, 1001, &["--port", "8001"]), false);
-        same(&one, &group("/usr/bin/python3.11", script, 1000, &["--port"]), false);
-        same(&one, &group("/usr/bin/python3.11", script, 1000, &["--port", "8001", "-v"]), false);
-        same(&one, &group("/usr/bin/python3.11", Some("/srv/other.py"), 1000, &["--port", "8001"]), false);
-        same(&one, &group("/usr/bin/python3.11", None, 1000, &["--port", "8001"]), false);
-        // Fields do not run into each other.
-        same(&group("/a", Some("bc"), 1, &["d", "e"]), &group("/a", Some("b"), 1, &["cd", "e"]), false);
-        same(&group("/a", None, 1, &["d", "e"]), &group("/a", None, 1, &["de"]), false);
-        same(&group("/a", None, 1, &["q1"]), &group("/a", None, 1, &["q2"]), false);
-    }
-
-    #[test]
-    fn the_id_never_changes() {
-        let group = group("/usr/bin/python3.11", Some("/srv/job.py"), 1000, &["--shard", "7"]);
-        assert_eq!(group.id, "0cf39e2000731786");
-    }
-
-    #[test]
-    fn labels() {
-        assert_eq!(group("/usr/sbin/mysqld", None, 1, &[]).label, "mysqld");
-        assert_eq!(group("/opt/app (deleted)", None, 1, &[]).label, "app");
-        assert_eq!(group("/usr/bin/java", Some("com.example.Main"), 1, &[]).label, "com.example.Main");
-        assert_eq!(launcher_group(&Launch { comm: "kworker", ..Launch::default() }).label, "kworker");
-    }
-}
+mod tests;

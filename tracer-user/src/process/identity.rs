@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{Uid, User};
 use tracer_core::event::ProcessId;
-use tracer_core::identity::{Ancestor, Identity};
+use tracer_core::identity::{Ancestor, Identity, undeleted};
 
 use super::cgroup::Cgroup;
 use super::files::{STAT_MAX, Stat, is_gone, read_bounded};
-use super::script::{self, Target};
-use super::{CmdlinePolicy, group, redact};
+use super::launch::{Launched, Seen};
+use super::{CmdlinePolicy, redact};
 
 /// Most parents that are followed.
 pub const ANCESTORS_MAX: usize = 16;
@@ -108,43 +108,31 @@ impl IdentityReader {
     fn once(&mut self, dir: &Path, pid: u32, stat: &Stat, exe: Option<String>) -> Identity {
         let arguments = arguments(dir);
         let cwd = link(dir, "cwd");
-        let found = script::find(exe.as_deref(), &arguments);
-        let script = found.as_ref().map(|script| match &script.target {
-            Target::File(path) => cut(script::resolve(path, cwd.as_deref())),
-            Target::Name(name) => cut(name.clone()),
-        });
-        let is_name = found.as_ref().is_some_and(|script| matches!(script.target, Target::Name(_)));
-        // A module or class is found by the interpreter's options and the working directory: those count, too.
-        let first = found.as_ref().filter(|_| !is_name).map_or(1, |script| script.at + 1);
-        let shown = redact::arguments(&arguments);
         let comm = stat.comm_text();
         let status = text(dir, "status").unwrap_or_default();
         let uid = effective_uid(&status);
-        let group = group::launcher_group(&group::Launch {
-            exe: exe.as_deref(),
-            comm: &comm,
-            script: script.as_deref(),
-            place: cwd.as_deref().filter(|_| is_name),
-            uid,
-            arguments: shown.get(first..).unwrap_or_default(),
-        });
+        let seen = Seen { exe: exe.as_deref(), comm: &comm, cwd: cwd.as_deref(), uid, arguments: &arguments };
+        let launched = Launched::of(&seen);
+        let ancestors = self.ancestors(stat.ppid);
+        let master = exe.as_deref().and_then(|exe| self.master(&launched, exe, &ancestors));
         let cgroup = text(dir, "cgroup").map(|text| Cgroup::parse(&text)).unwrap_or_default();
         let keep_cmdline = self.policy == CmdlinePolicy::Redacted && !arguments.is_empty();
         Identity {
             id: ProcessId { pid, start_ticks: stat.start_ticks },
             comm,
             exe,
-            script,
+            script: launched.script.map(cut),
             cmdline: keep_cmdline.then(|| redact::cmdline(&arguments)),
             ns_pid: ns_pid(&status),
             ppid: Some(stat.ppid).filter(|ppid| *ppid != 0),
-            ancestors: self.ancestors(stat.ppid),
+            ancestors,
+            master,
             uid,
             user: uid.and_then(|uid| self.user(uid)),
             cgroup: cgroup.path.map(cut),
             container_id: cgroup.container_id.map(cut),
             systemd_unit: cgroup.systemd_unit.map(cut),
-            group,
+            group: launched.group,
         }
     }
 
@@ -157,6 +145,20 @@ impl IdentityReader {
             pid = stat.ppid;
         }
         out
+    }
+
+    /// The outermost of these that runs the same program.
+    fn master(&self, launched: &Launched, exe: &str, ancestors: &[Ancestor]) -> Option<u32> {
+        let same = |ancestor: &&Ancestor| {
+            let dir = self.proc_root.join(ancestor.pid.to_string());
+            // Few are of the same file: only their arguments are read.
+            let Some(own) = link(&dir, "exe").filter(|own| undeleted(own) == undeleted(exe)) else { return false };
+            let (arguments, cwd) = (arguments(&dir), link(&dir, "cwd"));
+            let seen =
+                Seen { exe: Some(&own), comm: &ancestor.comm, cwd: cwd.as_deref(), uid: None, arguments: &arguments };
+            launched.is_child_of_same(&Launched::of(&seen))
+        };
+        ancestors.iter().rev().find(same).map(|ancestor| ancestor.pid)
     }
 
     fn user(&mut self, uid: u32) -> Option<String> {

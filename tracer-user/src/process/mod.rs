@@ -8,8 +8,10 @@ pub mod cgroup;
 pub mod files;
 pub mod group;
 pub mod identity;
+pub mod launch;
 pub mod redact;
 pub mod script;
+pub mod wrapper;
 
 pub use identity::{IdentityError, IdentityReader};
 

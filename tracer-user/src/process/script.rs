@@ -12,6 +12,8 @@ pub struct Script {
     pub target: Target,
     /// Its place in the arguments: what follows belongs to the program.
     pub at: usize,
+    /// What runs it, without a version: `python` for any of them.
+    pub interpreter: &'static str,
 }
 
 /// What an interpreter was told to run.
@@ -203,7 +205,7 @@ pub fn find(exe: Option<&str>, arguments: &[String]) -> Option<Script> {
                 Some(value) => (value.to_owned(), at),
                 None => (arguments.get(at + 1)?.clone(), at + 1),
             };
-            (!text.is_empty()).then(|| Script { target: target(text), at })
+            (!text.is_empty()).then(|| Script { target: target(text), at, interpreter: interpreter.name_of_all() })
         };
         match step {
             Step::Skip(words) => at += words,
@@ -222,14 +224,40 @@ enum Step<'a> {
     Name(Option<&'a str>),
 }
 
+/// What a shell was given to run as text (`sh -c LINE`), if it was.
+#[must_use]
+pub fn shell_line<'a>(exe: Option<&str>, arguments: &'a [String]) -> Option<&'a str> {
+    let first = arguments.first().map(String::as_str);
+    let shell = [exe.map(undeleted), first].into_iter().flatten().find_map(interpreter)?;
+    let options = arguments.iter().skip(1).take_while(|word| shell.is_option(word)).count();
+    let last = arguments.get(options).filter(|_| options > 0 && shell.is_shell())?;
+    let text = last.strip_prefix('-').is_some_and(|letters| !letters.starts_with('-') && letters.ends_with('c'));
+    arguments.get(options + 1).map(String::as_str).filter(|_| text)
+}
+
+/// Whether a program is an interpreter, by its path.
+#[must_use]
+pub fn is_interpreter(program: &str) -> bool {
+    interpreter(undeleted(program)).is_some()
+}
+
 impl Interpreter {
+    /// The first of its names stands for all.
+    fn name_of_all(&self) -> &'static str {
+        self.names.first().copied().unwrap_or_default()
+    }
+
+    fn is_shell(&self) -> bool {
+        !self.short_next.is_empty()
+    }
+
     fn is_java(&self) -> bool {
         self.file.contains(&"-jar")
     }
 
     /// Shells take `+e` as well as `-e`.
     fn is_option(&self, word: &str) -> bool {
-        word.starts_with('-') || (!self.short_next.is_empty() && word.starts_with('+') && word.len() > 1)
+        word.starts_with('-') || (self.is_shell() && word.starts_with('+') && word.len() > 1)
     }
 
     fn option<'a>(&self, word: &'a str) -> Step<'a> {
@@ -283,7 +311,7 @@ impl Interpreter {
         }
         let is_class = self.is_java() && !word.ends_with(".java");
         let target = if is_class { Target::Name(word.clone()) } else { Target::File(word.clone()) };
-        Some(Script { target, at })
+        Some(Script { target, at, interpreter: self.name_of_all() })
     }
 }
 

@@ -48,6 +48,7 @@ fn a_process_with_everything() {
         ns_pid: Some(1),
         ppid: Some(50),
         ancestors: vec![ancestor(50, "sup (x)"), ancestor(1, "systemd")],
+        master: None,
         uid: Some(0),
         user: text("root"),
         cgroup: text("/system.slice/docker-0123456789ab.scope"),
