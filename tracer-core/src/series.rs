@@ -127,8 +127,8 @@ impl Series {
         self.each(now, open, |sample| sample.hung_up = sample.hung_up.saturating_add(1));
     }
 
-    /// What came of connects between two moments, the first not included; to the step of the finest resolution that
-    /// still has the time.
+    /// What came of connects from one moment to another, to the step of the finest resolution that still has the time;
+    /// the step that the end falls into is not over and not included.
     #[must_use]
     pub fn attempts(&self, from: BootNs, to: BootNs) -> Attempts {
         let covers = |ring: &&Ring| {
@@ -139,7 +139,7 @@ impl Series {
         let kept = u64::try_from(ring.samples.len()).unwrap_or(0);
         let oldest = (ring.newest + 1).saturating_sub(kept);
         let mut sum = Attempts::default();
-        for step in (ring.step_of(from) + 1).max(oldest)..=ring.step_of(to).min(ring.newest) {
+        for step in ring.step_of(from).max(oldest)..ring.step_of(to).min(ring.newest + 1) {
             let sample = usize::try_from(step - oldest).ok().and_then(|index| ring.samples.get(index));
             if let Some(sample) = sample {
                 sum.opened += u64::from(sample.opened);
@@ -236,12 +236,12 @@ mod tests {
             series.failed(at(second), 0);
         }
         let all = Attempts { opened: 10, failed: 20, hung_up: 10 };
-        assert_eq!(series.attempts(at(99), at(109)), all);
+        assert_eq!(series.attempts(at(100), at(110)), all);
         assert_eq!(series.attempts(at(104), at(106)), Attempts { opened: 2, failed: 4, hung_up: 2 });
         assert_eq!(series.attempts(at(110), at(120)), Attempts::default());
         assert_eq!((all.succeeded(), all.in_vain()), (0, 30));
         series.advance(at(400), 0);
-        assert_eq!(series.attempts(at(99), at(400)), all, "from the steps of 10 s");
+        assert_eq!(series.attempts(at(100), at(400)), all, "from the steps of 10 s");
     }
 
     #[test]

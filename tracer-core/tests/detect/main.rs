@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a scene that cannot be built fails its test")]
 
 mod close_wait_leak;
+mod connect_failures;
 mod limit_pressure;
 mod scene;

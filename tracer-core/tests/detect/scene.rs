@@ -103,8 +103,7 @@ impl Scene {
     }
 
     pub fn open(&mut self, role: Role, pid: u32, count: u16) -> Vec<u16> {
-        let ports: Vec<u16> = (self.next_port..self.next_port + count).collect();
-        self.next_port += count;
+        let ports: Vec<u16> = (0..count).map(|_| self.take_port()).collect();
         for port in &ports {
             self.opened_at.insert(*port, self.now);
             let mut event = self.event(SocketEventKind::Open, role, *port, pid, TcpState::Established);
@@ -164,13 +163,38 @@ impl Scene {
     }
 
     pub fn fail(&mut self, pid: u32) {
-        let port = self.next_port;
-        self.next_port += 1;
+        self.fail_with(pid, 0);
+    }
+
+    /// A connect fails with that errno.
+    pub fn fail_with(&mut self, pid: u32, error: u16) {
+        let port = self.take_port();
         let mut event = self.event(SocketEventKind::End, Role::Client, port, pid, TcpState::Close);
         event.established = None;
         event.inode = None;
         event.old_state = TcpState::SynSent;
+        event.error = error;
         self.tracker.apply(&Event::Socket(event));
+    }
+
+    /// The database takes a connection, says that it has too many, and hangs up.
+    pub fn turn_away(&mut self, pid: u32) {
+        let port = self.open(Role::Client, pid, 1)[0];
+        self.live.remove(&port);
+        let mut event = self.event(SocketEventKind::End, Role::Client, port, pid, TcpState::Close);
+        event.at = self.now.plus(Duration::from_millis(3));
+        event.old_state = TcpState::LastAck;
+        event.totals = Totals { bytes_sent: 85, bytes_received: 93, ..Totals::default() };
+        self.tracker.apply(&Event::Socket(event));
+        self.traffic.remove(&port);
+    }
+
+    /// A free port of the client's.
+    fn take_port(&mut self) -> u16 {
+        self.next_port = self.next_port.checked_add(1).unwrap_or(10_000);
+        let free = (self.next_port..).find(|port| !self.live.contains_key(port));
+        self.next_port = free.unwrap();
+        self.next_port
     }
 
     pub fn name(&mut self, pid: u32, script: &str) {
