@@ -190,22 +190,24 @@ impl History {
     /// last change were quiet. The first step that the history began in is left out: it was not seen whole.
     #[must_use]
     pub fn steps(&self, scale: usize, now: BootNs, open: u32, most: usize) -> Vec<Step> {
-        self.timed(scale, now, open, most).map(|(_, step)| step).collect()
+        let Some(ring) = self.rings.get(scale).filter(|ring| !ring.steps.is_empty()) else { return Vec::new() };
+        let (current, oldest) = (now.0 / ring.step_ns, ring.oldest());
+        let whole = self.began.0.div_ceil(ring.step_ns);
+        let first = oldest.max(whole).max(current.saturating_sub(u64::try_from(most).unwrap_or(u64::MAX)));
+        let step = |number: u64| {
+            let index = usize::try_from(number - oldest).ok()?;
+            Some(ring.steps.get(index).copied().unwrap_or(Step::quiet(open)))
+        };
+        (first..current).filter_map(step).collect()
     }
 
-    /// The same one by one, each with when it began.
-    pub fn timed(&self, scale: usize, now: BootNs, open: u32, most: usize) -> impl Iterator<Item = (BootNs, Step)> {
-        let ring = self.rings.get(scale).filter(|ring| !ring.steps.is_empty());
-        ring.into_iter().flat_map(move |ring| {
-            let current = now.0 / ring.step_ns;
-            let oldest = ring.oldest();
-            let whole = self.began.0.div_ceil(ring.step_ns);
-            let first = oldest.max(whole).max(current.saturating_sub(u64::try_from(most).unwrap_or(u64::MAX)));
-            (first..current).map(move |number| {
-                let index = usize::try_from(number - oldest).ok();
-                let step = index.and_then(|index| ring.steps.get(index)).copied().unwrap_or(Step::quiet(open));
-                (BootNs(number.saturating_mul(ring.step_ns)), step)
-            })
+    /// Every step of a scale up to the last change, oldest first, each with when it began: the first and the last are parts
+    /// of a step.
+    pub fn kept(&self, scale: usize) -> impl Iterator<Item = (BootNs, &Step)> {
+        let ring = self.rings.get(scale);
+        ring.into_iter().flat_map(|ring| {
+            let began = |number: u64| BootNs(number.saturating_mul(ring.step_ns));
+            (ring.oldest()..).map(began).zip(&ring.steps)
         })
     }
 
@@ -295,8 +297,8 @@ mod tests {
         assert_eq!(flows, [(2, 2, 2, 80, 2_200), (1, 0, 0, 0, 0), (0, 2, 1, 40, 1_100)]);
         assert_eq!(history.flows(at(125), 1).count(), 1);
         assert_eq!(history.flows(at(500), 3).count(), 0);
-        let began: Vec<BootNs> = history.timed(0, at(125), 0, 9).map(|(began, _)| began).collect();
-        assert_eq!(began, [at(100), at(110)], "the step from 90 was not seen whole");
+        let began: Vec<BootNs> = history.kept(0).map(|(began, _)| began).collect();
+        assert_eq!(began, [at(90), at(100), at(110)]);
     }
 
     #[test]

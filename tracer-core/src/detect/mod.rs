@@ -18,6 +18,7 @@ mod restart_drop;
 mod store;
 mod survey;
 mod unused_connection;
+mod usage;
 mod who;
 
 use std::time::Duration;

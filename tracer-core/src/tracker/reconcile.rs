@@ -293,7 +293,7 @@ impl Tracker {
                 *count += in_use;
             }
             if let Some(id) = socket.account.filter(|_| in_use + used > 0) {
-                let reused = used * u32::from(socket.began().moment() <= before);
+                let reused = used * u32::from(socket.began().moment() < before);
                 let counts = by_account.entry((id, socket.endpoint())).or_default();
                 *counts = (counts.0 + in_use, counts.1 + used, counts.2 + reused);
             }

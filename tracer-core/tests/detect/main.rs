@@ -5,4 +5,6 @@
 mod close_wait_leak;
 mod connect_failures;
 mod limit_pressure;
+mod oversized_pool;
+mod pool_sprawl;
 mod scene;

@@ -1,6 +1,6 @@
 //! A host with one database, made of events and looks at the socket table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -38,11 +38,17 @@ pub struct Scene {
     live: BTreeMap<u16, (Role, u32)>,
     opened_at: BTreeMap<u16, BootNs>,
     traffic: BTreeMap<u16, Traffic>,
+    /// Local ports of connections to the second database.
+    elsewhere: BTreeSet<u16>,
     pub lines: Vec<FindingLine>,
 }
 
 pub fn database() -> SocketAddr {
     "10.0.0.5:5432".parse().unwrap()
+}
+
+pub fn second_database() -> SocketAddr {
+    "10.0.0.6:5432".parse().unwrap()
 }
 
 pub fn process(pid: u32) -> ProcessId {
@@ -66,6 +72,7 @@ impl Scene {
             live: BTreeMap::new(),
             opened_at: BTreeMap::new(),
             traffic: BTreeMap::new(),
+            elsewhere: BTreeSet::new(),
             lines: Vec::new(),
         };
         scene.look();
@@ -74,9 +81,10 @@ impl Scene {
 
     fn event(&self, kind: SocketEventKind, role: Role, port: u16, pid: u32, state: TcpState) -> SocketEvent {
         let client: SocketAddr = format!("10.0.0.9:{port}").parse().unwrap();
+        let server = if self.elsewhere.contains(&port) { second_database() } else { database() };
         let (local, remote) = match role {
-            Role::Client => (client, database()),
-            Role::Server => (database(), client),
+            Role::Client => (client, server),
+            Role::Server => (server, client),
         };
         let id = process(pid);
         let opened = self.opened_at.get(&port).copied().unwrap_or(self.now);
@@ -104,7 +112,20 @@ impl Scene {
 
     pub fn open(&mut self, role: Role, pid: u32, count: u16) -> Vec<u16> {
         let ports: Vec<u16> = (0..count).map(|_| self.take_port()).collect();
-        for port in &ports {
+        self.open_ports(role, pid, &ports);
+        ports
+    }
+
+    /// The same at a second database.
+    pub fn open_elsewhere(&mut self, pid: u32, count: u16) -> Vec<u16> {
+        let ports: Vec<u16> = (0..count).map(|_| self.take_port()).collect();
+        self.elsewhere.extend(&ports);
+        self.open_ports(Role::Client, pid, &ports);
+        ports
+    }
+
+    fn open_ports(&mut self, role: Role, pid: u32, ports: &[u16]) {
+        for port in ports {
             self.opened_at.insert(*port, self.now);
             let mut event = self.event(SocketEventKind::Open, role, *port, pid, TcpState::Established);
             event.old_state = TcpState::SynSent;
@@ -113,7 +134,6 @@ impl Scene {
             // A login: the database speaks last.
             self.exchange(&[*port]);
         }
-        ports
     }
 
     /// A request on each, and its answer.
@@ -258,6 +278,14 @@ impl Scene {
         let (started, finished) = (self.now, self.now.plus(Duration::from_millis(1)));
         self.tracker.apply_inventory(Inventory::of(Table { netns: NETNS, started, finished, sockets }));
         self.now = finished;
+    }
+
+    /// The daemon restarts: what was told is forgotten, and what another scene left open is still there.
+    pub fn take_over(&mut self, before: &Self) {
+        self.live.clone_from(&before.live);
+        self.opened_at.clone_from(&before.opened_at);
+        self.traffic.clone_from(&before.traffic);
+        self.look();
     }
 
     /// Lets time pass a second at a time, detecting at each, with a look every ten.
