@@ -100,11 +100,13 @@ impl Tracker {
         if matches!(ending, Ending::Failed(_)) && role == Role::Server {
             return;
         }
+        let mut turned_away = false;
         if let Some(endpoint) = self.endpoints.get_mut(endpoint) {
             match ending {
                 Ending::Closed(life) => {
                     endpoint.count_closed(at);
-                    if role == Role::Client && endpoint.turned_away(&life) {
+                    turned_away = role == Role::Client && endpoint.turned_away(&life);
+                    if turned_away {
                         endpoint.count_hung_up(at, account);
                     }
                 }
@@ -113,7 +115,8 @@ impl Tracker {
         }
         if let Some(account) = account.and_then(|id| self.account_mut(id, endpoint, at)) {
             match ending {
-                Ending::Closed(life) => account.count_closed(at, life),
+                // One that was turned away was no exchange, however brief.
+                Ending::Closed(life) => account.count_closed(at, if turned_away { Life::UNSEEN } else { life }),
                 Ending::Failed(_) => account.failed_total += 1,
             }
         }

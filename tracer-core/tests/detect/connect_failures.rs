@@ -81,6 +81,11 @@ fn connect_failures_count_clients_that_the_database_hangs_up_on() {
     assert!(finding.remedy.contains("too many of them"), "{}", finding.remedy);
     assert_eq!((number(&finding, "hung_up"), number(&finding, "failed")), (20, 0));
     assert!((finding.confidence - 0.9).abs() < 1e-9);
+    for _ in 0..60 {
+        (0..5).for_each(|_| scene.turn_away(412));
+        scene.pass(1);
+    }
+    assert_eq!(scene.findings().len(), 1, "who is turned away has no client per request");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! survives loss and a restart.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a scene that cannot be built fails its test")]
 
+mod client_per_request;
 mod close_wait_leak;
 mod connect_failures;
 mod limit_pressure;

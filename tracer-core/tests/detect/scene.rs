@@ -40,6 +40,8 @@ pub struct Scene {
     traffic: BTreeMap<u16, Traffic>,
     /// Local ports of connections to the second database.
     elsewhere: BTreeSet<u16>,
+    /// Processes that began during the scene.
+    started: BTreeMap<u32, ProcessId>,
     pub lines: Vec<FindingLine>,
 }
 
@@ -61,11 +63,16 @@ pub fn anchor() -> WallAnchor {
 
 impl Scene {
     pub fn new(limit: Option<u32>) -> Self {
+        Self::bounded(limit, Bounds::default())
+    }
+
+    /// The same with a tracker that keeps so much.
+    pub fn bounded(limit: Option<u32>, bounds: Bounds) -> Self {
         let limit = limit.map(|value| Limit { value, source: LimitSource::Config });
         let rule = EndpointRule { name: Some("orders-db".to_owned()), limit, database: None };
         let mut scene = Self {
             now: BootNs(1_000_000_000_000),
-            tracker: Tracker::new(Bounds::default(), PortMap::default(), BTreeMap::from([(database(), rule)])),
+            tracker: Tracker::new(bounds, PortMap::default(), BTreeMap::from([(database(), rule)])),
             store: Store::default(),
             config: DetectConfig::default(),
             next_port: 10_000,
@@ -73,6 +80,7 @@ impl Scene {
             opened_at: BTreeMap::new(),
             traffic: BTreeMap::new(),
             elsewhere: BTreeSet::new(),
+            started: BTreeMap::new(),
             lines: Vec::new(),
         };
         scene.look();
@@ -86,7 +94,7 @@ impl Scene {
             Role::Client => (client, server),
             Role::Server => (server, client),
         };
-        let id = process(pid);
+        let id = self.id(pid);
         let opened = self.opened_at.get(&port).copied().unwrap_or(self.now);
         SocketEvent {
             kind,
@@ -159,7 +167,7 @@ impl Scene {
 
     /// The process ends; its connections close after that, as the kernel does it.
     pub fn exit(&mut self, pid: u32) {
-        let task = Task { id: process(pid), uid: 0, comm: Comm::default() };
+        let task = Task { id: self.id(pid), uid: 0, comm: Comm::default() };
         self.tracker.apply(&Event::Process(ProcessEvent { kind: ProcessEventKind::Exit, at: self.now, task }));
         let held: Vec<u16> = self.live.iter().filter(|(_, (_, by))| *by == pid).map(|(port, _)| *port).collect();
         self.close(&held);
@@ -218,7 +226,17 @@ impl Scene {
     }
 
     pub fn name(&mut self, pid: u32, script: &str) {
-        self.tracker.apply_identity(Self::identity(pid, script));
+        let id = self.id(pid);
+        self.tracker.apply_identity(Identity { id, ..Self::identity(pid, script) });
+    }
+
+    /// A process with that pid begins now; all others began long ago.
+    pub fn begin(&mut self, pid: u32) {
+        self.started.insert(pid, ProcessId::from_boot(pid, self.now));
+    }
+
+    fn id(&self, pid: u32) -> ProcessId {
+        self.started.get(&pid).copied().unwrap_or(process(pid))
     }
 
     /// A process that runs that script, alone in its container and without parents that are known.
@@ -245,7 +263,7 @@ impl Scene {
     pub fn look(&mut self) {
         let rows = self.live.iter().map(|(port, (role, pid))| {
             let event = self.event(SocketEventKind::Open, *role, *port, *pid, TcpState::Established);
-            let process = process(*pid);
+            let process = self.id(*pid);
             let traffic = self.traffic.get(port).copied().unwrap_or_default();
             let ago = |at: BootNs| u32::try_from(self.now.since(at).as_millis()).unwrap_or(u32::MAX);
             // The kernel counts from the beginning of the connection, and each side from its own.
