@@ -3,6 +3,7 @@
 //! The tracker is filled as a host fills it: by events, then by a look that finds the same sockets and who holds them.
 #![expect(clippy::unwrap_used, reason = "a scene that cannot be built ends the benchmark")]
 
+mod mixed;
 #[path = "../tests/recorded/mod.rs"]
 mod recorded;
 
@@ -15,6 +16,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use tracer_core::decode::decode;
 use tracer_core::detect::{DetectConfig, Store};
 use tracer_core::event::{Comm, Event, ProcessId, Role, SocketEvent, SocketEventKind, Task, Totals, Tuple};
+use tracer_core::finding::Kind;
 use tracer_core::inventory::{Certainty, Holder, Inventory, SocketInfo, SocketRow, Table};
 use tracer_core::ports::PortMap;
 use tracer_core::snapshot::{Host, Limit, LimitSource, Mode};
@@ -162,19 +164,33 @@ fn reconciling(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// A pass over the connections and every detector; then the pass alone.
 fn judging(criterion: &mut Criterion) {
-    let tracker = tracker(100_000);
+    let (tracker, looked) = mixed::host();
     let anchor = WallAnchor { boot: BootNs(0), unix_ns: 1_700_000_000_000_000_000 };
-    let (config, mut store) = (DetectConfig::default(), Store::default());
-    let mut now = BootNs(100 * SECOND);
     let mut group = criterion.benchmark_group("detect");
-    group.sample_size(20);
-    group.bench_function("100k_connections_1k_processes", |bencher| {
-        bencher.iter(|| {
-            now = now.plus(Duration::from_secs(1));
-            black_box(store.run(&tracker, &config, now, &anchor))
+    group.sample_size(30);
+    for (name, enabled) in [("100k_connections_1k_processes", true), ("100k_connections_no_detector", false)] {
+        let (mut config, mut store, mut now) = (DetectConfig::default(), Store::default(), looked);
+        Kind::ALL.into_iter().for_each(|kind| config.enable(kind, enabled));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                // Within a window, so that the last look is a fresh one.
+                now = if now.since(looked) > Duration::from_secs(8) {
+                    looked
+                } else {
+                    now.plus(Duration::from_millis(1))
+                };
+                black_box(store.run(&tracker, &config, now, &anchor))
+            });
         });
-    });
+        let mut kinds = BTreeMap::<&str, usize>::new();
+        for finding in store.findings(&anchor) {
+            *kinds.entry(finding.kind.name()).or_default() += 1;
+        }
+        // What the time was for.
+        eprintln!("findings: {kinds:?}");
+    }
     group.finish();
 }
 

@@ -3,16 +3,63 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::Role;
+use crate::event::{ProcessId, Role};
+use crate::history::Life;
 use crate::series::Series;
 use crate::snapshot::Limit;
 use crate::time::BootNs;
 
-/// Failed attempts remembered by time.
+/// Failed attempts remembered one by one.
 const FAILURES_KEPT: usize = 256;
+
+/// Spells of hang-ups remembered.
+const SPELLS_KEPT: usize = 16;
+/// Hang-ups further apart are of two spells.
+const SPELL_QUIET: Duration = Duration::from_secs(5);
+
+/// A connection that the database ends sooner than this, with little said, was turned away.
+const TURNED_AWAY_WITHIN: Duration = Duration::from_secs(1);
+/// Most that a PostgreSQL server says to turn a client away; a login that succeeds gets more.
+const TURNED_AWAY_BYTES: u64 = 256;
+/// Databases whose sessions only the client ends: there a hang-up after few words is an error.
+const CLIENT_ENDS: [&str; 3] = ["postgres", "pgbouncer", "cockroachdb"];
+
+/// Why a connect came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Why {
+    /// Never established: an errno, or 0 if the client gave up waiting or nobody told.
+    Error(u16),
+    /// Established, and the database hung up at once.
+    HungUp,
+}
+
+/// A connect that came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// When it was over.
+    pub at: BootNs,
+    /// Why.
+    pub why: Why,
+    /// Who tried.
+    pub by: Option<ProcessId>,
+}
+
+/// Hang-ups in quick succession.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spell {
+    /// The first.
+    pub from: BootNs,
+    /// The last.
+    pub until: BootNs,
+    /// How many.
+    pub hang_ups: u32,
+    /// Fewest open just after one.
+    pub low: u32,
+}
 
 /// Reasons for throwing packets away that are told apart.
 const DROP_REASONS_KEPT: usize = 256;
@@ -77,8 +124,10 @@ pub struct Endpoint {
     pub closed_total: u64,
     /// Attempts that failed.
     pub failed_total: u64,
-    /// When the latest attempts failed, oldest first.
-    pub failures: VecDeque<BootNs>,
+    /// The latest attempts that came to nothing, oldest first, those included that the database took and hung up on.
+    pub failures: VecDeque<Failure>,
+    /// When the database hung up on clients lately, oldest first.
+    pub spells: VecDeque<Spell>,
     /// Packets from or to it that this host threw away, by the kernel's reason: how many, and when the last.
     pub drops: BTreeMap<u32, (u64, BootNs)>,
     /// Counts over time.
@@ -100,6 +149,7 @@ impl Endpoint {
             closed_total: 0,
             failed_total: 0,
             failures: VecDeque::new(),
+            spells: VecDeque::new(),
             drops: BTreeMap::new(),
             series: Series::default(),
         }
@@ -130,12 +180,50 @@ impl Endpoint {
         self.closed_total += 1;
     }
 
-    pub(crate) fn count_failed(&mut self, at: BootNs) {
+    pub(crate) fn count_failed(&mut self, at: BootNs, error: u16, by: Option<ProcessId>) {
         self.failed_total += 1;
+        self.series.failed(at, self.open);
+        self.remember(Failure { at, why: Why::Error(error), by });
+    }
+
+    /// A client's connection that was taken and hung up on; it is counted as closed already.
+    pub(crate) fn count_hung_up(&mut self, at: BootNs, by: Option<ProcessId>) {
+        self.series.hung_up(at, self.open);
+        self.remember(Failure { at, why: Why::HungUp, by });
+        match self.spells.back_mut() {
+            Some(spell) if at.since(spell.until) <= SPELL_QUIET => {
+                spell.until = spell.until.max(at);
+                spell.hang_ups = spell.hang_ups.saturating_add(1);
+                spell.low = spell.low.min(self.open);
+            }
+            _ => {
+                if self.spells.len() == SPELLS_KEPT {
+                    self.spells.pop_front();
+                }
+                self.spells.push_back(Spell { from: at, until: at, hang_ups: 1, low: self.open });
+            }
+        }
+    }
+
+    fn remember(&mut self, failure: Failure) {
         if self.failures.len() == FAILURES_KEPT {
             self.failures.pop_front();
         }
-        self.failures.push_back(at);
+        self.failures.push_back(failure);
+    }
+
+    /// Whether the database turned the client of this life away. Where the protocol lets a server end a session, only one
+    /// where one of the two never spoke counts.
+    #[must_use]
+    pub fn turned_away(&self, life: &Life) -> bool {
+        let Some((sent, received)) = life.bytes else { return false };
+        // The kernel counts a FIN as a byte received.
+        let mute = sent == 0 || received <= 1;
+        let little = CLIENT_ENDS.contains(&self.database.as_str()) || mute;
+        life.ended_by_peer
+            && life.lasted.is_some_and(|lasted| lasted <= TURNED_AWAY_WITHIN)
+            && received <= TURNED_AWAY_BYTES
+            && little
     }
 
     pub(crate) fn count_drop(&mut self, reason: u32, at: BootNs) {
@@ -147,16 +235,52 @@ impl Endpoint {
         }
     }
 
-    /// Attempts that failed since `since`, as far as they are remembered.
+    /// Attempts that came to nothing since `since`, as far as they are remembered.
     #[must_use]
     pub fn failed_since(&self, since: BootNs) -> usize {
-        self.failures.iter().filter(|at| **at >= since).count()
+        self.failures.iter().filter(|failure| failure.at >= since).count()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_is_turned_away_when_the_database_ends_what_has_hardly_begun() {
+        let check = |database: &str, ms: u64, bytes: (u64, u64), by_peer: bool, expected: bool| {
+            let endpoint = Endpoint::new(None, Role::Client, database.to_owned());
+            let lasted = Some(Duration::from_millis(ms));
+            let life = Life { lasted, bytes: Some(bytes), ended_by_peer: by_peer };
+            assert_eq!(endpoint.turned_away(&life), expected, "{database} {ms} {bytes:?} {by_peer}");
+        };
+        check("postgres", 3, (85, 93), true, true);
+        check("postgres", 3, (85, 93), false, false);
+        check("postgres", 3, (85, 400), true, false);
+        check("postgres", 30_000, (85, 93), true, false);
+        check("mysql", 3, (0, 24), true, true);
+        check("mysql", 3, (90, 170), true, false);
+        check("mongodb", 3, (300, 1), true, true);
+        check("redis", 3, (14, 12), true, false);
+        assert!(!Endpoint::new(None, Role::Client, "postgres".to_owned()).turned_away(&Life::UNSEEN));
+    }
+
+    #[test]
+    fn hang_ups_gather_in_spells_and_failures_are_bounded() {
+        let mut endpoint = Endpoint::new(None, Role::Client, "postgres".to_owned());
+        endpoint.open = 9;
+        for second in [1, 2, 4, 20, 21] {
+            endpoint.count_hung_up(BootNs(second * 1_000_000_000), None);
+            endpoint.open -= 1;
+        }
+        let spells: Vec<_> = endpoint.spells.iter().map(|spell| (spell.hang_ups, spell.low)).collect();
+        assert_eq!(spells, [(3, 7), (2, 5)]);
+        for minute in 1..1_000 {
+            endpoint.count_hung_up(BootNs(minute * 60_000_000_000), None);
+        }
+        assert_eq!((endpoint.spells.len(), endpoint.failures.len()), (SPELLS_KEPT, FAILURES_KEPT));
+        assert_eq!(endpoint.failed_total, 0, "they were established");
+    }
 
     #[test]
     fn loopback_elsewhere_is_another_database() {

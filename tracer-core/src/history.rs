@@ -13,7 +13,7 @@ use crate::time::BootNs;
 pub const SCALES: [(u32, usize); 3] = [(1, 36), (6, 60), (60, 144)];
 
 /// One step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// Fewest open at any moment.
     pub low: u32,
@@ -25,6 +25,10 @@ pub struct Step {
     pub closed: u32,
     /// Of these, lives of one short exchange: see [`Life::is_brief`].
     pub brief: u32,
+    /// How long the brief ones lasted, added up, in milliseconds.
+    pub brief_ms: u32,
+    /// Bytes both ways on the brief ones, added up.
+    pub brief_bytes: u32,
     /// Looks at the socket table.
     pub looks: u32,
     /// Most in use at one of these looks: a lower bound of how many were needed at once.
@@ -33,11 +37,13 @@ pub struct Step {
     pub in_use_sum: u32,
     /// Most that had moved a byte since the look before, at one of these looks.
     pub used: u32,
+    /// The same without those that began since the look before: a login is no use.
+    pub reused: u32,
 }
 
 impl Step {
     fn quiet(open: u32) -> Self {
-        Self { low: open, high: open, opened: 0, closed: 0, brief: 0, looks: 0, in_use: 0, in_use_sum: 0, used: 0 }
+        Self { low: open, high: open, ..Self::default() }
     }
 }
 
@@ -48,9 +54,13 @@ pub struct Life {
     pub lasted: Option<Duration>,
     /// Bytes sent and received, if the end told.
     pub bytes: Option<(u64, u64)>,
+    /// The other side ended it: it hung up first, or reset.
+    pub ended_by_peer: bool,
 }
 
 impl Life {
+    /// Of one whose end was not seen.
+    pub const UNSEEN: Self = Self { lasted: None, bytes: None, ended_by_peer: false };
     /// Longest life of a connection that carries one request.
     pub const BRIEF: Duration = Duration::from_secs(5);
     /// Most bytes each way in one exchange, login included.
@@ -75,6 +85,11 @@ struct Ring {
 }
 
 impl Ring {
+    /// Number of the oldest step.
+    fn oldest(&self) -> u64 {
+        (self.newest + 1).saturating_sub(u64::try_from(self.steps.len()).unwrap_or(0))
+    }
+
     /// The step of `now`, with `open` as of then; what lies between it and the newest was quiet. Time that runs backwards
     /// lands in the newest step.
     fn at(&mut self, now: BootNs, open: u32) -> Option<&mut Step> {
@@ -134,20 +149,28 @@ impl History {
     /// One ended; `open` is the count before it.
     pub fn closed(&mut self, now: BootNs, open: u32, life: Life) {
         let brief = u32::from(life.is_brief());
+        let (lasted, (sent, received)) = (life.lasted.unwrap_or_default(), life.bytes.unwrap_or_default());
+        // A brief life has a bound on both.
+        let ms = brief * u32::try_from(lasted.as_millis()).unwrap_or(u32::MAX).min(u32::MAX >> 1);
+        let bytes = brief * u32::try_from(sent.saturating_add(received)).unwrap_or(u32::MAX);
         self.each(now, open, |step| {
             step.closed = step.closed.saturating_add(1);
             step.brief = step.brief.saturating_add(brief);
+            step.brief_ms = step.brief_ms.saturating_add(ms);
+            step.brief_bytes = step.brief_bytes.saturating_add(bytes);
             step.low = step.low.min(open.saturating_sub(1));
         });
     }
 
-    /// A look found so many in use, and so many that had moved a byte since the look before.
-    pub fn looked(&mut self, now: BootNs, open: u32, in_use: u32, used: u32) {
+    /// A look found so many in use, so many that had moved a byte since the look before, and so many of these that had
+    /// been there then.
+    pub fn looked(&mut self, now: BootNs, open: u32, (in_use, used, reused): (u32, u32, u32)) {
         self.each(now, open, |step| {
             step.looks = step.looks.saturating_add(1);
             step.in_use = step.in_use.max(in_use);
             step.in_use_sum = step.in_use_sum.saturating_add(in_use);
             step.used = step.used.max(used);
+            step.reused = step.reused.max(reused);
         });
     }
 
@@ -182,13 +205,8 @@ impl History {
     /// last change were quiet. The first step that the history began in is left out: it was not seen whole.
     #[must_use]
     pub fn steps(&self, scale: usize, now: BootNs, open: u32, most: usize) -> Vec<Step> {
-        let Some(ring) = self.rings.get(scale) else { return Vec::new() };
-        let current = now.0 / ring.step_ns;
-        let kept = u64::try_from(ring.steps.len()).unwrap_or(0);
-        if kept == 0 {
-            return Vec::new();
-        }
-        let oldest = (ring.newest + 1).saturating_sub(kept);
+        let Some(ring) = self.rings.get(scale).filter(|ring| !ring.steps.is_empty()) else { return Vec::new() };
+        let (current, oldest) = (now.0 / ring.step_ns, ring.oldest());
         let whole = self.began.0.div_ceil(ring.step_ns);
         let first = oldest.max(whole).max(current.saturating_sub(u64::try_from(most).unwrap_or(u64::MAX)));
         let step = |number: u64| {
@@ -196,6 +214,28 @@ impl History {
             Some(ring.steps.get(index).copied().unwrap_or(Step::quiet(open)))
         };
         (first..current).filter_map(step).collect()
+    }
+
+    /// Every step of a scale up to the last change, oldest first, each with when it began: the first and the last are parts
+    /// of a step.
+    pub fn kept(&self, scale: usize) -> impl Iterator<Item = (BootNs, &Step)> {
+        let ring = self.rings.get(scale);
+        ring.into_iter().flat_map(|ring| {
+            let began = |number: u64| BootNs(number.saturating_mul(ring.step_ns));
+            (ring.oldest()..).map(began).zip(&ring.steps)
+        })
+    }
+
+    /// What happened in the last `most` windows that are over at `now`, oldest first, each with how many windows ago it
+    /// was over (0: just now): the one that the history began in is among them, those where nothing happened are not.
+    pub fn flows(&self, now: BootNs, most: usize) -> impl Iterator<Item = (usize, Step)> {
+        let ring = &self.rings[0];
+        let current = now.0 / ring.step_ns;
+        let first = ring.oldest().max(current.saturating_sub(u64::try_from(most).unwrap_or(u64::MAX)));
+        (first..current).filter_map(move |number| {
+            let step = *ring.steps.get(usize::try_from(number - ring.oldest()).ok()?)?;
+            Some((usize::try_from(current - 1 - number).ok()?, step))
+        })
     }
 }
 
@@ -210,7 +250,7 @@ mod tests {
     }
 
     fn closed(history: &mut History, now: BootNs, open: u32) {
-        history.closed(now, open, Life { lasted: None, bytes: None });
+        history.closed(now, open, Life::UNSEEN);
     }
 
     #[test]
@@ -248,11 +288,32 @@ mod tests {
     #[test]
     fn looks_give_the_most_and_the_mean_in_use() {
         let mut history = History::new(WINDOW, at(100));
-        for (second, in_use, used) in [(100, 1, 2), (103, 4, 5), (106, 1, 1)] {
-            history.looked(at(second), 9, in_use, used);
+        for (second, counts) in [(100, (1, 2, 1)), (103, (4, 5, 3)), (106, (1, 1, 1))] {
+            history.looked(at(second), 9, counts);
         }
         let step = history.steps(0, at(110), 9, 1)[0];
-        assert_eq!((step.looks, step.in_use, step.in_use_sum, step.used), (3, 4, 6, 5));
+        assert_eq!((step.looks, step.in_use, step.in_use_sum, step.used, step.reused), (3, 4, 6, 5, 3));
+    }
+
+    #[test]
+    fn brief_lives_are_counted_with_what_they_cost_from_the_very_first_window() {
+        let mut history = History::new(WINDOW, at(95));
+        let brief = Life { lasted: Some(Duration::from_millis(40)), bytes: Some((200, 900)), ended_by_peer: false };
+        for second in [95, 96, 112] {
+            history.opened(at(second), 0);
+            history.closed(at(second), 1, brief);
+        }
+        history.opened(at(113), 0);
+        history.closed(at(114), 1, Life { lasted: Some(Duration::from_secs(900)), ..brief });
+        let flows: Vec<_> = history
+            .flows(at(125), 3)
+            .map(|(ago, step)| (ago, step.opened, step.brief, step.brief_ms, step.brief_bytes))
+            .collect();
+        assert_eq!(flows, [(2, 2, 2, 80, 2_200), (1, 0, 0, 0, 0), (0, 2, 1, 40, 1_100)]);
+        assert_eq!(history.flows(at(125), 1).count(), 1);
+        assert_eq!(history.flows(at(500), 3).count(), 0);
+        let began: Vec<BootNs> = history.kept(0).map(|(began, _)| began).collect();
+        assert_eq!(began, [at(90), at(100), at(110)]);
     }
 
     #[test]
@@ -260,11 +321,12 @@ mod tests {
         let life = |seconds, sent, received| Life {
             lasted: Some(Duration::from_secs(seconds)),
             bytes: Some((sent, received)),
+            ended_by_peer: false,
         };
         assert!(life(1, 200, 900).is_brief());
         assert!(!life(6, 200, 900).is_brief());
         assert!(!life(1, 0, 900).is_brief() && !life(1, 200, 0).is_brief());
         assert!(!life(1, 200, Life::BRIEF_BYTES + 1).is_brief());
-        assert!(!Life { lasted: None, bytes: Some((1, 1)) }.is_brief());
+        assert!(!Life { lasted: None, bytes: Some((1, 1)), ended_by_peer: false }.is_brief());
     }
 }

@@ -17,6 +17,33 @@ struct Sample {
     opened: u32,
     closed: u32,
     in_use: u32,
+    failed: u16,
+    hung_up: u16,
+}
+
+/// What came of connects in some time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attempts {
+    /// Established, those that were hung up on included.
+    pub opened: u64,
+    /// Never established.
+    pub failed: u64,
+    /// Established, and the database hung up at once.
+    pub hung_up: u64,
+}
+
+impl Attempts {
+    /// Those that got what they wanted.
+    #[must_use]
+    pub fn succeeded(&self) -> u64 {
+        self.opened.saturating_sub(self.hung_up)
+    }
+
+    /// Those that did not.
+    #[must_use]
+    pub fn in_vain(&self) -> u64 {
+        self.failed + self.hung_up
+    }
 }
 
 /// One resolution. Steps are aligned to boot time.
@@ -90,6 +117,39 @@ impl Series {
             sample.closed = sample.closed.saturating_add(1);
             sample.open = open.saturating_sub(1);
         });
+    }
+
+    /// A connect failed.
+    pub fn failed(&mut self, now: BootNs, open: u32) {
+        self.each(now, open, |sample| sample.failed = sample.failed.saturating_add(1));
+    }
+
+    /// The database hung up on a connection that it had just taken.
+    pub fn hung_up(&mut self, now: BootNs, open: u32) {
+        self.each(now, open, |sample| sample.hung_up = sample.hung_up.saturating_add(1));
+    }
+
+    /// What came of connects from one moment to another, to the step of the finest resolution that still has the time;
+    /// the step that the end falls into is not over and not included.
+    #[must_use]
+    pub fn attempts(&self, from: BootNs, to: BootNs) -> Attempts {
+        let covers = |ring: &&Ring| {
+            let kept = u64::try_from(ring.capacity).unwrap_or(0);
+            ring.newest < ring.step_of(from).saturating_add(kept)
+        };
+        let ring = self.rings.iter().find(covers).unwrap_or(&self.rings[RESOLUTIONS.len() - 1]);
+        let kept = u64::try_from(ring.samples.len()).unwrap_or(0);
+        let oldest = (ring.newest + 1).saturating_sub(kept);
+        let mut sum = Attempts::default();
+        for step in ring.step_of(from).max(oldest)..ring.step_of(to).min(ring.newest + 1) {
+            let sample = usize::try_from(step - oldest).ok().and_then(|index| ring.samples.get(index));
+            if let Some(sample) = sample {
+                sum.opened += u64::from(sample.opened);
+                sum.failed += u64::from(sample.failed);
+                sum.hung_up += u64::from(sample.hung_up);
+            }
+        }
+        sum
     }
 
     /// So many were seen in use at one look.
@@ -173,6 +233,24 @@ mod tests {
         assert_eq!(finest.opened, [2, 0, 0, 0, 0, 0]);
         assert_eq!(finest.closed, [0, 0, 0, 1, 0, 0]);
         assert_eq!(finest.start, anchor.wall(at(100)));
+    }
+
+    #[test]
+    fn attempts_are_those_within_a_time() {
+        let mut series = Series::default();
+        for second in 100..110 {
+            series.opened(at(second), 0);
+            series.hung_up(at(second), 0);
+            series.failed(at(second), 0);
+            series.failed(at(second), 0);
+        }
+        let all = Attempts { opened: 10, failed: 20, hung_up: 10 };
+        assert_eq!(series.attempts(at(100), at(110)), all);
+        assert_eq!(series.attempts(at(104), at(106)), Attempts { opened: 2, failed: 4, hung_up: 2 });
+        assert_eq!(series.attempts(at(110), at(120)), Attempts::default());
+        assert_eq!((all.succeeded(), all.in_vain()), (0, 30));
+        series.advance(at(400), 0);
+        assert_eq!(series.attempts(at(100), at(400)), all, "from the steps of 10 s");
     }
 
     #[test]

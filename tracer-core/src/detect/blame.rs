@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use hashbrown::HashMap;
 
+use super::Context;
 use crate::event::{ProcessId, Role};
-use crate::tracker::Tracker;
 
 /// Names spelled out in a sentence before "and N more".
 const NAMED: usize = 3;
@@ -34,16 +34,25 @@ enum Holder {
 }
 
 /// Holders of the open connections of one endpoint, the biggest first.
-pub(super) fn culprits(tracker: &Tracker, endpoint: usize, role: Role) -> Vec<Culprit> {
+pub(super) fn culprits(context: &Context<'_>, endpoint: usize, role: Role) -> Vec<Culprit> {
     // Connections are many and holders few: names are made for holders.
+    let tracker = context.tracker;
     let mut held = HashMap::<Holder, u32>::new();
-    for socket in tracker.sockets().filter(|socket| socket.endpoint() == endpoint && socket.is_open()) {
+    match role {
+        Role::Client => {
+            for (id, _, all) in context.survey.holders().filter(|(_, of, _)| *of == endpoint) {
+                held.insert(Holder::Process(id), u32::try_from(all.len()).unwrap_or(u32::MAX));
+            }
+            for _ in context.survey.unknown().iter().filter(|held| held.socket.endpoint() == endpoint) {
+                *held.entry(Holder::Unknown).or_default() += 1;
+            }
+        }
         // On the database's side the holders are the database itself: the client's address says more.
-        let holder = match role {
-            Role::Client => socket.responsible().map_or(Holder::Unknown, Holder::Process),
-            Role::Server => Holder::Host(socket.tuple.remote().ip()),
-        };
-        *held.entry(holder).or_default() += 1;
+        Role::Server => {
+            for socket in tracker.sockets().filter(|socket| socket.endpoint() == endpoint && socket.is_open()) {
+                *held.entry(Holder::Host(socket.tuple.remote().ip())).or_default() += 1;
+            }
+        }
     }
     let mut held: Vec<(Holder, u32)> = held.into_iter().collect();
     held.sort_unstable();

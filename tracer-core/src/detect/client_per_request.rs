@@ -1,9 +1,53 @@
-//! `client_per_request`: to be written.
+//! `client_per_request`: a client, and so a connection, per request.
+//!
+//! Trigger, one of two, for the processes of a launcher group together (a script that runs once a request is one):
+//!
+//! - churn: in each of the last `windows` (3) windows at least `opens` (20) connections to one endpoint were opened, in
+//!   none less than half of what there was in another; at least half as many closed, and four fifths of these carried one short exchange (see [`Life::is_brief`]);
+//! - a pile: in each of twice as many windows as many were opened, hardly any closed, and nine tenths of those that were
+//!   there for a window said all they had to say within [`Life::BRIEF`] of their beginning, about as much as one another,
+//!   and nothing since. A MongoDB client brings up to two connections that watch the server and are never quiet: there
+//!   one third is enough.
+//!
+//! Once open, half of `opens` keeps it so. Clears after `windows` windows without. A process that ended without a history
+//! (there is room for some thousands) and lived shorter than a window counts as churn when it ended.
+//!
+//! Severity: a warning; info below one a second, and for pgbouncer, which is there to take such clients.
+//!
+//! Confidence: for churn the part of the closed ones that were brief; for a pile 0.6 of the part that was never used again,
+//! because nothing ties them to requests; times the completeness factor.
+//!
+//! Look-alikes: a short batch and cron clients are over before `windows` windows are; health checks are fewer than
+//! `opens`; members of a pool that are replaced by age, and a warm-up, live longer than one exchange. `pgbench -C` and
+//! loops of `psql` are churn and are named.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Context, DetectConfig, Detector, Threshold, Verdict};
-use crate::finding::Kind;
+use super::survey::Held;
+use super::usage::measure;
+use super::who::Who;
+use super::{Context, DetectConfig, Detector, Threshold, Verdict, count, plural, spoken, text};
+use crate::endpoint::Endpoint;
+use crate::event::Role;
+use crate::finding::{Kind, Severity};
+use crate::history::Life;
+use crate::process::{Account, Process};
+use crate::time::BootNs;
+
+/// Most windows that are asked about.
+const MOST_WINDOWS: usize = 20;
+/// Connections of a process whose bytes are compared.
+const COMPARED: usize = 256;
+
+const OPENS: Threshold = Threshold {
+    key: "opens",
+    default: 20,
+    bounds: (2, 100_000),
+    meaning: "Connections that must be opened in each window.",
+};
+const WINDOWS: Threshold =
+    Threshold { key: "windows", default: 3, bounds: (2, 10), meaning: "Windows in a row with so many." };
 
 pub(super) struct ClientPerRequest;
 
@@ -13,18 +57,279 @@ impl Detector for ClientPerRequest {
     }
 
     fn thresholds(&self) -> &'static [Threshold] {
-        &[]
+        const { &[OPENS, WINDOWS] }
     }
 
     fn clear_after(&self, config: &DetectConfig) -> Duration {
-        config.window
+        config.window * config.get(Kind::ClientPerRequest, &WINDOWS)
     }
 
-    fn detect(&self, _: &Context<'_>) -> Vec<Verdict> {
-        Vec::new()
+    fn detect(&self, context: &Context<'_>) -> Vec<Verdict> {
+        flows(context).iter().filter_map(|((key, endpoint), flow)| judge(context, key, *endpoint, flow)).collect()
     }
 
     fn resolved_summary(&self, _: &Context<'_>, last: &Verdict) -> String {
-        last.summary.clone()
+        let (who, endpoint) = (last.text("who"), last.subject.endpoint.as_deref().unwrap_or(""));
+        format!("{who} no longer opens a connection to {endpoint} for each request (was {})", last.text("was"))
+    }
+}
+
+/// What came and went between a group and an endpoint.
+#[derive(Clone, Default)]
+struct Flow {
+    who: Who,
+    /// By how many windows ago.
+    opened: [u32; MOST_WINDOWS],
+    closed: [u32; MOST_WINDOWS],
+    brief: [u32; MOST_WINDOWS],
+    /// Brief lives whose time and bytes are known, and these added up.
+    timed: u32,
+    brief_ms: u64,
+    brief_bytes: u64,
+    open: u64,
+}
+
+impl Flow {
+    fn add(&mut self, other: &Self) {
+        let each = |mine: &mut [u32; MOST_WINDOWS], theirs: &[u32; MOST_WINDOWS]| {
+            mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| *mine = mine.saturating_add(*theirs));
+        };
+        each(&mut self.opened, &other.opened);
+        each(&mut self.closed, &other.closed);
+        each(&mut self.brief, &other.brief);
+        self.timed = self.timed.saturating_add(other.timed);
+        self.brief_ms += other.brief_ms;
+        self.brief_bytes += other.brief_bytes;
+        self.open += other.open;
+    }
+
+    /// Of an account in the last `windows` windows; nothing if nothing was opened.
+    fn of(process: &Process, account: &Account, now: BootNs, window: Duration, windows: usize) -> Option<Self> {
+        let mut flow = Self { open: account.open(), ..Self::default() };
+        match (account.history.as_deref(), process.ended) {
+            (Some(history), _) => {
+                for (ago, step) in history.flows(now, windows) {
+                    flow.opened[ago] = step.opened;
+                    flow.closed[ago] = step.closed;
+                    flow.brief[ago] = step.brief;
+                    flow.timed = flow.timed.saturating_add(step.brief);
+                    flow.brief_ms += u64::from(step.brief_ms);
+                    flow.brief_bytes += u64::from(step.brief_bytes);
+                }
+            }
+            (None, Some(ended)) => {
+                let window_ns = u64::try_from(window.as_nanos()).ok()?.max(1);
+                let ago = usize::try_from((now.0 / window_ns).checked_sub(ended.0 / window_ns + 1)?).ok()?;
+                let lived = ended.since(process.id.start());
+                if lived > window || ago >= windows {
+                    return None;
+                }
+                let number = |total: u64| u32::try_from(total).unwrap_or(u32::MAX);
+                flow.opened[ago] = number(account.opened_total);
+                flow.closed[ago] = number(account.closed_total);
+                flow.brief[ago] = if lived <= Life::BRIEF { flow.closed[ago] } else { 0 };
+            }
+            (None, None) => return None,
+        }
+        flow.opened.iter().any(|opened| *opened > 0).then_some(flow)
+    }
+}
+
+fn windows(context: &Context<'_>) -> usize {
+    (context.config.get(Kind::ClientPerRequest, &WINDOWS) as usize).min(MOST_WINDOWS / 2)
+}
+
+/// What each group opened lately, those that have ended included.
+fn flows(context: &Context<'_>) -> BTreeMap<(String, usize), Flow> {
+    let (now, window, windows) = (context.now, context.config.window, windows(context) * 2);
+    let oldest = now.minus(window * u32::try_from(windows + 1).unwrap_or(u32::MAX));
+    let mut found = BTreeMap::<(String, usize), Flow>::new();
+    for process in context.tracker.processes().values() {
+        if process.ended.is_some_and(|ended| ended < oldest) {
+            continue;
+        }
+        for (endpoint, account) in &process.accounts {
+            let is_client = context.tracker.endpoints().get(*endpoint).is_some_and(|of| of.role == Role::Client);
+            let flow = if is_client { Flow::of(process, account, now, window, windows) } else { None };
+            if let Some(flow) = flow {
+                let all = found.entry((Who::key(process.id, Some(process)), *endpoint)).or_default();
+                all.add(&flow);
+                all.who.add(process.id, Some(process));
+            }
+        }
+    }
+    found
+}
+
+/// What of a flow makes it a verdict.
+enum Shape {
+    Churn { opened: u32, closed: u32, brief: u32, windows: usize },
+    Pile { opened: u32, closed: u32, judged: u32, done: u32, windows: usize },
+}
+
+fn judge(context: &Context<'_>, group: &str, index: usize, flow: &Flow) -> Option<Verdict> {
+    let endpoint = context.tracker.endpoints().get(index)?;
+    let key = format!("{group} {}", endpoint.id());
+    let is_open = (context.before)(Kind::ClientPerRequest, &key).is_some();
+    let opens = context.config.get(Kind::ClientPerRequest, &OPENS);
+    let least = if is_open { opens.div_ceil(2) } else { opens };
+    let windows = windows(context);
+    let sustained = |windows: usize| is_sustained(&flow.opened[..windows], least, is_open);
+    let churn = if sustained(windows) { churn(flow, windows) } else { None };
+    let piles = churn.is_none() && sustained(windows * 2);
+    let pile = if piles { pile(context, endpoint, index, flow, (least, windows * 2)) } else { None };
+    let shape = churn.or(pile)?;
+    Some(verdict(context, key, endpoint, flow, &shape))
+}
+
+/// Each window has so many, and none less than half of another's: what begins and ends within the first and the last of
+/// them did not last that long.
+fn is_sustained(opened: &[u32], least: u32, is_open: bool) -> bool {
+    let (low, high) = opened.iter().fold((u32::MAX, 0), |(low, high), opened| (low.min(*opened), high.max(*opened)));
+    low >= least && (is_open || low.saturating_mul(2) >= high)
+}
+
+fn churn(flow: &Flow, windows: usize) -> Option<Shape> {
+    let sum = |of: &[u32]| of.iter().take(windows).fold(0, |sum: u32, one| sum.saturating_add(*one));
+    let (opened, closed, brief) = (sum(&flow.opened), sum(&flow.closed), sum(&flow.brief));
+    let is_churn = closed.saturating_mul(2) >= opened && u64::from(brief) * 5 >= u64::from(closed) * 4;
+    is_churn.then_some(Shape::Churn { opened, closed, brief, windows })
+}
+
+fn pile(
+    context: &Context<'_>,
+    endpoint: &Endpoint,
+    index: usize,
+    flow: &Flow,
+    (least, windows): (u32, usize),
+) -> Option<Shape> {
+    let sum = |of: &[u32]| of.iter().take(windows).fold(0, |sum: u32, one| sum.saturating_add(*one));
+    let (opened, closed) = (sum(&flow.opened), sum(&flow.closed));
+    if closed.saturating_mul(10) > opened {
+        return None;
+    }
+    let settled = context.tracker.looked_at().minus(context.config.window);
+    let (mut judged, mut done, mut sent) = (0u32, 0u32, Vec::new());
+    for held in flow.who.members.iter().flat_map(|id| context.survey.held(*id, index)) {
+        if !held.began_seen || held.began > settled || held.last_active.is_none() {
+            continue;
+        }
+        judged += 1;
+        if is_done(held) {
+            done += 1;
+            sent.extend(held.socket.counters.filter(|_| sent.len() < COMPARED).map(|counters| counters.bytes_sent));
+        }
+    }
+    let enough = if endpoint.database == "mongodb" { done * 3 >= judged } else { done * 10 >= judged * 9 };
+    let many = u64::from(done) >= u64::from(least) * 2;
+    (many && enough && are_alike(sent)).then_some(Shape::Pile { opened, closed, judged, done, windows })
+}
+
+/// All that was said on it was said at its beginning.
+fn is_done(held: &Held<'_>) -> bool {
+    !held.in_use && held.idle_since().since(held.began) <= Life::BRIEF
+}
+
+/// Four fifths are within twice and half of the middle one.
+fn are_alike(mut sent: Vec<u64>) -> bool {
+    sent.sort_unstable();
+    let Some(middle) = sent.get(sent.len() / 2).copied().filter(|middle| *middle <= Life::BRIEF_BYTES) else {
+        return false;
+    };
+    let near = sent.iter().filter(|sent| (middle / 2..=middle.saturating_mul(2)).contains(*sent)).count();
+    near * 5 >= sent.len() * 4
+}
+
+fn rate(opened: u32, window: Duration, windows: usize) -> f64 {
+    let seconds = window.as_secs_f64() * f64::from(u32::try_from(windows).unwrap_or(u32::MAX));
+    f64::from(opened) / seconds.max(1e-9)
+}
+
+fn per_second(rate: f64) -> String {
+    if rate >= 10.0 { format!("{rate:.0}/s") } else { format!("{rate:.1}/s") }
+}
+
+/// `40 ms`, `1.2 s`.
+fn lifetime(ms: u64) -> String {
+    let duration = Duration::from_millis(ms);
+    if ms < 1_000 { format!("{ms} ms") } else { format!("{:.1} s", duration.as_secs_f64()) }
+}
+
+fn verdict(context: &Context<'_>, key: String, endpoint: &Endpoint, flow: &Flow, shape: &Shape) -> Verdict {
+    let (who, name) = (flow.who.sentence(), endpoint.display_name());
+    let open = u32::try_from(flow.open).unwrap_or(u32::MAX);
+    let (opened, closed, windows) = match *shape {
+        Shape::Churn { opened, closed, windows, .. } | Shape::Pile { opened, closed, windows, .. } => {
+            (opened, closed, windows)
+        }
+    };
+    let rate = rate(opened, context.config.window, windows);
+    let said = per_second(rate);
+    let opens = if flow.who.members.len() > 1 { "open" } else { "opens" };
+    let mut evidence = vec![
+        measure("opens", rate, "connections/s"),
+        count("opened", opened, "connections"),
+        count("closed", closed, "connections"),
+        count("within", context.config.window.as_secs() * u64::try_from(windows).unwrap_or(0), "s"),
+        count("open", open, "connections"),
+    ];
+    let (summary, confidence) = match *shape {
+        Shape::Churn { closed, brief, .. } => {
+            evidence.push(count("brief", brief, "connections"));
+            let timed = u64::from(flow.timed.max(1));
+            let (ms, bytes) = (flow.brief_ms / timed, flow.brief_bytes / timed);
+            let mut text = format!("{who} {opens} a connection to {name} for each request: {said}, {open} still open");
+            if flow.timed > 0 {
+                evidence.push(count("mean_lifetime", ms, "ms"));
+                evidence.push(count("mean_bytes", bytes, "bytes"));
+                text.push_str(&format!(", mean lifetime {}, about {bytes} bytes each", lifetime(ms)));
+            }
+            (text, f64::from(brief) / f64::from(closed.max(1)))
+        }
+        Shape::Pile { judged, done, .. } => {
+            evidence.push(count("never_used_again", done, "connections"));
+            evidence.push(count("judged", judged, "connections"));
+            let share = f64::from(done) / f64::from(judged.max(1));
+            let text = format!(
+                "{who} {opens} connections to {name} for one exchange and keeps them: {said}, {open} open, {done} of \
+                 {judged} never used again"
+            );
+            (text, 0.6 * share.max(0.5))
+        }
+    };
+    evidence.push(text("who", who.clone()));
+    evidence.push(text("was", said));
+    let is_small = rate < 1.0 || endpoint.database == "pgbouncer";
+    Verdict {
+        key,
+        severity: if is_small { Severity::Info } else { Severity::Warning },
+        confidence: confidence * context.completeness_factor(),
+        subject: flow.who.subject(endpoint.id()),
+        news: format!("{} {name}", flow.who.label),
+        summary,
+        evidence,
+        ruled_out: ruled_out(context, shape),
+        remedy: format!(
+            "Make one client when {} starts, share it among requests, and close it at the end; a program that runs once a \
+             request needs a pooler",
+            flow.who.label
+        ),
+        verify: endpoint
+            .place
+            .map_or_else(String::new, |place| format!("ss -Htan state time-wait state established dst {}", place.addr)),
+    }
+}
+
+fn ruled_out(context: &Context<'_>, shape: &Shape) -> Vec<String> {
+    let lasted = |windows: usize| spoken(context.config.window * u32::try_from(windows).unwrap_or(u32::MAX));
+    match *shape {
+        Shape::Churn { closed, brief, windows, .. } => vec![
+            format!("a short batch or a cron client: it goes on for {} and more", lasted(windows)),
+            format!("a pool that replaces its members: {brief} of {closed} closed after one short exchange"),
+        ],
+        Shape::Pile { closed, judged, done, windows, .. } => vec![
+            format!("a pool that warms up or grows with load: {done} of {judged} were never used again"),
+            format!("a pool that replaces its members: {} closed in {}", plural(closed, "connection"), lasted(windows)),
+        ],
     }
 }

@@ -12,10 +12,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Context, DetectConfig, Detector, Threshold, Verdict, count, list, plural, spoken, text};
-use crate::event::{ProcessId, Role};
+use crate::event::ProcessId;
 use crate::finding::{Kind, Severity, Subject};
 use crate::socket::{Began, Socket};
-use crate::tcp::TcpState;
 
 /// Local ports listed as evidence.
 const PORTS_LISTED: usize = 50;
@@ -45,9 +44,8 @@ impl Detector for CloseWaitLeak {
     fn detect(&self, context: &Context<'_>) -> Vec<Verdict> {
         let after = context.config.time(Kind::CloseWaitLeak, &AFTER);
         let mut left = BTreeMap::<(Option<ProcessId>, usize), Vec<&Socket>>::new();
-        for socket in context.tracker.sockets() {
-            let old = context.now.since(socket.state_since().moment()) > after;
-            if socket.role == Role::Client && socket.state == TcpState::CloseWait && old {
+        for socket in context.survey.left() {
+            if context.now.since(socket.state_since().moment()) > after {
                 left.entry((socket.responsible(), socket.endpoint())).or_default().push(socket);
             }
         }

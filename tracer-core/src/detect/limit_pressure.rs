@@ -132,7 +132,7 @@ fn judge(context: &Context<'_>, ceiling: &Ceiling<'_>) -> Option<Verdict> {
     let was_critical = before == Some(Severity::Critical);
     let flat_top = failed >= if was_critical { 1 } else { FAILURES } && is_flat(context, ceiling);
     let critical = reaches(threshold(&CRITICAL_PERCENT, was_critical)) || flat_top;
-    let culprits = blame::culprits(context.tracker, ceiling.blamed.0, ceiling.blamed.1);
+    let culprits = blame::culprits(context, ceiling.blamed.0, ceiling.blamed.1);
     let growth = growth_per_min(ceiling.counting, context.now);
     let summary = summary(ceiling, open, growth, failed, &culprits);
     let mut ruled_out = vec![format!(

@@ -23,6 +23,8 @@ mod staircase;
 mod store;
 mod survey;
 mod unused_connection;
+mod usage;
+mod who;
 
 use std::time::Duration;
 

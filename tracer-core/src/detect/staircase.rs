@@ -65,27 +65,20 @@ pub(super) fn course(history: &History, scale: usize, now: BootNs, open: u32) ->
 
 fn merge(steps: &[Step]) -> Step {
     let mut all = steps.iter().copied();
-    let first = all.next().unwrap_or(Step {
-        low: 0,
-        high: 0,
-        opened: 0,
-        closed: 0,
-        brief: 0,
-        looks: 0,
-        in_use: 0,
-        in_use_sum: 0,
-        used: 0,
-    });
+    let first = all.next().unwrap_or_default();
     all.fold(first, |sum, step| Step {
         low: sum.low.min(step.low),
         high: sum.high.max(step.high),
         opened: sum.opened.saturating_add(step.opened),
         closed: sum.closed.saturating_add(step.closed),
         brief: sum.brief.saturating_add(step.brief),
+        brief_ms: sum.brief_ms.saturating_add(step.brief_ms),
+        brief_bytes: sum.brief_bytes.saturating_add(step.brief_bytes),
         looks: sum.looks.saturating_add(step.looks),
         in_use: sum.in_use.max(step.in_use),
         in_use_sum: sum.in_use_sum.saturating_add(step.in_use_sum),
         used: sum.used.max(step.used),
+        reused: sum.reused.max(step.reused),
     })
 }
 
@@ -151,7 +144,7 @@ mod tests {
     use super::*;
 
     fn step(low: u32, used: u32) -> Step {
-        Step { low, high: low, opened: 0, closed: 0, brief: 0, looks: 1, in_use: 0, in_use_sum: 0, used }
+        Step { low, high: low, looks: 1, used, ..Step::default() }
     }
 
     fn unused(course: &[(u32, u32)], count: usize) -> Option<u32> {

@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 
 use crate::event::{ProcessId, Role};
 use crate::socket::{Began, Socket};
+use crate::tcp::TcpState;
 use crate::time::BootNs;
 use crate::tracker::Tracker;
 
@@ -40,13 +41,15 @@ pub(crate) struct Survey<'a> {
     held: BTreeMap<(ProcessId, usize), Vec<Held<'a>>>,
     /// Those nobody is known to answer for.
     unknown: Vec<Held<'a>>,
+    /// Those that the database has closed and the client has not.
+    left: Vec<&'a Socket>,
 }
 
 impl<'a> Survey<'a> {
     /// Goes over all connections.
     pub fn of(tracker: &'a Tracker) -> Self {
         let mut by_holder = HashMap::<(ProcessId, usize), Vec<Held<'a>>>::new();
-        let mut unknown = Vec::new();
+        let (mut unknown, mut left) = (Vec::new(), Vec::new());
         for socket in tracker.sockets().filter(|socket| socket.role == Role::Client && socket.is_open()) {
             let began = socket.began();
             let held = Held {
@@ -57,16 +60,19 @@ impl<'a> Survey<'a> {
                 began_seen: matches!(began, Began::At(_)),
                 strayed: socket.opener.is_none_or(|by| socket.holders.iter().all(|holder| holder.process != by.id)),
             };
+            if socket.state == TcpState::CloseWait {
+                left.push(socket);
+            }
             match socket.responsible() {
                 Some(id) => by_holder.entry((id, socket.endpoint())).or_default().push(held),
                 None => unknown.push(held),
             }
         }
         let mut held: BTreeMap<_, _> = by_holder.into_iter().collect();
-        let age = |held: &Held<'_>| (held.began, held.socket.tuple);
-        held.values_mut().for_each(|all| all.sort_by(|a, b| a.began.cmp(&b.began).then_with(|| age(a).cmp(&age(b)))));
-        unknown.sort_by_key(age);
-        Self { held, unknown }
+        // They come in the order they were taken in, nearly sorted; those of one moment keep it.
+        held.values_mut().for_each(|all| all.sort_by_key(|held| held.began));
+        unknown.sort_by_key(|held| held.began);
+        Self { held, unknown, left }
     }
 
     /// Each process with what it holds at each endpoint, in order.
@@ -77,6 +83,11 @@ impl<'a> Survey<'a> {
     /// What this process holds at this endpoint, oldest first.
     pub fn held(&self, id: ProcessId, endpoint: usize) -> &[Held<'a>] {
         self.held.get(&(id, endpoint)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Connections in CLOSE_WAIT, whoever answers for them, in no particular order.
+    pub fn left(&self) -> impl Iterator<Item = &'a Socket> {
+        self.left.iter().copied()
     }
 
     /// Connections that nobody is known to answer for.

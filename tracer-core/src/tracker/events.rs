@@ -6,9 +6,9 @@
 
 use std::num::{NonZeroU32, NonZeroU64};
 
+use super::booking::{Ending, life_told_by};
 use super::{Slot, Tracker};
 use crate::event::{DropEvent, Event, ProcessEvent, ProcessEventKind, Role, SocketEvent, SocketEventKind, Task};
-use crate::history::Life;
 use crate::socket::{Began, Opener, Socket};
 use crate::tcp::TcpState;
 use crate::time::BootNs;
@@ -229,11 +229,9 @@ impl Tracker {
         if open {
             self.book_open(endpoint, account, event.established.unwrap_or(event.at));
         }
-        let life = open.then(|| Life {
-            lasted: event.established.map(|began| event.at.since(began)),
-            bytes: Some((event.totals.bytes_sent, event.totals.bytes_received)),
-        });
-        self.book_end((endpoint, event.role), account, life, event.at);
+        let lasted = event.established.map(|began| event.at.since(began));
+        let ending = if open { Ending::Closed(life_told_by(event, lasted)) } else { Ending::Failed(event.error) };
+        self.book_end((endpoint, event.role), account, ending, event.at);
         let opener = event.opener.map(|task| Opener { id: task.id, comm: task.comm });
         if open { Effect::Closed { began: event.established, opener } } else { Effect::Failed }
     }

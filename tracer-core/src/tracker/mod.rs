@@ -3,6 +3,7 @@
 //! One owner changes it; detectors and snapshots read it. Everything is bounded, and everything beyond a bound is
 //! counted. A socket is never dropped for being idle.
 
+mod booking;
 mod events;
 mod kept;
 mod lines;
@@ -26,13 +27,13 @@ pub use view::About;
 use crate::detect::DetectConfig;
 use crate::endpoint::{Endpoint, Place};
 use crate::event::{ProcessId, Role, SocketEvent, Tuple};
-use crate::history::{History, Life};
+use crate::history::History;
 use crate::identity::Identity;
 use crate::inventory::RecognizedPort;
 use crate::ports::PortMap;
 use crate::process::{Account, Process};
 use crate::snapshot::{Completeness, Limit, Loss};
-use crate::socket::{Began, Opener, Socket};
+use crate::socket::{Opener, Socket};
 use crate::time::BootNs;
 use kept::Kept;
 use sockets::{Slot, Sockets};
@@ -418,86 +419,5 @@ impl Tracker {
             self.lost_at = self.lost_at.max(Some(event.at));
         }
         late
-    }
-
-    /// Books the life on a process: the opener if it is known, else the first holder seen.
-    fn assign_account(&mut self, slot: Slot, id: ProcessId) {
-        let Some(socket) = self.socket_mut(slot) else { return };
-        let opener = socket.opener.map(|opener| opener.id);
-        let before = socket.account;
-        if before == Some(id) || (before.is_some() && opener != Some(id)) {
-            return;
-        }
-        socket.account = Some(id);
-        let (endpoint, open) = (socket.endpoint(), socket.is_open());
-        let at = socket.began().moment();
-        if !open {
-            return;
-        }
-        // A holder was booked what turns out to be another's.
-        if let Some(account) = before.and_then(|before| self.account_mut(before, endpoint, at)) {
-            account.opened_total = account.opened_total.saturating_sub(1);
-        }
-        if let Some(account) = self.account_mut(id, endpoint, at) {
-            account.count_opened(at);
-        }
-    }
-
-    /// Ends a life by the event of its end, and books it: closed if it was open, failed if it never was.
-    fn remove(&mut self, slot: Slot, end: &SocketEvent) -> Option<Socket> {
-        let socket = self.sockets.remove(slot)?;
-        self.tombstones.bury(&socket, Some(end), end.at);
-        let lasted = match socket.began() {
-            Began::At(began) => Some(end.at.since(began)),
-            Began::Before(_) => None,
-        };
-        let bytes = Some((end.totals.bytes_sent, end.totals.bytes_received));
-        self.book_removed(&socket, end.at, Life { lasted, bytes });
-        Some(socket)
-    }
-
-    fn book_removed(&mut self, socket: &Socket, at: BootNs, life: Life) {
-        self.book_end((socket.endpoint(), socket.role), socket.account, socket.is_open().then_some(life), at);
-        if let (Some(id), Some(active)) = (socket.account, socket.last_active())
-            && let Some(account) = self.account_mut(id, socket.endpoint(), at)
-        {
-            account.last_active = account.last_active.max(Some(active));
-        }
-    }
-
-    fn book_open(&mut self, endpoint: usize, account: Option<ProcessId>, at: BootNs) {
-        if let Some(endpoint) = self.endpoints.get_mut(endpoint) {
-            endpoint.count_opened(at);
-        }
-        if let Some(account) = account.and_then(|id| self.account_mut(id, endpoint, at)) {
-            account.count_opened(at);
-        }
-    }
-
-    /// Books the end of a life at an endpoint; `None` for one that was never open.
-    fn book_end(
-        &mut self,
-        (endpoint, role): (usize, Role),
-        account: Option<ProcessId>,
-        life: Option<Life>,
-        at: BootNs,
-    ) {
-        // A handshake that the database's side never finished is no connection of anybody.
-        if life.is_none() && role == Role::Server {
-            return;
-        }
-        if let Some(endpoint) = self.endpoints.get_mut(endpoint) {
-            if life.is_some() {
-                endpoint.count_closed(at);
-            } else {
-                endpoint.count_failed(at);
-            }
-        }
-        if let Some(account) = account.and_then(|id| self.account_mut(id, endpoint, at)) {
-            match life {
-                Some(life) => account.count_closed(at, life),
-                None => account.failed_total += 1,
-            }
-        }
     }
 }

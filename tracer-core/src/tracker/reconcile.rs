@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
+use super::booking::Ending;
 use super::{Slot, Tracker};
 use crate::event::{ProcessId, Role};
 use crate::history::Life;
@@ -271,7 +272,7 @@ impl Tracker {
             return;
         }
         self.tombstones.bury_early(&socket, at);
-        self.book_removed(&socket, at, Life { lasted: None, bytes: None });
+        self.book_removed(&socket, at, Ending::Closed(Life::UNSEEN));
         self.missed_opens(u64::from(socket.unannounced));
     }
 
@@ -288,7 +289,7 @@ impl Tracker {
     fn count_in_use(&mut self, now: BootNs) {
         let before = self.looked_at;
         let mut by_endpoint = vec![0u32; self.endpoints.len()];
-        let mut by_account = HashMap::<(ProcessId, usize), (u32, u32)>::new();
+        let mut by_account = HashMap::<(ProcessId, usize), (u32, u32, u32)>::new();
         for socket in self.sockets.iter().filter(|socket| socket.is_open()) {
             let in_use = u32::from(socket.in_use());
             let used = u32::from(socket.last_active().is_some_and(|at| at > before));
@@ -296,8 +297,9 @@ impl Tracker {
                 *count += in_use;
             }
             if let Some(id) = socket.account.filter(|_| in_use + used > 0) {
+                let reused = used * u32::from(socket.began().moment() < before);
                 let counts = by_account.entry((id, socket.endpoint())).or_default();
-                *counts = (counts.0 + in_use, counts.1 + used);
+                *counts = (counts.0 + in_use, counts.1 + used, counts.2 + reused);
             }
         }
         for (endpoint, in_use) in self.endpoints.iter_mut().zip(by_endpoint) {
@@ -306,11 +308,11 @@ impl Tracker {
         }
         for process in self.processes.values_mut() {
             for (endpoint, account) in &mut process.accounts {
-                let (in_use, used) = by_account.get(&(process.id, *endpoint)).copied().unwrap_or_default();
-                account.in_use_peak = account.in_use_peak.max(in_use);
+                let counts = by_account.get(&(process.id, *endpoint)).copied().unwrap_or_default();
+                account.in_use_peak = account.in_use_peak.max(counts.0);
                 let open = account.open_u32();
                 if let Some(history) = account.history.as_deref_mut().filter(|_| open > 0) {
-                    history.looked(now, open, in_use, used);
+                    history.looked(now, open, counts);
                 }
             }
         }

@@ -2,13 +2,17 @@
 //! survives loss and a restart.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a scene that cannot be built fails its test")]
 
+mod client_per_request;
 mod close_wait_leak;
+mod connect_failures;
 mod connection_leak;
 mod duplicate_launchers;
 mod headroom_forecast;
 mod idle_hold;
 mod limit_pressure;
 mod orphaned_connection;
+mod oversized_pool;
+mod pool_sprawl;
 mod restart_drop;
 mod scene;
 mod unused_connection;

@@ -1,6 +1,6 @@
 //! A host with one database, made of events and looks at the socket table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -44,11 +44,17 @@ pub struct Scene {
     pub holders: BTreeMap<u16, Vec<u32>>,
     /// Processes whose descriptors cannot be read.
     pub unreadable: u32,
+    /// Local ports of connections to the second database.
+    elsewhere: BTreeSet<u16>,
     pub lines: Vec<FindingLine>,
 }
 
 pub fn database() -> SocketAddr {
     "10.0.0.5:5432".parse().unwrap()
+}
+
+pub fn second_database() -> SocketAddr {
+    "10.0.0.6:5432".parse().unwrap()
 }
 
 pub fn process(pid: u32) -> ProcessId {
@@ -61,11 +67,16 @@ pub fn anchor() -> WallAnchor {
 
 impl Scene {
     pub fn new(limit: Option<u32>) -> Self {
+        Self::bounded(limit, Bounds::default())
+    }
+
+    /// The same with a tracker that keeps so much.
+    pub fn bounded(limit: Option<u32>, bounds: Bounds) -> Self {
         let limit = limit.map(|value| Limit { value, source: LimitSource::Config });
         let rule = EndpointRule { name: Some("orders-db".to_owned()), limit, database: None };
         let mut scene = Self {
             now: BootNs(1_000_000_000_000),
-            tracker: Tracker::new(Bounds::default(), PortMap::default(), BTreeMap::from([(database(), rule)])),
+            tracker: Tracker::new(bounds, PortMap::default(), BTreeMap::from([(database(), rule)])),
             store: Store::default(),
             config: DetectConfig::default(),
             next_port: 10_000,
@@ -75,6 +86,7 @@ impl Scene {
             starts: BTreeMap::new(),
             holders: BTreeMap::new(),
             unreadable: 0,
+            elsewhere: BTreeSet::new(),
             lines: Vec::new(),
         };
         scene.look();
@@ -83,9 +95,10 @@ impl Scene {
 
     fn event(&self, kind: SocketEventKind, role: Role, port: u16, pid: u32, state: TcpState) -> SocketEvent {
         let client: SocketAddr = format!("10.0.0.9:{port}").parse().unwrap();
+        let server = if self.elsewhere.contains(&port) { second_database() } else { database() };
         let (local, remote) = match role {
-            Role::Client => (client, database()),
-            Role::Server => (database(), client),
+            Role::Client => (client, server),
+            Role::Server => (server, client),
         };
         let id = self.id(pid);
         let opened = self.opened_at.get(&port).copied().unwrap_or(self.now);
@@ -112,9 +125,21 @@ impl Scene {
     }
 
     pub fn open(&mut self, role: Role, pid: u32, count: u16) -> Vec<u16> {
-        let ports: Vec<u16> = (self.next_port..self.next_port + count).collect();
-        self.next_port += count;
-        for port in &ports {
+        let ports: Vec<u16> = (0..count).map(|_| self.take_port()).collect();
+        self.open_ports(role, pid, &ports);
+        ports
+    }
+
+    /// The same at a second database.
+    pub fn open_elsewhere(&mut self, pid: u32, count: u16) -> Vec<u16> {
+        let ports: Vec<u16> = (0..count).map(|_| self.take_port()).collect();
+        self.elsewhere.extend(&ports);
+        self.open_ports(Role::Client, pid, &ports);
+        ports
+    }
+
+    fn open_ports(&mut self, role: Role, pid: u32, ports: &[u16]) {
+        for port in ports {
             self.opened_at.insert(*port, self.now);
             let mut event = self.event(SocketEventKind::Open, role, *port, pid, TcpState::Established);
             event.old_state = TcpState::SynSent;
@@ -123,7 +148,6 @@ impl Scene {
             // A login: the database speaks last.
             self.exchange(&[*port]);
         }
-        ports
     }
 
     /// A request on each, and its answer.
@@ -180,13 +204,38 @@ impl Scene {
     }
 
     pub fn fail(&mut self, pid: u32) {
-        let port = self.next_port;
-        self.next_port += 1;
+        self.fail_with(pid, 0);
+    }
+
+    /// A connect fails with that errno.
+    pub fn fail_with(&mut self, pid: u32, error: u16) {
+        let port = self.take_port();
         let mut event = self.event(SocketEventKind::End, Role::Client, port, pid, TcpState::Close);
         event.established = None;
         event.inode = None;
         event.old_state = TcpState::SynSent;
+        event.error = error;
         self.tracker.apply(&Event::Socket(event));
+    }
+
+    /// The database takes a connection, says that it has too many, and hangs up.
+    pub fn turn_away(&mut self, pid: u32) {
+        let port = self.open(Role::Client, pid, 1)[0];
+        self.live.remove(&port);
+        let mut event = self.event(SocketEventKind::End, Role::Client, port, pid, TcpState::Close);
+        event.at = self.now.plus(Duration::from_millis(3));
+        event.old_state = TcpState::LastAck;
+        event.totals = Totals { bytes_sent: 85, bytes_received: 93, ..Totals::default() };
+        self.tracker.apply(&Event::Socket(event));
+        self.traffic.remove(&port);
+    }
+
+    /// A free port of the client's.
+    fn take_port(&mut self) -> u16 {
+        self.next_port = self.next_port.checked_add(1).unwrap_or(10_000);
+        let free = (self.next_port..).find(|port| !self.live.contains_key(port));
+        self.next_port = free.unwrap();
+        self.next_port
     }
 
     pub fn name(&mut self, pid: u32, script: &str) {
@@ -198,6 +247,11 @@ impl Scene {
         let mut identity = Identity { id: self.id(pid), ..Self::identity(pid, script) };
         more(&mut identity);
         self.tracker.apply_identity(identity);
+    }
+
+    /// A process with that pid begins now; all others began long ago.
+    pub fn begin(&mut self, pid: u32) {
+        self.starts.insert(pid, ProcessId::from_boot(pid, self.now).start_ticks);
     }
 
     fn id(&self, pid: u32) -> ProcessId {
@@ -265,6 +319,14 @@ impl Scene {
         let look = Inventory::of(Table { netns: NETNS, started, finished, sockets });
         self.tracker.apply_inventory(Inventory { unreadable_processes: self.unreadable, ..look });
         self.now = finished;
+    }
+
+    /// The daemon restarts: what was told is forgotten, and what another scene left open is still there.
+    pub fn take_over(&mut self, before: &Self) {
+        self.live.clone_from(&before.live);
+        self.opened_at.clone_from(&before.opened_at);
+        self.traffic.clone_from(&before.traffic);
+        self.look();
     }
 
     /// Lets time pass a second at a time, detecting at each, with a look every ten.

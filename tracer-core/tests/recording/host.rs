@@ -95,6 +95,7 @@ impl Recorded {
             ns_pid: None,
             ppid: Some(1),
             ancestors: Vec::new(),
+            master: None,
             uid: Some(1_000),
             user: Some("app".to_owned()),
             cgroup: Some("/system.slice/app.service".to_owned()),

@@ -1,0 +1,185 @@
+//! `client_per_request`.
+
+use std::time::Duration;
+
+use tracer_core::event::Role;
+use tracer_core::finding::{Change, Finding, Kind, Severity};
+use tracer_core::snapshot::Loss;
+use tracer_core::tracker::Bounds;
+
+use crate::scene::{Scene, number};
+
+fn found(scene: &Scene) -> Option<Finding> {
+    scene.findings().into_iter().find(|finding| finding.kind == Kind::ClientPerRequest)
+}
+
+fn changes(scene: &Scene) -> Vec<Change> {
+    scene.lines.iter().filter(|line| line.finding.kind == Kind::ClientPerRequest).map(|line| line.change).collect()
+}
+
+/// Requests with a connection each that is closed 40 ms later: so many a second, for so long.
+fn churn(scene: &mut Scene, pid: u32, each: usize, seconds: u64) {
+    for second in 0..seconds {
+        if second % 10 == 0 {
+            scene.look();
+        }
+        for _ in 0..each {
+            let ports = scene.open(Role::Client, pid, 1);
+            scene.now = scene.now.plus(Duration::from_millis(40));
+            scene.close(&ports);
+        }
+        scene.pass(1);
+    }
+}
+
+#[test]
+fn client_per_request_says_how_many_and_how_long_they_live() {
+    let mut scene = Scene::new(None);
+    churn(&mut scene, 412, 5, 20);
+    scene.name(412, "worker.py");
+    assert_eq!(found(&scene), None);
+    churn(&mut scene, 412, 5, 30);
+    let finding = found(&scene).unwrap();
+    assert_eq!(finding.severity, Severity::Warning);
+    assert!(
+        finding.summary.starts_with("worker.py (pid 412) opens a connection to orders-db for each request: 4.")
+            && finding.summary.ends_with("/s, 0 still open, mean lifetime 40 ms, about 400 bytes each"),
+        "{}",
+        finding.summary
+    );
+    assert_eq!((number(&finding, "mean_lifetime"), number(&finding, "mean_bytes")), (40, 400));
+    assert!((finding.confidence - 1.0).abs() < 1e-9);
+    churn(&mut scene, 412, 5, 100);
+    assert_eq!(changes(&scene), [Change::Opened]);
+    scene.pass_looking(90);
+    assert_eq!(changes(&scene), [Change::Opened, Change::Resolved]);
+    let last = &scene.lines.last().unwrap().finding.summary;
+    assert!(last.starts_with("worker.py (pid 412) no longer opens a connection to 10.0.0.5:5432 for each"), "{last}");
+}
+
+/// Processes that each serve one request with one connection, five a second, for a minute.
+fn pages(scene: &mut Scene, script: Option<&str>) {
+    for pid in 1_000..1_300 {
+        scene.begin(pid);
+        let ports = scene.open(Role::Client, pid, 1);
+        if let Some(script) = script {
+            scene.name(pid, script);
+        }
+        scene.now = scene.now.plus(Duration::from_millis(30));
+        scene.close(&ports);
+        scene.exit(pid);
+        if pid % 5 == 4 {
+            scene.pass(1);
+        }
+    }
+}
+
+#[test]
+fn client_per_request_adds_up_processes_that_each_serve_one_request() {
+    for histories in [2_048, 0] {
+        let mut scene = Scene::bounded(None, Bounds { histories, ..Bounds::default() });
+        pages(&mut scene, Some("page.php"));
+        let finding = found(&scene).unwrap();
+        assert!(finding.summary.contains("copies of page.php (pids "), "{}", finding.summary);
+        assert!(finding.summary.contains("open a connection to orders-db for each request"), "{}", finding.summary);
+        assert!(finding.subject.pids.len() > 100, "those that are over count");
+    }
+}
+
+#[test]
+fn client_per_request_does_not_add_up_what_nothing_ties_together() {
+    let mut scene = Scene::new(None);
+    pages(&mut scene, None);
+    assert_eq!(changes(&scene), []);
+}
+
+#[test]
+fn client_per_request_is_told_with_less_confidence_when_they_pile_up() {
+    let mut scene = Scene::new(None);
+    scene.open(Role::Client, 412, 1);
+    scene.name(412, "train.py");
+    for _ in 0..12 {
+        for _ in 0..10 {
+            scene.open(Role::Client, 412, 4);
+            scene.pass(1);
+        }
+        scene.look();
+    }
+    let finding = found(&scene).unwrap();
+    assert!(
+        finding
+            .summary
+            .starts_with("train.py (pid 412) opens connections to orders-db for one exchange and keeps them: 4.0/s"),
+        "{}",
+        finding.summary
+    );
+    assert!((finding.confidence - 0.6).abs() < 1e-9, "{}", finding.confidence);
+}
+
+#[test]
+fn client_per_request_is_silent_for_a_ramp_whose_connections_work() {
+    let mut scene = Scene::new(None);
+    let mut pool = Vec::new();
+    for second in 0..120 {
+        pool.extend(scene.open(Role::Client, 412, 4));
+        scene.exchange(&pool);
+        if second % 10 == 0 {
+            scene.look();
+        }
+        scene.pass(1);
+    }
+    assert_eq!(changes(&scene), []);
+}
+
+#[test]
+fn client_per_request_is_silent_for_jobs_and_health_checks() {
+    let mut scene = Scene::new(None);
+    for _ in 0..10 {
+        // A cron job: many at once, and soon over.
+        churn(&mut scene, 412, 10, 15);
+        // A health check every second.
+        churn(&mut scene, 500, 1, 60);
+    }
+    assert_eq!(changes(&scene), []);
+}
+
+#[test]
+fn client_per_request_is_silent_for_members_replaced_by_age() {
+    let mut scene = Scene::new(None);
+    let mut pool = scene.open(Role::Client, 412, 100);
+    for second in 0..300 {
+        let old: Vec<u16> = pool.drain(..3).collect();
+        scene.close(&old);
+        pool.extend(scene.open(Role::Client, 412, 3));
+        if second % 10 == 0 {
+            scene.exchange(&pool);
+            scene.look();
+        }
+        scene.pass(1);
+    }
+    assert_eq!(changes(&scene), [], "each lives for half a minute");
+}
+
+#[test]
+fn client_per_request_is_silent_for_a_warm_up() {
+    let mut scene = Scene::new(None);
+    for _ in 0..50 {
+        scene.open(Role::Client, 412, 4);
+        scene.pass_looking(1);
+    }
+    scene.pass_looking(300);
+    assert_eq!(changes(&scene), []);
+}
+
+#[test]
+fn client_per_request_keeps_its_verdict_at_half_the_rate_and_through_loss() {
+    let mut scene = Scene::new(None);
+    churn(&mut scene, 412, 4, 50);
+    let before = found(&scene).unwrap();
+    churn(&mut scene, 412, 2, 60);
+    scene.tracker.note_loss(Loss { ring_full: 5, ..Loss::default() }, scene.now);
+    churn(&mut scene, 412, 2, 5);
+    let after = found(&scene).unwrap();
+    assert!(after.id == before.id && after.confidence < before.confidence);
+    assert_eq!(changes(&scene), [Change::Opened]);
+}

@@ -1,0 +1,151 @@
+//! `connect_failures`.
+
+use tracer_core::event::Role;
+use tracer_core::finding::{Change, Finding, Kind, Severity};
+use tracer_core::snapshot::Loss;
+
+use crate::scene::{Scene, number};
+
+const REFUSED: u16 = 111;
+const TIMED_OUT: u16 = 110;
+
+fn found(scene: &Scene) -> Option<Finding> {
+    scene.findings().into_iter().find(|finding| finding.kind == Kind::ConnectFailures)
+}
+
+/// So many failures a second, for so long.
+fn fail(scene: &mut Scene, seconds: u64, each: usize, error: u16) {
+    for _ in 0..seconds {
+        (0..each).for_each(|_| scene.fail_with(412, error));
+        scene.pass(1);
+    }
+}
+
+#[test]
+fn connect_failures_are_critical_while_nothing_gets_through() {
+    let mut scene = Scene::new(None);
+    scene.fail_with(412, REFUSED);
+    scene.name(412, "worker.py");
+    scene.pass(100);
+    fail(&mut scene, 10, 1, REFUSED);
+    assert!(scene.lines.is_empty(), "one window is no proof");
+    fail(&mut scene, 10, 1, REFUSED);
+    let finding = scene.only();
+    assert_eq!((finding.kind, finding.severity), (Kind::ConnectFailures, Severity::Critical));
+    assert!(
+        finding.summary.starts_with("orders-db 10.0.0.5:5432 takes no connections: ")
+            && finding.summary.ends_with(" refused); tried by worker.py (pid 412)"),
+        "{}",
+        finding.summary
+    );
+    assert_eq!(finding.subject.pids, [412]);
+    assert_eq!(number(&finding, "got_through"), 0);
+    assert!((finding.confidence - 1.0).abs() < f64::EPSILON);
+    assert!(finding.remedy.contains("nothing listens"), "{}", finding.remedy);
+    scene.open(Role::Client, 412, 5);
+    scene.pass(20);
+    assert_eq!(scene.changes().last(), Some(&Change::Resolved));
+    assert!(scene.findings().is_empty());
+    let last = &scene.lines.last().unwrap().finding.summary;
+    assert!(last.starts_with("orders-db 10.0.0.5:5432 takes connections again (was "), "{last}");
+    assert_eq!(scene.changes().iter().filter(|change| **change == Change::Opened).count(), 1);
+}
+
+#[test]
+fn connect_failures_beside_successes_are_a_warning() {
+    let mut scene = Scene::new(None);
+    for _ in 0..30 {
+        scene.fail_with(412, TIMED_OUT);
+        scene.open(Role::Client, 500, 1);
+        scene.pass(1);
+    }
+    let finding = found(&scene).unwrap();
+    assert_eq!(finding.severity, Severity::Warning);
+    assert!(
+        finding.summary.contains("20 of 40 connects failed in the last 20 s (20 timed out)"),
+        "{}",
+        finding.summary
+    );
+}
+
+#[test]
+fn connect_failures_count_clients_that_the_database_hangs_up_on() {
+    let mut scene = Scene::new(None);
+    for _ in 0..30 {
+        scene.turn_away(412);
+        scene.pass(1);
+    }
+    let finding = found(&scene).unwrap();
+    assert_eq!(finding.severity, Severity::Critical, "established, and still in vain");
+    assert!(finding.summary.contains("(20 hung up on at once)"), "{}", finding.summary);
+    assert!(finding.remedy.contains("too many of them"), "{}", finding.remedy);
+    assert_eq!((number(&finding, "hung_up"), number(&finding, "failed")), (20, 0));
+    assert!((finding.confidence - 0.9).abs() < 1e-9);
+    for _ in 0..60 {
+        (0..5).for_each(|_| scene.turn_away(412));
+        scene.pass(1);
+    }
+    assert_eq!(scene.findings().len(), 1, "who is turned away has no client per request");
+}
+
+#[test]
+fn connect_failures_are_silent_for_one_restart_of_the_database() {
+    let mut scene = Scene::new(None);
+    let ports = scene.open(Role::Client, 412, 20);
+    scene.pass(60);
+    scene.close(&ports);
+    fail(&mut scene, 9, 20, REFUSED);
+    scene.open(Role::Client, 412, 20);
+    scene.pass(60);
+    assert_eq!(found(&scene), None);
+    assert!(!scene.lines.iter().any(|line| line.finding.kind == Kind::ConnectFailures));
+}
+
+#[test]
+fn connect_failures_are_silent_for_a_few_among_many() {
+    let mut scene = Scene::new(None);
+    for _ in 0..40 {
+        scene.fail_with(412, TIMED_OUT);
+        let ports = scene.open(Role::Client, 412, 40);
+        scene.close(&ports);
+        scene.pass(1);
+    }
+    assert!(!scene.lines.iter().any(|line| line.finding.kind == Kind::ConnectFailures));
+}
+
+#[test]
+fn connect_failures_see_clients_that_retry_slowly() {
+    let mut scene = Scene::new(None);
+    for _ in 0..5 {
+        scene.fail_with(412, REFUSED);
+        scene.pass(12);
+    }
+    assert_eq!(found(&scene).unwrap().severity, Severity::Critical);
+    scene.open(Role::Client, 412, 1);
+    scene.pass(1);
+    assert_eq!(found(&scene), None, "it answers");
+}
+
+#[test]
+fn connect_failures_do_not_flap_while_retries_vary() {
+    let mut scene = Scene::new(None);
+    for round in 0..60 {
+        fail(&mut scene, 5, if round % 2 == 0 { 3 } else { 1 }, REFUSED);
+    }
+    assert_eq!(scene.changes(), [Change::Opened]);
+}
+
+#[test]
+fn connect_failures_name_each_reason_and_survive_loss() {
+    let mut scene = Scene::new(None);
+    scene.name(412, "worker.py");
+    scene.tracker.note_loss(Loss { ring_full: 5, ..Loss::default() }, scene.now);
+    fail(&mut scene, 20, 1, REFUSED);
+    let refused = found(&scene).unwrap();
+    assert!((refused.confidence - 0.9).abs() < 1e-9);
+    fail(&mut scene, 20, 2, 113);
+    let finding = found(&scene).unwrap();
+    assert!(finding.summary.contains("without a route"), "{}", finding.summary);
+    assert!(finding.remedy.starts_with("Repair the route"), "{}", finding.remedy);
+    assert_eq!(finding.id, refused.id);
+}
