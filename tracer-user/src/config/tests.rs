@@ -189,7 +189,7 @@ fn mistakes_in_a_file() {
         ),
         (
             "\n[captur]\n",
-            "FILE line 2: unknown field `captur`, expected one of `capture`, `inventory`, `detect`, `endpoint`, `privacy`, `api`",
+            "FILE line 2: unknown field `captur`, expected one of `capture`, `inventory`, `detect`, `endpoint`, `privacy`, `api`, `history`",
         ),
         ("[capture]\nring_bytes = \"1\"\n", "FILE line 2: invalid type: string \"1\", expected a whole number"),
         ("[api]\ngroup = dba\n", "FILE line 2: string values must be quoted, expected literal string"),

@@ -262,6 +262,7 @@ mod tests {
             ns_pid: None,
             ppid: None,
             ancestors: Vec::new(),
+            master: None,
             uid: None,
             user: None,
             cgroup: None,
