@@ -10,6 +10,7 @@ mod connection_leak;
 mod duplicate_launchers;
 mod headroom_forecast;
 mod idle_hold;
+mod inferred;
 mod limit_pressure;
 mod orphaned_connection;
 mod oversized_pool;
