@@ -28,7 +28,7 @@ use crate::inventory::RecognizedPort;
 use crate::ports::PortMap;
 use crate::process::{Account, Process};
 use crate::snapshot::{Completeness, Limit, Loss};
-use crate::socket::{Began, Opener, Socket};
+use crate::socket::{Opener, Socket};
 use crate::time::BootNs;
 use sockets::{Slot, Sockets};
 use tombstones::Tombstones;

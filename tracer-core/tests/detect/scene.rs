@@ -63,13 +63,13 @@ pub fn anchor() -> WallAnchor {
 
 impl Scene {
     pub fn new(limit: Option<u32>) -> Self {
-        Self::bounded(limit, Bounds::default())
+        Self::with(limit, None, Bounds::default())
     }
 
-    /// The same with a tracker that keeps so much.
-    pub fn bounded(limit: Option<u32>, bounds: Bounds) -> Self {
+    /// The same with another database than the port says, or a tracker that keeps so much.
+    pub fn with(limit: Option<u32>, kind: Option<&str>, bounds: Bounds) -> Self {
         let limit = limit.map(|value| Limit { value, source: LimitSource::Config });
-        let rule = EndpointRule { name: Some("orders-db".to_owned()), limit, database: None };
+        let rule = EndpointRule { name: Some("orders-db".to_owned()), limit, database: kind.map(str::to_owned) };
         let mut scene = Self {
             now: BootNs(1_000_000_000_000),
             tracker: Tracker::new(bounds, PortMap::default(), BTreeMap::from([(database(), rule)])),
