@@ -205,6 +205,17 @@ impl Scene {
         self.tracker.apply(&Event::Socket(event));
     }
 
+    /// The same at the database's IPv6 address.
+    pub fn fail_v6(&mut self, pid: u32, error: u16) {
+        let port = self.take_port();
+        let mut event = self.event(SocketEventKind::End, Role::Client, port, pid, TcpState::Close);
+        let client = format!("[fd00::9]:{port}").parse().unwrap();
+        event.tuple = Tuple::new(NETNS, client, "[fd00::5]:5432".parse().unwrap());
+        (event.established, event.inode) = (None, None);
+        (event.old_state, event.error) = (TcpState::SynSent, error);
+        self.tracker.apply(&Event::Socket(event));
+    }
+
     /// The database takes a connection, says that it has too many, and hangs up.
     pub fn turn_away(&mut self, pid: u32) {
         let port = self.open(Role::Client, pid, 1)[0];
