@@ -6,8 +6,8 @@
 //!   none less than half of what there was in another; at least half as many closed, and four fifths of these carried one short exchange (see [`Life::is_brief`]);
 //! - a pile: in each of twice as many windows as many were opened, hardly any closed, and nine tenths of those that were
 //!   there for a window said all they had to say within [`Life::BRIEF`] of their beginning, about as much as one another,
-//!   and nothing since. A MongoDB client brings up to two connections that watch the server and are never quiet: there
-//!   one third is enough.
+//!   and nothing since. A MongoDB client brings two or three connections that watch the server and are never quiet:
+//!   there one quarter is enough.
 //!
 //! Once open, half of `opens` keeps it so. Clears after `windows` windows without. A process that ended without a history
 //! (there is room for some thousands) and lived shorter than a window counts as churn when it ended.
@@ -220,7 +220,7 @@ fn pile(
             sent.extend(held.socket.counters.filter(|_| sent.len() < COMPARED).map(|counters| counters.bytes_sent));
         }
     }
-    let enough = if endpoint.database == "mongodb" { done * 3 >= judged } else { done * 10 >= judged * 9 };
+    let enough = if endpoint.database == "mongodb" { done * 4 >= judged } else { done * 10 >= judged * 9 };
     let many = u64::from(done) >= u64::from(least) * 2;
     (many && enough && are_alike(sent)).then_some(Shape::Pile { opened, closed, judged, done, windows })
 }

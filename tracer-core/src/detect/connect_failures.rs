@@ -10,7 +10,8 @@
 //! and byte counts) and 0.7 for a client that gave up or an end that nobody told; times the completeness factor.
 //!
 //! Look-alike: one restart of the database, whose failures fit into one window and end with a success; a few failures
-//! among many connects.
+//! among many connects; a name that resolves to an IPv6 and an IPv4 address, the first of which nobody serves: the same
+//! port of the other family then takes about as many as fail here.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -204,6 +205,9 @@ fn judge(context: &Context<'_>, endpoint: &Endpoint) -> Option<Verdict> {
     let key = endpoint.id();
     let before = (context.before)(Kind::ConnectFailures, &key);
     let span = span(context, endpoint, before.is_some())?;
+    if is_first_try(context, endpoint, &span) {
+        return None;
+    }
     let nothing = span.latest.succeeded() == 0 && (before == Some(Severity::Critical) || span.all.succeeded() == 0);
     let since = context.now.minus(span.lasted);
     let reasons = reasons(endpoint, since);
@@ -244,6 +248,22 @@ fn judge(context: &Context<'_>, endpoint: &Endpoint) -> Option<Verdict> {
             .place
             .map_or_else(String::new, |place| format!("nc -zvw 5 {} {}", place.addr.ip(), place.addr.port())),
         key,
+    })
+}
+
+/// Whether who fails here gets through at the other address of the same name: an endpoint of the other family with the
+/// same port took half as many at least, and here nobody ever answers.
+fn is_first_try(context: &Context<'_>, endpoint: &Endpoint, span: &Span) -> bool {
+    let Some(here) = endpoint.place.filter(|_| endpoint.open == 0 && span.all.opened == 0) else { return false };
+    let from = context.now.minus(span.lasted);
+    context.tracker.endpoints().iter().filter(|other| other.role == Role::Client).any(|other| {
+        let is_twin = other.place.is_some_and(|there| {
+            there.addr.port() == here.addr.port()
+                && there.addr.is_ipv4() != here.addr.is_ipv4()
+                && there.netns == here.netns
+                && there.addr.ip().is_loopback() == here.addr.ip().is_loopback()
+        });
+        is_twin && other.series.attempts(from, context.now).succeeded() * 2 >= span.all.in_vain()
     })
 }
 

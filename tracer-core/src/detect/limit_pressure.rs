@@ -1,19 +1,20 @@
 //! `limit_pressure`: the hard ceiling, an endpoint is at N of L.
 //!
 //! Trigger: open connections reach `warn_percent` of the limit (warning); `critical_percent`, or a flat top with failed
-//! connects within the last window (critical). The limit is the user's. Clears 5 points below the threshold, and only
+//! connects within the last window (critical). The limit is the user's, else one inferred from where the database turned
+//! clients away: see [`inferred`]. Clears 5 points below the threshold, and only
 //! after it has stayed there for one window. Where both sides of the connections are on this host, the database's side
 //! counts (it sees clients elsewhere too) and the clients' side names who holds them.
 //!
 //! Confidence: 1 with exact counts; 0.9 while counts are lower bounds (the truth can only be nearer to the limit), 0.6
-//! before the first look at the socket table.
+//! before the first look at the socket table; 0.7 of that when the limit is inferred.
 //!
 //! Look-alike: a high but bounded pool far below the limit stays below the threshold.
 
 use std::time::Duration;
 
 use super::blame::{self, Culprit};
-use super::{Context, DetectConfig, Detector, Threshold, Verdict, count, list, spoken, text};
+use super::{Context, DetectConfig, Detector, Threshold, Verdict, count, inferred, list, spoken, text};
 use crate::endpoint::{Endpoint, Place};
 use crate::event::Role;
 use crate::finding::{Evidence, Kind, Severity, Subject};
@@ -97,7 +98,8 @@ fn ceilings<'a>(context: &Context<'a>) -> Vec<Ceiling<'a>> {
     let tracker = context.tracker;
     let mut all = Vec::new();
     for endpoint in tracker.endpoints() {
-        let (Some(place), Some(limit)) = (endpoint.place, endpoint.limit) else { continue };
+        let limit = endpoint.limit.or_else(|| inferred::limit(endpoint, context.now));
+        let (Some(place), Some(limit)) = (endpoint.place, limit) else { continue };
         let client = tracker.endpoint(place, Role::Client).filter(|(_, side)| side.open > 0);
         let server = tracker.endpoint(place, Role::Server).filter(|(_, side)| side.open > 0);
         // Both sides have an entry: speak once, on the client's turn.
@@ -106,6 +108,8 @@ fn ceilings<'a>(context: &Context<'a>) -> Vec<Ceiling<'a>> {
             continue;
         }
         let counting = match (client, server) {
+            // What was inferred is about this host's clients.
+            _ if limit.source == LimitSource::Inferred => endpoint,
             (Some((_, client)), Some((_, server))) if client.open > server.open => client,
             (_, Some((_, server))) => server,
             (Some((_, client)), None) => client,
@@ -142,9 +146,16 @@ fn judge(context: &Context<'_>, ceiling: &Ceiling<'_>) -> Option<Verdict> {
     if critical && !flat_top {
         ruled_out.push("connects refused for another reason: the verdict does not rest on failed connects".to_owned());
     }
+    let is_inferred = ceiling.limit.source == LimitSource::Inferred;
+    if is_inferred {
+        ruled_out.push(format!(
+            "clients turned away for another reason: it happened at {} open, twice, and never below",
+            ceiling.limit.value
+        ));
+    }
     Some(Verdict {
         severity: if critical { Severity::Critical } else { Severity::Warning },
-        confidence: context.completeness_factor(),
+        confidence: if is_inferred { 0.7 } else { 1.0 } * context.completeness_factor(),
         subject: subject(&key, &culprits),
         news: summary.clone(),
         summary,
@@ -192,7 +203,8 @@ fn label(endpoint: &Endpoint) -> String {
 
 fn summary(ceiling: &Ceiling<'_>, open: u32, growth: f64, failed: usize, culprits: &[Culprit]) -> String {
     let limit = ceiling.limit.value;
-    let mut text = format!("{} {open} of {limit} open", label(ceiling.counting));
+    let about = if ceiling.limit.source == LimitSource::Inferred { "about " } else { "" };
+    let mut text = format!("{} {open} of {about}{limit} open", label(ceiling.counting));
     if growth >= 1.0 {
         text.push_str(&format!(", +{growth:.0}/min"));
         let left_min = f64::from(limit.saturating_sub(open)) / growth;

@@ -12,6 +12,7 @@ mod copies;
 mod duplicate_launchers;
 mod headroom_forecast;
 mod idle_hold;
+mod inferred;
 mod limit_pressure;
 mod orphaned_connection;
 mod oversized_pool;

@@ -70,7 +70,8 @@ impl Detector for PoolSprawl {
 
     fn detect(&self, context: &Context<'_>) -> Vec<Verdict> {
         let least = context.config.get(Kind::PoolSprawl, &BURSTS) as usize;
-        let many = context.survey.holders().filter(|(_, _, held)| held.len() + 2 >= least * 2);
+        let many =
+            context.survey.holders().filter(|(_, _, held)| held.len() + 2 >= least * 2 && gaps(held) + 2 >= least);
         many.filter_map(|(id, endpoint, held)| judge(context, id, endpoint, held)).collect()
     }
 
@@ -89,6 +90,11 @@ struct Burst {
     size: u32,
     /// An older connection was idle then, and was not used since.
     unforced: bool,
+}
+
+/// Openings that are far enough apart to be of two bursts, on the fastest network.
+fn gaps(held: &[Held<'_>]) -> usize {
+    held.windows(2).filter(|pair| pair[1].began.since(pair[0].began) > QUIET.0).count()
 }
 
 /// How far apart openings of one burst can be.

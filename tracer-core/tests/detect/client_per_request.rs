@@ -77,7 +77,7 @@ fn pages(scene: &mut Scene, script: Option<&str>) {
 #[test]
 fn client_per_request_adds_up_processes_that_each_serve_one_request() {
     for histories in [2_048, 0] {
-        let mut scene = Scene::bounded(None, Bounds { histories, ..Bounds::default() });
+        let mut scene = Scene::with(None, None, Bounds { histories, ..Bounds::default() });
         pages(&mut scene, Some("page.php"));
         let finding = found(&scene).unwrap();
         assert!(finding.summary.contains("copies of page.php (pids "), "{}", finding.summary);
@@ -114,6 +114,34 @@ fn client_per_request_is_told_with_less_confidence_when_they_pile_up() {
         finding.summary
     );
     assert!((finding.confidence - 0.6).abs() < 1e-9, "{}", finding.confidence);
+}
+
+#[test]
+fn client_per_request_knows_that_mongodb_clients_watch_their_server() {
+    let check = |database: &str| {
+        let mut scene = Scene::with(None, Some(database), Bounds::default());
+        let mut watching = Vec::new();
+        for second in 0..120 {
+            // A request a second; its client brings two more connections, which ask how the server is.
+            let client = scene.open(Role::Client, 412, 3);
+            watching.extend_from_slice(&client[1..]);
+            if second % 10 == 0 {
+                scene.exchange(&watching);
+                scene.look();
+            }
+            scene.pass(1);
+        }
+        found(&scene).map(|finding| number(&finding, "open"))
+    };
+    assert!(check("mongodb").is_some_and(|open| open >= 300));
+    assert_eq!(check("postgres"), None);
+}
+
+#[test]
+fn client_per_request_is_for_a_pooler_to_take() {
+    let mut scene = Scene::with(None, Some("pgbouncer"), Bounds::default());
+    churn(&mut scene, 412, 5, 60);
+    assert_eq!(found(&scene).unwrap().severity, Severity::Info);
 }
 
 #[test]

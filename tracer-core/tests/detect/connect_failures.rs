@@ -149,3 +149,20 @@ fn connect_failures_name_each_reason_and_survive_loss() {
     assert!(finding.remedy.starts_with("Repair the route"), "{}", finding.remedy);
     assert_eq!(finding.id, refused.id);
 }
+
+#[test]
+fn connect_failures_are_silent_for_the_address_that_is_tried_first() {
+    let mut scene = Scene::new(None);
+    for second in 0..60 {
+        scene.fail_v6(412, REFUSED);
+        if second < 30 {
+            let ports = scene.open(Role::Client, 412, 1);
+            scene.close(&ports);
+        }
+        scene.pass(1);
+        if second == 29 {
+            assert_eq!(scene.changes(), [], "the other address answers");
+        }
+    }
+    assert_eq!(found(&scene).unwrap().subject.endpoint.as_deref(), Some("[fd00::5]:5432"), "and now it does not");
+}

@@ -1,7 +1,7 @@
 //! `limit_pressure`, and what all findings share.
 
 use tracer_core::event::Role;
-use tracer_core::finding::{Change, Kind, Severity};
+use tracer_core::finding::{Change, Finding, Kind, Severity};
 use tracer_core::snapshot::Loss;
 
 use crate::scene::{Scene, anchor, number};
@@ -231,4 +231,76 @@ fn holders_are_named_in_plain_sentences() {
         "orders-db 10.0.0.5:5432 8 of 10 open; job100.py (pid 100) holds 2, job101.py (pid 101) holds 2, job102.py \
          (pid 102) holds 2, 1 other holds 2"
     );
+}
+
+/// Clients that fill the database, are turned away, leave, and do it again.
+fn fill_twice(scene: &mut Scene, tops: [u16; 2]) {
+    let mut ports = scene.open(Role::Client, 412, 5);
+    for top in tops {
+        ports.extend(scene.open(Role::Client, 412, top - u16::try_from(ports.len()).unwrap()));
+        scene.pass(20);
+        (0..5).for_each(|_| scene.turn_away(500));
+        scene.pass(5);
+        scene.close(&ports.split_off(5));
+        scene.pass(60);
+    }
+    scene.open(Role::Client, 412, tops[0] - 5);
+    scene.pass(1);
+}
+
+fn pressure(scene: &Scene) -> Option<Finding> {
+    scene.findings().into_iter().find(|finding| finding.kind == Kind::LimitPressure)
+}
+
+#[test]
+fn limit_pressure_infers_a_limit_from_where_clients_are_turned_away_twice() {
+    let mut scene = Scene::new(None);
+    fill_twice(&mut scene, [40, 40]);
+    let finding = pressure(&scene).unwrap();
+    assert_eq!(finding.severity, Severity::Critical);
+    assert!(finding.summary.starts_with("orders-db 10.0.0.5:5432 40 of about 40 open"), "{}", finding.summary);
+    assert!((finding.confidence - 0.7).abs() < 1e-9, "{}", finding.confidence);
+    assert_eq!(number(&finding, "limit"), 40);
+}
+
+#[test]
+fn limit_pressure_infers_no_limit_where_anything_speaks_against_it() {
+    let check = |why: &str, play: &dyn Fn(&mut Scene)| {
+        let mut scene = Scene::new(None);
+        play(&mut scene);
+        assert_eq!(pressure(&scene), None, "{why}");
+    };
+    check("the tops differ", &|scene| fill_twice(scene, [40, 50]));
+    check("once is not twice", &|scene| {
+        scene.open(Role::Client, 412, 40);
+        scene.pass(20);
+        (0..50).for_each(|_| scene.turn_away(500));
+        scene.pass(1);
+    });
+    check("the pool never left its size: a client with a wrong password comes twice", &|scene| {
+        scene.open(Role::Client, 412, 40);
+        for _ in 0..3 {
+            scene.pass(60);
+            (0..5).for_each(|_| scene.turn_away(500));
+        }
+        scene.pass(1);
+    });
+    check("clients are turned away at smaller numbers, too", &|scene| {
+        scene.open(Role::Client, 412, 20);
+        scene.turn_away(500);
+        scene.pass(60);
+        fill_twice(scene, [40, 40]);
+    });
+    check("it was more since", &|scene| {
+        fill_twice(scene, [40, 40]);
+        scene.open(Role::Client, 412, 40);
+        scene.pass(15);
+    });
+}
+
+#[test]
+fn limit_pressure_goes_by_the_limit_that_was_told() {
+    let mut scene = Scene::new(Some(100));
+    fill_twice(&mut scene, [40, 40]);
+    assert_eq!(pressure(&scene), None);
 }

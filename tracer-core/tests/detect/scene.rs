@@ -67,13 +67,13 @@ pub fn anchor() -> WallAnchor {
 
 impl Scene {
     pub fn new(limit: Option<u32>) -> Self {
-        Self::bounded(limit, Bounds::default())
+        Self::with(limit, None, Bounds::default())
     }
 
-    /// The same with a tracker that keeps so much.
-    pub fn bounded(limit: Option<u32>, bounds: Bounds) -> Self {
+    /// The same with another database than the port says, or a tracker that keeps so much.
+    pub fn with(limit: Option<u32>, kind: Option<&str>, bounds: Bounds) -> Self {
         let limit = limit.map(|value| Limit { value, source: LimitSource::Config });
-        let rule = EndpointRule { name: Some("orders-db".to_owned()), limit, database: None };
+        let rule = EndpointRule { name: Some("orders-db".to_owned()), limit, database: kind.map(str::to_owned) };
         let mut scene = Self {
             now: BootNs(1_000_000_000_000),
             tracker: Tracker::new(bounds, PortMap::default(), BTreeMap::from([(database(), rule)])),
@@ -215,6 +215,17 @@ impl Scene {
         event.inode = None;
         event.old_state = TcpState::SynSent;
         event.error = error;
+        self.tracker.apply(&Event::Socket(event));
+    }
+
+    /// The same at the database's IPv6 address.
+    pub fn fail_v6(&mut self, pid: u32, error: u16) {
+        let port = self.take_port();
+        let mut event = self.event(SocketEventKind::End, Role::Client, port, pid, TcpState::Close);
+        let client = format!("[fd00::9]:{port}").parse().unwrap();
+        event.tuple = Tuple::new(NETNS, client, "[fd00::5]:5432".parse().unwrap());
+        (event.established, event.inode) = (None, None);
+        (event.old_state, event.error) = (TcpState::SynSent, error);
         self.tracker.apply(&Event::Socket(event));
     }
 
