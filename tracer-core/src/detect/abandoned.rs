@@ -37,9 +37,14 @@ impl Rule {
         held.idle_since().since(held.began) > self.step * USED_STEPS
     }
 
-    /// Nothing was said on it for that long, as of the last look.
-    pub(super) fn is_idle_for(&self, held: &Held<'_>, time: Duration) -> bool {
-        !held.in_use && self.looked_at.since(held.idle_since()) >= time
+    /// How long nothing was said on it, as of the last look.
+    pub(super) fn idle_for(&self, held: &Held<'_>) -> Duration {
+        if held.in_use { Duration::ZERO } else { self.looked_at.since(held.idle_since()) }
+    }
+
+    /// How old it was at the last look.
+    pub(super) fn age(&self, held: &Held<'_>) -> Duration {
+        self.looked_at.since(held.began)
     }
 
     /// Idle since soon after it began, for half a step at least, while another was opened half a step after its last use.
