@@ -32,6 +32,11 @@ impl Rule {
         held.began_seen && held.last_active.is_some() && self.looked_at.since(held.began) >= self.step / 2
     }
 
+    /// Its use was over within half a step.
+    pub(super) fn was_prompt(&self, held: &Held<'_>) -> bool {
+        held.idle_since().since(held.began) <= self.step / 2
+    }
+
     /// It was used for longer than one that is abandoned.
     pub(super) fn has_worked(&self, held: &Held<'_>) -> bool {
         held.idle_since().since(held.began) > self.step * USED_STEPS

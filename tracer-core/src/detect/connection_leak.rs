@@ -200,18 +200,22 @@ struct Births {
     by_step: Vec<u32>,
     /// Old enough to be judged, of those that began in these steps.
     ripe: u32,
+    /// Of those abandoned, the ones whose use was over at once.
+    prompt: u32,
 }
 
 impl Births {
     fn count(rule: Rule, held: &[Held<'_>], begin: BootNs, step: Duration, steps: usize) -> Self {
-        let mut births = Self { by_step: vec![0; steps], ripe: 0 };
+        let mut births = Self { by_step: vec![0; steps], ripe: 0, prompt: 0 };
         let step_ns = u64::try_from(step.as_nanos()).unwrap_or(u64::MAX).max(1);
         let from = held.partition_point(|held| held.began < begin);
         for one in &held[from..] {
             let number = usize::try_from((one.began.0 - begin.0) / step_ns).unwrap_or(usize::MAX);
             let Some(count) = births.by_step.get_mut(number).filter(|_| rule.is_ripe(one)) else { continue };
             births.ripe += 1;
-            *count += u32::from(rule.is_abandoned(one));
+            let abandoned = rule.is_abandoned(one);
+            *count += u32::from(abandoned);
+            births.prompt += u32::from(abandoned && rule.was_prompt(one));
         }
         births
     }
@@ -233,14 +237,15 @@ impl Births {
         let (older, newer) = (&judged[..half], &judged[judged.len() - half..]);
         let (older, newer): (u32, u32) = (older.iter().sum(), newer.iter().sum());
         let flattening = u64::from(newer) * 20 < u64::from(older) * if cautious { 16 } else { 13 };
-        let enough = left >= doubt.unwrap_or(if long { FEWEST.1 } else { FEWEST.0 });
+        let enough = left >= if long { FEWEST.1 } else { FEWEST.0 };
         // From mark to mark: half of the first step's and of the last's.
         let ends = self.by_step.first().unwrap_or(&0) + self.by_step.last().unwrap_or(&0);
         let between = f64::from(left) - f64::from(ends) / 2.0;
         let explained = between >= climb.unused * 0.5 && (long || climb.unused >= between * 0.6);
         let risen = climb.unused >= f64::from(FEWEST.1) * 0.75;
-        let mostly = doubt.is_none() || u64::from(left) * 20 >= u64::from(self.ripe) * 17;
-        everywhere && !flattening && enough && explained && risen && mostly
+        let sure = doubt
+            .is_none_or(|fewest| self.prompt >= fewest && u64::from(self.prompt) * 20 >= u64::from(self.ripe) * 17);
+        everywhere && !flattening && enough && explained && risen && sure
     }
 }
 
