@@ -41,8 +41,8 @@ const FEWEST: (u32, u32) = (12, 8);
 /// The same while the process is young, or members that work rest as long: more than threads make by chance. And at the
 /// coarsest scale, where a server fills up in many hours only.
 const FEWEST_IN_DOUBT: (u32, u32) = (18, 14);
-/// So many times what would be idle by chance, and so many more, are no chance.
-const BY_CHANCE: (f64, f64) = (3.0, 6.0);
+/// What is less likely than e to the power of minus this is no chance. At a finer scale there are more chances in a day.
+const IMPROBABLE: [f64; COURSES] = [13.0, 11.0, 9.0, 7.0];
 /// Fewest left for a finding to stay open.
 const FEWEST_HELD: u32 = 5;
 /// Lengths of climbs that are tried, in steps, above `windows`.
@@ -173,7 +173,7 @@ fn prove(context: &Context<'_>, suspect: &Suspect<'_, '_>, scale: usize, rule: R
         let births = Births::count(rule, suspect.held, begin, course.step, steps);
         let young = begin.since(history.began()) < course.end.since(begin);
         let expected = expected_idle(rule, suspect.held, begin, course.end);
-        let by_chance = f64::from(births.left()) < expected * BY_CHANCE.0 + BY_CHANCE.1;
+        let by_chance = births.improbable(expected) < IMPROBABLE.get(scale).copied().unwrap_or(f64::MAX);
         let doubt = match (young || by_chance, scale + 1 == COURSES) {
             (true, true) => Some(FEWEST_IN_DOUBT.1),
             (true, false) => Some(FEWEST_IN_DOUBT.0),
@@ -222,6 +222,18 @@ impl Births {
 
     fn left(&self) -> u32 {
         self.by_step.iter().sum()
+    }
+
+    /// How improbable it is that so many are idle if `expected` are by chance: the exponent in Chernoff's bound on the tail
+    /// of a binomial distribution.
+    fn improbable(&self, expected: f64) -> f64 {
+        let all = f64::from(self.ripe);
+        let (is, chance) = (f64::from(self.left()) / all.max(1.0), (expected + 0.5) / (all + 1.0));
+        if is <= chance {
+            return 0.0;
+        }
+        let others = if is < 1.0 { (1.0 - is) * ((1.0 - is) / (1.0 - chance)).ln() } else { 0.0 };
+        all * (is * (is / chance).ln() + others)
     }
 
     /// They explain the rise, some are of every step, and they do not become fewer.
