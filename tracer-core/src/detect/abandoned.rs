@@ -32,14 +32,24 @@ impl Rule {
         held.began_seen && held.last_active.is_some() && self.looked_at.since(held.began) >= self.step / 2
     }
 
+    /// Its use was over within half a step.
+    pub(super) fn was_prompt(&self, held: &Held<'_>) -> bool {
+        held.idle_since().since(held.began) <= self.step / 2
+    }
+
     /// It was used for longer than one that is abandoned.
     pub(super) fn has_worked(&self, held: &Held<'_>) -> bool {
         held.idle_since().since(held.began) > self.step * USED_STEPS
     }
 
-    /// Nothing was said on it for that long, as of the last look.
-    pub(super) fn is_idle_for(&self, held: &Held<'_>, time: Duration) -> bool {
-        !held.in_use && self.looked_at.since(held.idle_since()) >= time
+    /// How long nothing was said on it, as of the last look.
+    pub(super) fn idle_for(&self, held: &Held<'_>) -> Duration {
+        if held.in_use { Duration::ZERO } else { self.looked_at.since(held.idle_since()) }
+    }
+
+    /// How old it was at the last look.
+    pub(super) fn age(&self, held: &Held<'_>) -> Duration {
+        self.looked_at.since(held.began)
     }
 
     /// Idle since soon after it began, for half a step at least, while another was opened half a step after its last use.

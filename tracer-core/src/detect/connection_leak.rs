@@ -5,7 +5,7 @@
 //! abandoned: used when they were new, idle since, passed over while others were opened. Some begin in each step, and
 //! about as many in the newer half as in the older. The finest scale that is sure speaks. From eight steps on the marks
 //! may rest and dip a little, so that a leak beneath a busy pool is found. While a process is young, and while members that
-//! have worked for long lie idle as long, the rule is stricter: it may be warming up, or have a connection a thread.
+//! have worked for long lie idle about as long, the rule is stricter: it may be warming up, or have a connection a thread.
 //!
 //! Holds through a pause of the climb, as long as at least half of what was left idle is still open. Clears two windows
 //! after that, or when the process ends.
@@ -38,10 +38,11 @@ use crate::time::BootNs;
 
 /// Fewest abandoned connections behind a short climb, and a long one.
 const FEWEST: (u32, u32) = (12, 8);
-/// The same while the process is young, or members that work rest as long: as many again as a server has threads.
-const FEWEST_IN_DOUBT: u32 = 18;
-/// One in so many of the members that work makes a doubt.
-const RESTING: usize = 3;
+/// The same while the process is young, or members that work rest as long: more than threads make by chance. And at the
+/// coarsest scale, where a server fills up in many hours only.
+const FEWEST_IN_DOUBT: (u32, u32) = (18, 14);
+/// What is less likely than e to the power of minus this is no chance. At a finer scale there are more chances in a day.
+const IMPROBABLE: [f64; COURSES] = [13.0, 11.0, 9.0, 7.0];
 /// Fewest left for a finding to stay open.
 const FEWEST_HELD: u32 = 5;
 /// Lengths of climbs that are tried, in steps, above `windows`.
@@ -170,23 +171,28 @@ fn prove(context: &Context<'_>, suspect: &Suspect<'_, '_>, scale: usize, rule: R
         let climb = staircase::climb(&course.steps, steps)?;
         let begin = course.end.minus(course.step.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX)));
         let births = Births::count(rule, suspect.held, begin, course.step, steps);
-        let span = course.end.since(begin);
-        let doubtful = begin.since(history.began()) < span || members_rest(rule, suspect.held, span / 2);
-        births.are_steady(&climb, doubtful).then_some(Proof {
-            scale,
-            steps,
-            climb,
-            share: (births.left(), births.ripe),
-        })
+        let young = begin.since(history.began()) < course.end.since(begin);
+        let expected = expected_idle(rule, suspect.held, begin, course.end);
+        let by_chance = births.improbable(expected) < IMPROBABLE.get(scale).copied().unwrap_or(f64::MAX);
+        let doubt = match (young || by_chance, scale + 1 == COURSES) {
+            (true, true) => Some(FEWEST_IN_DOUBT.1),
+            (true, false) => Some(FEWEST_IN_DOUBT.0),
+            (false, _) => None,
+        };
+        births.are_steady(&climb, doubt).then_some(Proof { scale, steps, climb, share: (births.left(), births.ripe) })
     })
 }
 
-/// Whether many of those that have worked for long lie idle as long as others do that may be leaked: threads that have a
-/// connection each are used by chance.
-fn members_rest(rule: Rule, held: &[Held<'_>], idle: Duration) -> bool {
-    let working = || held.iter().filter(|held| rule.has_worked(held));
-    let resting = working().filter(|held| rule.is_idle_for(held, idle)).count();
-    resting > 0 && resting * RESTING >= working().count()
+/// How many of those that began in the span would lie idle by chance if they were used like those that have worked for
+/// long: threads that have a connection each use them at random.
+fn expected_idle(rule: Rule, held: &[Held<'_>], begin: BootNs, end: BootNs) -> f64 {
+    let mut idle: Vec<Duration> =
+        held.iter().filter(|held| rule.has_worked(held)).map(|held| rule.idle_for(held)).collect();
+    idle.sort_unstable();
+    let working = f64::from(u32::try_from(idle.len()).unwrap_or(u32::MAX)).max(1.0);
+    let born = held.iter().filter(|held| (begin..end).contains(&held.began) && rule.is_ripe(held));
+    let resting = born.map(|held| idle.len() - idle.partition_point(|idle| *idle < rule.age(held)));
+    f64::from(u32::try_from(resting.sum::<usize>()).unwrap_or(u32::MAX)) / working
 }
 
 /// Abandoned connections by the step they began in.
@@ -194,18 +200,22 @@ struct Births {
     by_step: Vec<u32>,
     /// Old enough to be judged, of those that began in these steps.
     ripe: u32,
+    /// Of those abandoned, the ones whose use was over at once.
+    prompt: u32,
 }
 
 impl Births {
     fn count(rule: Rule, held: &[Held<'_>], begin: BootNs, step: Duration, steps: usize) -> Self {
-        let mut births = Self { by_step: vec![0; steps], ripe: 0 };
+        let mut births = Self { by_step: vec![0; steps], ripe: 0, prompt: 0 };
         let step_ns = u64::try_from(step.as_nanos()).unwrap_or(u64::MAX).max(1);
         let from = held.partition_point(|held| held.began < begin);
         for one in &held[from..] {
             let number = usize::try_from((one.began.0 - begin.0) / step_ns).unwrap_or(usize::MAX);
             let Some(count) = births.by_step.get_mut(number).filter(|_| rule.is_ripe(one)) else { continue };
             births.ripe += 1;
-            *count += u32::from(rule.is_abandoned(one));
+            let abandoned = rule.is_abandoned(one);
+            *count += u32::from(abandoned);
+            births.prompt += u32::from(abandoned && rule.was_prompt(one));
         }
         births
     }
@@ -214,11 +224,23 @@ impl Births {
         self.by_step.iter().sum()
     }
 
+    /// How improbable it is that so many are idle if `expected` are by chance: the exponent in Chernoff's bound on the tail
+    /// of a binomial distribution.
+    fn improbable(&self, expected: f64) -> f64 {
+        let all = f64::from(self.ripe);
+        let (is, chance) = (f64::from(self.left()) / all.max(1.0), (expected + 0.5) / (all + 1.0));
+        if is <= chance {
+            return 0.0;
+        }
+        let others = if is < 1.0 { (1.0 - is) * ((1.0 - is) / (1.0 - chance)).ln() } else { 0.0 };
+        all * (is * (is / chance).ln() + others)
+    }
+
     /// They explain the rise, some are of every step, and they do not become fewer.
-    fn are_steady(&self, climb: &Climb, doubtful: bool) -> bool {
+    fn are_steady(&self, climb: &Climb, doubt: Option<u32>) -> bool {
         let (steps, left) = (self.by_step.len(), self.left());
         let long = steps >= LONG;
-        let cautious = doubtful || !long;
+        let cautious = doubt.is_some() || !long;
         // Those of the last step are too young to be sure of.
         let judged = &self.by_step[..steps - 1];
         let covered = judged.iter().filter(|count| **count > 0).count();
@@ -227,21 +249,15 @@ impl Births {
         let (older, newer) = (&judged[..half], &judged[judged.len() - half..]);
         let (older, newer): (u32, u32) = (older.iter().sum(), newer.iter().sum());
         let flattening = u64::from(newer) * 20 < u64::from(older) * if cautious { 16 } else { 13 };
-        let enough = left
-            >= if doubtful {
-                FEWEST_IN_DOUBT
-            } else if long {
-                FEWEST.1
-            } else {
-                FEWEST.0
-            };
+        let enough = left >= if long { FEWEST.1 } else { FEWEST.0 };
         // From mark to mark: half of the first step's and of the last's.
         let ends = self.by_step.first().unwrap_or(&0) + self.by_step.last().unwrap_or(&0);
         let between = f64::from(left) - f64::from(ends) / 2.0;
         let explained = between >= climb.unused * 0.5 && (long || climb.unused >= between * 0.6);
         let risen = climb.unused >= f64::from(FEWEST.1) * 0.75;
-        let mostly = !doubtful || u64::from(left) * 20 >= u64::from(self.ripe) * 17;
-        everywhere && !flattening && enough && explained && risen && mostly
+        let sure = doubt
+            .is_none_or(|fewest| self.prompt >= fewest && u64::from(self.prompt) * 20 >= u64::from(self.ripe) * 17);
+        everywhere && !flattening && enough && explained && risen && sure
     }
 }
 

@@ -72,12 +72,12 @@ impl Traffic {
         let size = if shape.max > 15 { shape.max / 3 } else { shape.max };
         let pace = match shape.order {
             // Few requests land on many threads.
-            Order::Threads => [0.02, 0.1, 1.0][rng.below(3)],
+            Order::Threads => rng.pick(&[0.02, 0.1, 1.0]).unwrap(),
             _ => rng.within(1, 20) as f64,
         };
         Self {
             peak: size as f64 * part(35, 65, rng),
-            night: [0.0, 0.02, 0.1, 0.4][rng.below(4)],
+            night: rng.pick(&[0.0, 0.02, 0.1, 0.4]).unwrap(),
             noon: rng.within(10, 17) as f64,
             pace,
             bursts: part(0, 300, rng),
@@ -89,7 +89,7 @@ impl Traffic {
     pub fn demand(&mut self, second: u64, rng: &mut Rng) -> Demand {
         let hour = (second % DAY) as f64 / HOUR as f64;
         let height = ((hour - self.noon) / 24.0 * std::f64::consts::TAU).cos().mul_add(0.5, 0.5).powi(2);
-        if second % 20 == 0 {
+        if second.is_multiple_of(20) {
             self.level = (self.level * 0.95 + rng.within(0, 200) as f64 / 100.0 * 0.05).clamp(0.6, 1.5);
             if rng.below(1_000_000) < (self.bursts * 20.0 / 3_600.0 * 1e6) as usize {
                 self.burst_until = second + rng.within(5, 90);
