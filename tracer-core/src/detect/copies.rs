@@ -166,7 +166,7 @@ pub(super) fn connections(copies: &[Copy<'_>]) -> u32 {
 /// Whether a process' name is one of these, perhaps with a version or a title after it.
 fn is_one_of(comm: &str, names: &[&str]) -> bool {
     let is = |name: &&str| comm.strip_prefix(name).is_some_and(|rest| !rest.starts_with(char::is_alphabetic));
-    names.iter().any(|name| is(&name))
+    names.iter().any(is)
 }
 
 #[cfg(test)]

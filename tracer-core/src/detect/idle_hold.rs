@@ -21,7 +21,7 @@
 
 use std::time::Duration;
 
-use super::rest::rounds;
+use super::rest::{local_ports, rounds};
 use super::survey::Held;
 use super::{Context, DetectConfig, Detector, Threshold, Verdict, count, list, plural, spoken, text};
 use crate::endpoint::Endpoint;
@@ -30,9 +30,6 @@ use crate::finding::{Kind, Severity, Subject};
 use crate::history::{History, SCALES, Step};
 use crate::process::{Account, Process};
 use crate::time::BootNs;
-
-/// Local ports listed as evidence.
-const PORTS_LISTED: usize = 50;
 
 const AFTER: Threshold = Threshold {
     key: "after_s",
@@ -177,8 +174,6 @@ fn verdict(
     let longest = idle(found.held.iter().map(|held| held.idle_since()).min());
     let shortest = idle(found.held.iter().map(|held| held.idle_since()).max());
     let rounds = u32::try_from(found.rounds).unwrap_or(u32::MAX);
-    let mut ports: Vec<u16> = found.held.iter().map(|held| held.socket.tuple.local().port()).collect();
-    ports.sort_unstable();
     Verdict {
         key: format!("{}@{} {}", id.pid, { id.start_ticks }, endpoint.id()),
         severity: if found.rounds.min(found.held.len()) >= many { Severity::Warning } else { Severity::Info },
@@ -207,7 +202,7 @@ fn verdict(
             count("used", found.used, "connections lately"),
             count("longest_idle", longest.as_secs(), "s"),
             text("process", who),
-            list("local_ports", ports.iter().take(PORTS_LISTED).map(u16::to_string).collect()),
+            list("local_ports", local_ports(found.held.iter().copied())),
         ],
         ruled_out: vec![
             format!("a pool at rest: it grew from {} to {} while these were idle", found.before, found.now),

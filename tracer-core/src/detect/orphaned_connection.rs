@@ -20,6 +20,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::rest::local_ports;
 use super::survey::Held;
 use super::{Context, DetectConfig, Detector, Threshold, Verdict, count, list, plural, spoken, text};
 use crate::endpoint::Endpoint;
@@ -33,8 +34,6 @@ use crate::time::BootNs;
 
 /// Looks in a row that found nobody.
 const UNHELD_LOOKS: u8 = 2;
-/// Local ports listed as evidence.
-const PORTS_LISTED: usize = 50;
 /// Openers named.
 const OPENERS_NAMED: usize = 3;
 
@@ -159,8 +158,6 @@ fn verdict(context: &Context<'_>, id: ProcessId, endpoint: &Endpoint, way: Way, 
     let idle = held.iter().map(|held| held.idle_since()).max().unwrap_or(context.now);
     let who = who(context, way, &name, id, held);
     let readable = context.tracker.holders_completeness() == Completeness::Exact;
-    let mut ports: Vec<u16> = held.iter().map(|held| held.socket.tuple.local().port()).collect();
-    ports.sort_unstable();
     let known = holder.and_then(|process| process.identity.as_deref());
     Verdict {
         key: format!("{} {}@{} {}", way.name(), id.pid, { id.start_ticks }, endpoint.id()),
@@ -184,7 +181,7 @@ fn verdict(context: &Context<'_>, id: ProcessId, endpoint: &Endpoint, way: Way, 
             count("unused", context.now.since(idle).as_secs(), "s at least"),
             text("way", way.name()),
             text("who", who),
-            list("local_ports", ports.iter().take(PORTS_LISTED).map(u16::to_string).collect()),
+            list("local_ports", local_ports(held.iter().copied())),
         ],
         ruled_out: way.ruled_out(context),
         remedy: way.remedy(&name, id.pid),

@@ -1,11 +1,14 @@
 //! What a pool at rest cannot look like. A pool opens a connection only while none of its members is idle, so a
-//! connection that was opened while another had long been idle tells that the other is not for taking. Knows times;
-//! judges nothing.
+//! connection that was opened while another had long been idle tells that the other is not for taking. Knows times
+//! and ports; judges nothing.
 
 use std::time::Duration;
 
 use super::survey::Held;
 use crate::time::BootNs;
+
+/// Local ports listed as evidence.
+const PORTS_LISTED: usize = 20;
 
 /// The most of these connections that were opened one after the other, each when the one before had said its last for
 /// `settle` or longer. They come oldest first. A pool that grew with load gives 1: its members were all in use when the
@@ -24,6 +27,13 @@ pub(super) fn one_after_the_other<'a>(
         }
     }
     length
+}
+
+/// Local ports of the oldest of these, ascending: enough to find them with another tool.
+pub(super) fn local_ports<'a>(oldest_first: impl Iterator<Item = &'a Held<'a>>) -> Vec<String> {
+    let mut ports: Vec<u16> = oldest_first.take(PORTS_LISTED).map(|held| held.socket.tuple.local().port()).collect();
+    ports.sort_unstable();
+    ports.iter().map(u16::to_string).collect()
 }
 
 /// How often, in time, some connections went idle for good and others were opened at least `settle` after that. Both come

@@ -17,7 +17,7 @@
 
 use std::time::Duration;
 
-use super::rest::one_after_the_other;
+use super::rest::{local_ports, one_after_the_other};
 use super::survey::Held;
 use super::{Context, DetectConfig, Detector, Threshold, Verdict, count, list, plural, spoken, text};
 use crate::endpoint::Endpoint;
@@ -34,8 +34,6 @@ const LOGIN_SENT: u64 = 16 << 10;
 const LOGIN_RECEIVED: u64 = 64 << 10;
 /// How many times `after` a pool of a fixed size may leave members alone.
 const PATIENCE: u32 = 30;
-/// Local ports listed as evidence.
-const PORTS_LISTED: usize = 50;
 
 const AFTER: Threshold = Threshold {
     key: "after_s",
@@ -162,8 +160,6 @@ fn verdict(
     let (oldest, newest) = (age(found.unused.first()), age(found.unused.last()));
     let least = usize::try_from(context.config.get(Kind::UnusedConnection, &CONNECTIONS)).unwrap_or(usize::MAX);
     let in_turn = found.in_turn >= least;
-    let mut ports: Vec<u16> = found.unused.iter().map(|held| held.socket.tuple.local().port()).collect();
-    ports.sort_unstable();
     let told = if in_turn {
         format!("a pool: {} were opened each while the one before was idle", found.in_turn)
     } else {
@@ -192,7 +188,7 @@ fn verdict(
             count("oldest", oldest.as_secs(), "s"),
             count("newest", newest.as_secs(), "s"),
             text("process", who),
-            list("local_ports", ports.iter().take(PORTS_LISTED).map(u16::to_string).collect()),
+            list("local_ports", local_ports(found.unused.iter().copied())),
         ],
         ruled_out: vec![
             told,

@@ -71,6 +71,28 @@ fn a_process_with_everything() {
 }
 
 #[test]
+fn the_master_of_a_worker_runs_the_same_program() {
+    let tree = Tree::new();
+    let start = |pid: u32, ppid: u32, exe: &str, cmdline: &str| {
+        let dir = tree.stat(pid, b"python3", ppid, u64::from(pid));
+        symlink(exe, dir.join("exe")).unwrap();
+        symlink("/srv", dir.join("cwd")).unwrap();
+        fs::write(dir.join("cmdline"), cmdline.replace(' ', "\0")).unwrap();
+    };
+    let python = "/usr/bin/python3.11";
+    start(1, 0, "/usr/lib/systemd/systemd", "/sbin/init");
+    start(40, 1, python, "python3 scheduler.py");
+    start(50, 40, python, "python3 gunicorn app:app");
+    start(60, 50, python, "python3 gunicorn app:app");
+    start(61, 60, python, "python3 gunicorn app:app");
+    start(70, 40, python, "python3 job.py");
+    start(80, 40, "/usr/bin/bash", "bash");
+    let master = |pid| tree.read(pid, CmdlinePolicy::Off).master;
+    assert_eq!((master(61), master(60), master(50)), (Some(50), Some(50), None));
+    assert_eq!((master(70), master(80), master(40)), (None, None, None));
+}
+
+#[test]
 fn modules_of_different_places_are_different_programs() {
     let tree = Tree::new();
     let group = |pid: u32, cwd: &str, cmdline: &str| {
