@@ -1,5 +1,6 @@
 //! What the kernel reported, in the domain's words. Made by [`crate::decode`], consumed by the tracker.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -165,9 +166,9 @@ pub struct Comm(pub [u8; 16]);
 impl Comm {
     /// The name up to its NUL, invalid UTF-8 replaced.
     #[must_use]
-    pub fn to_text(&self) -> String {
+    pub fn to_text(&self) -> Cow<'_, str> {
         let end = self.0.iter().position(|byte| *byte == 0).unwrap_or(self.0.len());
-        String::from_utf8_lossy(&self.0[..end]).into_owned()
+        String::from_utf8_lossy(&self.0[..end])
     }
 }
 

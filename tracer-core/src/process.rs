@@ -85,7 +85,7 @@ impl Process {
     pub fn name(&self) -> String {
         match (&self.identity, self.comm) {
             (Some(identity), _) => identity.comm.clone(),
-            (None, Some(comm)) => comm.to_text(),
+            (None, Some(comm)) => comm.to_text().into_owned(),
             (None, None) => String::new(),
         }
     }

@@ -360,10 +360,11 @@ pub enum Age {
 
 /// Who opened a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Opener")]
 #[expect(missing_docs, reason = "the names say it")]
-pub struct Opener {
+pub struct Opener<T = String> {
     pub pid: u32,
-    pub comm: String,
+    pub comm: T,
 }
 
 /// Who has a connection open now.

@@ -24,7 +24,7 @@ fn socket_line(event: &SocketEvent, names: &mut Vec<u64>) -> String {
         names.push(event.sk);
         names.len() - 1
     });
-    let opener = event.opener.map_or("?".to_owned(), |task| task.comm.to_text());
+    let opener = event.opener.map_or("?".to_owned(), |task| task.comm.to_text().into_owned());
     let mut text = format!(
         "{:?} {:?} #{name} {} -> {} {}>{} by {opener}",
         event.kind,

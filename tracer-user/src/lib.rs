@@ -11,6 +11,7 @@ pub mod config;
 pub mod daemon;
 pub mod doctor;
 pub mod inventory;
+pub mod ndjson;
 pub mod process;
 pub mod recording;
 pub mod standalone;

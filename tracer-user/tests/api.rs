@@ -175,8 +175,8 @@ async fn events_are_made_only_while_someone_listens() {
     let mut lines = running.client.stream_lines("/v1/events").await.unwrap();
     assert!(running.fake.handle.has_event_subscribers());
     assert!(running.fake.followed.load(Ordering::Acquire), "the daemon was not told");
-    running.fake.events.send(event(412)).unwrap();
-    assert_eq!(event_line(&mut lines).await, *event(412));
+    running.fake.tell(&event(412));
+    assert_eq!(event_line(&mut lines).await, event(412));
     drop(lines);
     // The server notices that the client is gone without having anything to send.
     while running.fake.handle.has_event_subscribers() {
@@ -191,7 +191,7 @@ async fn a_slow_reader_is_told_what_it_lost_and_goes_on() {
     // One thread: the stream's task does not run in between, so this is more than it may be behind.
     let sent = 20_000;
     for pid in 0..sent {
-        running.fake.events.send(event(pid)).unwrap();
+        running.fake.tell(&event(pid));
     }
     let first: LostLine = serde_json::from_slice(&lines.next().await.unwrap().unwrap()).unwrap();
     assert_eq!(first.schema, LOST_SCHEMA);
@@ -200,7 +200,7 @@ async fn a_slow_reader_is_told_what_it_lost_and_goes_on() {
     for pid in first_kept..sent {
         assert_eq!(event_line(&mut lines).await.opener.unwrap().pid, pid);
     }
-    running.fake.events.send(event(7)).unwrap();
+    running.fake.tell(&event(7));
     assert_eq!(event_line(&mut lines).await.opener.unwrap().pid, 7);
 }
 
@@ -209,10 +209,10 @@ async fn the_end_of_the_daemon_ends_streams_cleanly() {
     let running = start(snapshot(Vec::new()));
     let mut lines = running.client.stream_lines("/v1/events").await.unwrap();
     let mut tail = running.client.stream_lines("/v1/tail").await.unwrap();
-    running.fake.events.send(event(1)).unwrap();
+    running.fake.tell(&event(1));
     running.fake.shutdown.send(true).unwrap();
     // What was said before the end arrives before the end.
-    assert_eq!(event_line(&mut lines).await, *event(1));
+    assert_eq!(event_line(&mut lines).await, event(1));
     assert_eq!(lines.next().await.unwrap(), None);
     assert_eq!(tail.next().await.unwrap(), None);
     running.server.await.unwrap();

@@ -287,10 +287,10 @@ async fn events_are_live_and_filtered() {
     let daemon = Daemon::start(snapshot(Vec::new()));
     let (tail, mut lines) = daemon.tail(&["tail", "--events", "--json", "--pid", "412"]);
     daemon.until_events_are_watched().await;
-    daemon.fake.events.send(event(1)).unwrap();
-    daemon.fake.events.send(event(412)).unwrap();
+    daemon.fake.tell(&event(1));
+    daemon.fake.tell(&event(412));
     let shown: EventLine = serde_json::from_str(&lines.next().unwrap()).unwrap();
-    assert_eq!(shown, *event(412));
+    assert_eq!(shown, event(412));
     drop((tail, lines));
 
     while daemon.fake.handle.has_event_subscribers() {
@@ -298,7 +298,7 @@ async fn events_are_live_and_filtered() {
     }
     let (_tail, mut lines) = daemon.tail(&["tail", "--events"]);
     daemon.until_events_are_watched().await;
-    daemon.fake.events.send(event(412)).unwrap();
+    daemon.fake.tell(&event(412));
     assert_eq!(
         lines.next().unwrap(),
         "20:41:07.000 opened       10.0.0.1:40222 -> 10.0.0.5:5432 postgres client  python3[412]"
@@ -325,7 +325,7 @@ async fn a_closed_pipe_is_no_error() {
     let (tail, lines) = daemon.tail(&["tail", "--events"]);
     daemon.until_events_are_watched().await;
     drop(lines);
-    daemon.fake.events.send(event(412)).unwrap();
+    daemon.fake.tell(&event(412));
     assert_eq!(tail.end(), (Some(0), String::new()));
 }
 
@@ -335,10 +335,10 @@ async fn a_reader_that_does_not_read_does_not_keep_tail_from_ending() {
     let (tail, mut lines) = daemon.tail(&["tail", "--events", "--json"]);
     daemon.until_events_are_watched().await;
     // Read one line, so that it surely writes, and then no more: the pipe fills up.
-    daemon.fake.events.send(event(0)).unwrap();
+    daemon.fake.tell(&event(0));
     lines.next().unwrap();
     for pid in 0..2_000 {
-        daemon.fake.events.send(event(pid)).unwrap();
+        daemon.fake.tell(&event(pid));
     }
     tail.signal(Signal::SIGTERM);
     assert_eq!(tail.end(), (Some(0), String::new()));

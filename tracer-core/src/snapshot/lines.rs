@@ -9,28 +9,30 @@ use crate::tcp::TcpState;
 use crate::time::WallTime;
 
 /// One line of `tail --events --json`.
+// Who reads it has texts of its own, who writes it borrows them. The schema is of both, so it does not speak of that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct EventLine {
+#[schemars(rename = "EventLine")]
+pub struct EventLine<T = String> {
     /// [`super::EVENT_SCHEMA`].
-    pub schema: String,
+    pub schema: T,
     /// What happened.
     pub event: EventName,
     /// When.
     pub at: WallTime,
     /// Endpoint id.
-    pub endpoint: String,
+    pub endpoint: T,
     /// Which database.
-    pub database: String,
+    pub database: T,
     /// This side.
     pub role: Role,
     /// This end.
-    pub local: String,
+    pub local: T,
     /// The other end.
-    pub remote: String,
+    pub remote: T,
     /// TCP state after.
     pub state: TcpState,
     /// Who opened or accepted it.
-    pub opener: Option<Opener>,
+    pub opener: Option<Opener<T>>,
     /// Pid that closed it; null if the peer or the kernel did, or if not seen.
     pub closer_pid: Option<u32>,
     /// Age at this moment in milliseconds, for `closed`; null if the opening was not seen.
@@ -44,7 +46,7 @@ pub struct EventLine {
     /// Retransmission time-outs in a row.
     pub consecutive_rtos: u8,
     /// Name of the errno, if the kernel gave one.
-    pub error: Option<String>,
+    pub error: Option<T>,
     /// Who reset the connection, for `closed` and `failed`; null if nobody did.
     pub reset: Option<Reset>,
 }

@@ -4,6 +4,7 @@
 //! counted. A socket is never dropped for being idle.
 
 mod events;
+mod lines;
 mod reconcile;
 mod recorded;
 mod sockets;
@@ -17,8 +18,9 @@ use std::ops::Bound;
 use std::time::Duration;
 
 pub use events::Effect;
+pub use lines::{LineRoom, event_line};
 use serde::{Deserialize, Serialize};
-pub use view::{About, event_line};
+pub use view::About;
 
 use crate::detect::DetectConfig;
 use crate::endpoint::{Endpoint, Place};

@@ -5,17 +5,17 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, Tracker};
+use super::Tracker;
 use crate::detect::Store;
 use crate::endpoint::Endpoint;
-use crate::event::{Event, ProcessId, SocketEvent, SocketEventKind};
+use crate::event::ProcessId;
 use crate::identity::stable_id;
 use crate::process::{Account, Process};
 use crate::snapshot::{
-    self, Age, Capture, Completeness, Connection, EVENT_SCHEMA, EventLine, EventName, HolderFd, Host, Mode, Opener,
-    Probe, ProcessConnections, Reset, SNAPSHOT_SCHEMA, Snapshot,
+    self, Age, Capture, Completeness, Connection, HolderFd, Host, Mode, Opener, Probe, ProcessConnections,
+    SNAPSHOT_SCHEMA, Snapshot,
 };
-use crate::socket::{self, Began, Socket};
+use crate::socket::{Began, Socket};
 use crate::tcp::TcpState;
 use crate::time::{BootNs, WallAnchor};
 
@@ -243,7 +243,7 @@ impl Tracker {
             opened_at,
             age_s: now.since(socket.began().moment()).as_secs(),
             age,
-            opener: socket.opener.map(|opener| Opener { pid: opener.id.pid, comm: opener.comm.to_text() }),
+            opener: socket.opener.map(|opener| Opener { pid: opener.id.pid, comm: opener.comm.to_text().into_owned() }),
             holders: socket.holders.iter().map(|holder| HolderFd { pid: holder.process.pid, fd: holder.fd }).collect(),
             idle_s: socket.last_active().map(|at| now.since(at).as_secs()),
             bytes_sent: seen.map_or(0, |seen| seen.bytes_sent),
@@ -278,86 +278,4 @@ fn drops(endpoint: &Endpoint, about: &About, anchor: &WallAnchor) -> Vec<snapsho
     let mut all: Vec<_> = endpoint.drops.iter().map(one).collect();
     all.sort_by(|a, b| b.packets.cmp(&a.packets).then_with(|| a.reason.cmp(&b.reason)));
     all
-}
-
-/// An event as a line of the event tail; `None` for what is not worth a line.
-#[must_use]
-pub fn event_line(tracker: &Tracker, event: &Event, effect: Effect, anchor: &WallAnchor) -> Option<EventLine> {
-    let Event::Socket(event) = event else { return None };
-    let name = match effect {
-        Effect::Opened => EventName::Opened,
-        Effect::Accepted => EventName::Accepted,
-        Effect::PeerClosed => EventName::PeerClosed,
-        Effect::Closing => EventName::Closing,
-        Effect::Closed { .. } => EventName::Closed,
-        Effect::Failed => EventName::Failed,
-        Effect::Retransmit => EventName::Retransmit,
-        Effect::Process | Effect::Ignored => return None,
-    };
-    let (age, opener) = match effect {
-        Effect::Closed { began, opener } => (began.map(|began| event.at.since(began)), opener),
-        _ => (None, tracker.opener_of(event.sk)),
-    };
-    // A failed attempt was never in the tracker: only the event knows.
-    let opener = opener.or(event.opener.map(|task| socket::Opener { id: task.id, comm: task.comm }));
-    let place = tracker.place(&event.tuple, event.role);
-    let database = match tracker.endpoint(place, event.role) {
-        Some((_, endpoint)) => endpoint.database.clone(),
-        None => tracker.ports.database(place.addr.port()).unwrap_or("other").to_owned(),
-    };
-    Some(EventLine {
-        schema: EVENT_SCHEMA.to_owned(),
-        event: name,
-        at: anchor.wall(event.at),
-        endpoint: place.to_string(),
-        database,
-        role: event.role,
-        local: event.tuple.local().to_string(),
-        remote: event.tuple.remote().to_string(),
-        state: event.new_state,
-        opener: opener.map(|opener| Opener { pid: opener.id.pid, comm: opener.comm.to_text() }),
-        closer_pid: event.closer.map(|closer| closer.pid),
-        age_ms: age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
-        bytes_sent: event.totals.bytes_sent,
-        bytes_received: event.totals.bytes_received,
-        retransmits: event.totals.retransmits,
-        consecutive_rtos: event.totals.consecutive_rtos,
-        error: errno_name(event.error),
-        reset: reset(event),
-    })
-}
-
-/// A received RST leaves its errno on the socket (`tcp_reset`, net/ipv4/tcp_input.c). A close that goes straight to CLOSE
-/// from a state in which the other side is still there sends one (`__tcp_close`, net/ipv4/tcp.c).
-fn reset(event: &SocketEvent) -> Option<Reset> {
-    if event.kind != SocketEventKind::End {
-        return None;
-    }
-    match (event.error, event.old_state) {
-        (32 | 104 | 111, _) => Some(Reset::Received),
-        (0, TcpState::Established | TcpState::CloseWait) if event.closer.is_some() => Some(Reset::Sent),
-        _ => None,
-    }
-}
-
-/// The errnos a TCP socket ends with (include/uapi/asm-generic/errno.h; the same on x86-64 and arm64).
-fn errno_name(errno: u16) -> Option<String> {
-    let name = match errno {
-        0 => return None,
-        1 => "EPERM",
-        12 => "ENOMEM",
-        13 => "EACCES",
-        22 => "EINVAL",
-        32 => "EPIPE",
-        99 => "EADDRNOTAVAIL",
-        103 => "ECONNABORTED",
-        104 => "ECONNRESET",
-        110 => "ETIMEDOUT",
-        111 => "ECONNREFUSED",
-        112 => "EHOSTDOWN",
-        113 => "EHOSTUNREACH",
-        101 => "ENETUNREACH",
-        other => return Some(format!("errno {other}")),
-    };
-    Some(name.to_owned())
 }

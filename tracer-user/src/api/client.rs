@@ -256,7 +256,7 @@ impl Lines {
     /// A line that is already here.
     pub fn take(&mut self) -> Result<Option<Bytes>, ClientError> {
         let rest = self.buffer.get(self.scanned..).unwrap_or_default();
-        if let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+        if let Some(end) = memchr::memchr(b'\n', rest) {
             let mut line = self.buffer.split_to(self.scanned + end + 1);
             self.scanned = 0;
             line.truncate(line.len() - 1);

@@ -23,6 +23,7 @@ use tracer_core::time::WallTime;
 use super::{ErrorBody, Health, OPEN_FINDINGS_HEADER, stream};
 use crate::daemon::handle::{Handle, HandleError};
 use crate::daemon::record::RECORDERS_MAX;
+use crate::ndjson::push_line;
 
 /// Whole-state answers alive at once, from the question to the last byte sent: each may be tens of megabytes.
 const BODIES_MAX: usize = 4;
@@ -245,11 +246,15 @@ async fn tail(State(app): State<App>, asked: Asked) -> Result<Response, Failure>
             at: finding.last_seen,
             finding: Finding::clone(finding),
         };
-        stream::push_line(&line, &mut first);
+        push_line(&line, &mut first);
     }
     let mut told: HashMap<String, WallTime> =
         open.iter().map(|finding| (finding.id.clone(), finding.last_seen)).collect();
-    let body = stream::body(first, lines, move |line| !is_old_news(line, &mut told), app.handle);
+    let body = stream::body(
+        first,
+        stream::Findings { lines, keep: move |line: &_| !is_old_news(line, &mut told) },
+        app.handle,
+    );
     Ok(([NDJSON, (header::HeaderName::from_static(OPEN_FINDINGS_HEADER), &count)], body).into_response())
 }
 
@@ -267,7 +272,7 @@ fn is_old_news(line: &FindingLine, told: &mut HashMap<String, WallTime>) -> bool
 async fn events(State(app): State<App>, asked: Asked) -> Result<Response, Failure> {
     parameters(asked, &[])?;
     let lines = app.handle.subscribe_events().await?;
-    Ok(([NDJSON], stream::body(Vec::new(), lines, |_| true, app.handle)).into_response())
+    Ok(([NDJSON], stream::body(Vec::new(), lines, app.handle)).into_response())
 }
 
 async fn record(State(app): State<App>, asked: Asked) -> Result<Response, Failure> {

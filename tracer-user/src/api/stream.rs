@@ -1,63 +1,98 @@
-//! Bodies of streams: recordings, and NDJSON bodies fed by a broadcast channel: a slow reader loses lines and is told how many, and never holds up
-//! anyone else.
+//! Bodies of streams: recordings, and NDJSON: what a source has, and losses of events. A slow reader loses lines and is
+//! told how many, and never holds up anyone else.
 
 use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::Bytes;
-use serde::Serialize;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::watch;
+use tracer_core::finding::FindingLine;
 use tracer_core::snapshot::LossLine;
 
 use super::{LOST_SCHEMA, LostLine};
+use crate::daemon::feed;
 use crate::daemon::handle::Handle;
 use crate::daemon::record::Recording;
+use crate::ndjson::push_line;
 
 /// Lines that are already there go out together up to this size.
 const CHUNK_BYTES: usize = 64 << 10;
 
-struct State<T, K> {
-    first: Vec<u8>,
-    lines: Receiver<Arc<T>>,
+/// Where a stream's lines come from.
+pub(super) trait Source: Send + 'static {
+    /// The next lines, whole and at least one; `None` at the end. May be dropped and called again: nothing is lost.
+    fn next(&mut self) -> impl Future<Output = Option<Bytes>> + Send;
+}
+
+struct State<S> {
+    first: Bytes,
+    source: S,
     loss: watch::Receiver<Option<LossLine>>,
-    keep: K,
     handle: Handle,
 }
 
-/// `first`, then every line `keep` accepts, until the daemon stops or the reader goes.
-pub(super) fn body<T, K>(first: Vec<u8>, lines: Receiver<Arc<T>>, keep: K, handle: Handle) -> Body
-where
-    T: Serialize + Send + Sync + 'static,
-    K: FnMut(&T) -> bool + Send + 'static,
-{
+/// `first`, then what the source has, until the daemon stops or the reader goes.
+pub(super) fn body(first: Vec<u8>, source: impl Source, handle: Handle) -> Body {
     let loss = handle.subscribe_loss();
-    let state = State { first, lines, loss, keep, handle };
+    let state = State { first: first.into(), source, loss, handle };
     Body::from_stream(futures_util::stream::unfold(state, |mut state| async {
         let chunk = state.next().await?;
         Some((Ok::<_, std::convert::Infallible>(chunk), state))
     }))
 }
 
-impl<T: Serialize, K: FnMut(&T) -> bool> State<T, K> {
+impl<S: Source> State<S> {
     /// The next bytes, never empty; `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
-        let mut chunk = std::mem::take(&mut self.first);
-        while chunk.is_empty() {
-            let received = tokio::select! {
+        if !self.first.is_empty() {
+            return Some(std::mem::take(&mut self.first));
+        }
+        loop {
+            tokio::select! {
                 // What was said before the end is still delivered.
                 biased;
-                received = self.lines.recv() => received,
+                lines = self.source.next() => return lines,
                 Ok(()) = self.loss.changed() => {
+                    let mut chunk = Vec::new();
                     if let Some(line) = &*self.loss.borrow_and_update() {
                         push_line(line, &mut chunk);
                     }
-                    continue;
+                    if !chunk.is_empty() {
+                        return Some(chunk.into());
+                    }
                 }
                 () = self.handle.stopping() => return None,
-            };
-            match received {
+            }
+        }
+    }
+}
+
+impl Source for feed::Reader {
+    async fn next(&mut self) -> Option<Bytes> {
+        Some(match self.recv().await? {
+            feed::Next::Lines(lines) => lines,
+            feed::Next::Lost(lost) => {
+                let mut chunk = Vec::new();
+                push_lost(lost, &mut chunk);
+                chunk.into()
+            }
+        })
+    }
+}
+
+/// Changes of findings that `keep` accepts.
+pub(super) struct Findings<K> {
+    pub(super) lines: Receiver<Arc<FindingLine>>,
+    pub(super) keep: K,
+}
+
+impl<K: FnMut(&FindingLine) -> bool + Send + 'static> Source for Findings<K> {
+    async fn next(&mut self) -> Option<Bytes> {
+        let mut chunk = Vec::new();
+        while chunk.is_empty() {
+            match self.lines.recv().await {
                 Ok(line) => self.push(&line, &mut chunk),
                 Err(RecvError::Lagged(lost)) => push_lost(lost, &mut chunk),
                 Err(RecvError::Closed) => return None,
@@ -72,10 +107,12 @@ impl<T: Serialize, K: FnMut(&T) -> bool> State<T, K> {
         }
         Some(chunk.into())
     }
+}
 
-    fn push(&mut self, line: &Arc<T>, chunk: &mut Vec<u8>) {
+impl<K: FnMut(&FindingLine) -> bool> Findings<K> {
+    fn push(&mut self, line: &FindingLine, chunk: &mut Vec<u8>) {
         if (self.keep)(line) {
-            push_line(line.as_ref(), chunk);
+            push_line(line, chunk);
         }
     }
 }
@@ -95,16 +132,4 @@ pub(super) fn recording(recording: Recording, handle: Handle) -> Body {
 
 fn push_lost(lost: u64, chunk: &mut Vec<u8>) {
     push_line(&LostLine { schema: LOST_SCHEMA.to_owned(), lost }, chunk);
-}
-
-/// One object, one line. What cannot be written as JSON leaves no half a line behind.
-pub(super) fn push_line(line: &impl Serialize, chunk: &mut Vec<u8>) {
-    let before = chunk.len();
-    match serde_json::to_writer(&mut *chunk, line) {
-        Ok(()) => chunk.push(b'\n'),
-        Err(error) => {
-            chunk.truncate(before);
-            tracing::error!("a line could not be written as JSON: {error}");
-        }
-    }
 }

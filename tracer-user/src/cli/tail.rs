@@ -1,5 +1,6 @@
 //! `socklife tail`: findings, or socket events, as they happen.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
@@ -7,6 +8,7 @@ use std::net::SocketAddr;
 use anyhow::Context as _;
 use bytes::Bytes;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use futures_util::FutureExt as _;
 use jiff::tz::TimeZone;
 use tracer_core::finding::{Change, FINDING_SCHEMA, FindingLine, Kind, Severity};
 use tracer_core::snapshot::{EVENT_SCHEMA, EventLine, LOSS_SCHEMA, LossLine};
@@ -93,13 +95,19 @@ async fn follow(args: Args, client: Client) -> anyhow::Result<Verdict> {
 
 /// The next line; what is pending is written before waiting for it.
 async fn next(lines: &mut Lines, output: &mut Output) -> anyhow::Result<Option<Bytes>> {
-    match lines.take() {
-        Ok(Some(line)) => Ok(Some(line)),
-        here => {
-            output.flush().await?;
-            here?;
-            Ok(lines.next().await?)
-        }
+    if let Ok(Some(line)) = lines.take() {
+        return Ok(Some(line));
+    }
+    // What the daemon has written already is read by the connection's own task, which has to have its turn for it.
+    tokio::task::yield_now().await;
+    let ready = lines.next().now_or_never();
+    if let Some(Ok(Some(line))) = ready {
+        return Ok(Some(line));
+    }
+    output.flush().await?;
+    match ready {
+        Some(end) => Ok(end?),
+        None => Ok(lines.next().await?),
     }
 }
 
@@ -113,8 +121,20 @@ struct Printer {
 }
 
 #[derive(serde::Deserialize)]
-struct Head {
-    schema: String,
+struct Head<'a> {
+    #[serde(borrow)]
+    schema: Cow<'a, str>,
+}
+
+/// The schema of a line. The daemon writes it first, where it is read off; anywhere else the line is parsed for it.
+fn schema(line: &[u8]) -> anyhow::Result<Cow<'_, str>> {
+    if let Some(rest) = line.strip_prefix(b"{\"schema\":\"")
+        && let Some(end) = memchr::memchr2(b'"', b'\\', rest)
+        && let Some((name, [b'"', .., b'}'])) = rest.split_at_checked(end)
+    {
+        return Ok(str::from_utf8(name)?.into());
+    }
+    Ok(serde_json::from_slice::<Head<'_>>(line)?.schema)
 }
 
 impl Printer {
@@ -124,16 +144,17 @@ impl Printer {
     }
 
     /// What to write for a line of the daemon's, if anything.
-    fn text(&mut self, line: &[u8]) -> anyhow::Result<Option<Vec<u8>>> {
-        let head: Head = serde_json::from_slice(line)?;
-        let text = match head.schema.as_str() {
+    fn text<'a>(&mut self, line: &'a [u8]) -> anyhow::Result<Option<Cow<'a, [u8]>>> {
+        let text = match &*schema(line)? {
             FINDING_SCHEMA => {
                 let found: FindingLine = serde_json::from_slice(line)?;
-                self.wants_finding(&found).then(|| line::finding(&found, &self.look))
+                self.wants_finding(&found).then(|| self.written(|look| line::finding(&found, look)))
             }
+            // There may be a hundred thousand a second.
+            EVENT_SCHEMA if self.args.json && self.wants_every_event() => Some(String::new()),
             EVENT_SCHEMA => {
                 let event: EventLine = serde_json::from_slice(line)?;
-                self.wants_event(&event).then(|| line::event(&event, &self.look))
+                self.wants_event(&event).then(|| self.written(|look| line::event(&event, look)))
             }
             LOST_SCHEMA if !self.args.json => {
                 let LostLine { lost, .. } = serde_json::from_slice(line)?;
@@ -142,7 +163,7 @@ impl Printer {
             }
             LOSS_SCHEMA => {
                 let lost: LossLine = serde_json::from_slice(line)?;
-                Some(line::loss(&lost, &self.look))
+                Some(self.written(|look| line::loss(&lost, look)))
             }
             // Told apart by its schema, it belongs where the lines it stands for would be.
             LOST_SCHEMA => Some(String::new()),
@@ -152,10 +173,19 @@ impl Printer {
             }
         };
         Ok(text.map(|text| match (self.args.json, self.terminal) {
-            (false, _) => text.into_bytes(),
-            (true, false) => line.to_vec(),
-            (true, true) => escape_json(&String::from_utf8_lossy(line)).into_owned().into_bytes(),
+            (false, _) => text.into_bytes().into(),
+            (true, false) => line.into(),
+            (true, true) => escape_json(&String::from_utf8_lossy(line)).into_owned().into_bytes().into(),
         }))
+    }
+
+    /// The text for people; none with JSON, as the line itself is written then.
+    fn written(&self, text: impl FnOnce(&line::Look) -> String) -> String {
+        if self.args.json { String::new() } else { text(&self.look) }
+    }
+
+    fn wants_every_event(&self) -> bool {
+        self.args.pid.is_empty() && self.args.endpoint.is_empty()
     }
 
     fn wants_finding(&mut self, line: &FindingLine) -> bool {
@@ -242,8 +272,8 @@ mod tests {
             (&["--min-severity", "critical"], false),
             (&["--min-severity", "info", "--pid", "1"], false),
         ] {
-            let text = printer(flags).text(&finding("opened", "warning")).unwrap();
-            assert_eq!(text.is_some(), shown, "{flags:?}");
+            let line = finding("opened", "warning");
+            assert_eq!(printer(flags).text(&line).unwrap().is_some(), shown, "{flags:?}");
         }
     }
 
@@ -271,8 +301,8 @@ mod tests {
             (&["--endpoint", "10.0.0.6:5432", "--pid", "412"], Some(412), None, false),
         ] {
             let flags = [&["--events"], flags].concat();
-            let text = printer(&flags).text(&event(opener, closer)).unwrap();
-            assert_eq!(text.is_some(), shown, "{flags:?}");
+            let line = event(opener, closer);
+            assert_eq!(printer(&flags).text(&line).unwrap().is_some(), shown, "{flags:?}");
         }
     }
 
@@ -281,11 +311,11 @@ mod tests {
         let line = finding("opened", "critical");
         let text = printer(&[]).text(&line).unwrap().unwrap();
         let wanted = r"20:41:07 CRITICAL  limit_pressure       96 of 100\u{202e} open";
-        assert_eq!(String::from_utf8(text).unwrap(), wanted);
+        assert_eq!(String::from_utf8(text.into_owned()).unwrap(), wanted);
         assert_eq!(printer(&["--json"]).text(&line).unwrap().unwrap(), line);
         let mut terminal = Printer { terminal: true, ..printer(&["--json"]) };
         let shown = terminal.text(&line).unwrap().unwrap();
-        assert!(!String::from_utf8(shown.clone()).unwrap().contains('\u{202e}'));
+        assert!(!String::from_utf8(shown.to_vec()).unwrap().contains('\u{202e}'));
         assert_eq!(
             serde_json::from_slice::<FindingLine>(&shown).unwrap(),
             serde_json::from_slice::<FindingLine>(&line).unwrap()
@@ -293,9 +323,25 @@ mod tests {
     }
 
     #[test]
+    fn a_schema_is_found_wherever_it_stands() {
+        for (line, found) in [
+            (&br#"{"schema":"socklife.event/v1","at":1}"#[..], Some("socklife.event/v1")),
+            (br#"{"schema":"socklife.lost/v1"}"#, Some("socklife.lost/v1")),
+            (br#"{"at":"}", "schema" : "socklife.event/v1"}"#, Some("socklife.event/v1")),
+            (br#"{"schema":"socklife.\u0065vent/v1","at":1}"#, Some("socklife.event/v1")),
+            (br#"{"schema":"socklife.event/v1","at":1"#, None),
+            (br#"{"schema":"socklife.event/v1"#, None),
+            (br#"{"at":1}"#, None),
+            (b"", None),
+        ] {
+            assert_eq!(schema(line).ok().as_deref(), found, "{}", String::from_utf8_lossy(line));
+        }
+    }
+
+    #[test]
     fn losses_stay_in_json_and_leave_text_alone() {
         let lost = br#"{"schema":"socklife.lost/v1","lost":7}"#;
-        assert_eq!(printer(&["--json", "--pid", "1"]).text(lost).unwrap().unwrap(), lost);
+        assert_eq!(printer(&["--json", "--pid", "1"]).text(lost).unwrap().unwrap(), &lost[..]);
         assert_eq!(printer(&[]).text(lost).unwrap(), None);
         assert_eq!(printer(&[]).text(br#"{"schema":"socklife.other/v9"}"#).unwrap(), None);
         assert!(printer(&[]).text(b"no json").is_err());

@@ -12,10 +12,11 @@ use tracer_core::detect::{DetectConfig, Store};
 use tracer_core::event::{Event, ProcessId};
 use tracer_core::finding::FindingLine;
 use tracer_core::inventory::Inventory;
-use tracer_core::snapshot::{EventLine, LOSS_SCHEMA, Loss, LossLine, Snapshot};
+use tracer_core::snapshot::{LOSS_SCHEMA, Loss, LossLine, Snapshot};
 use tracer_core::time::BootNs;
-use tracer_core::tracker::{About, Tracker, event_line};
+use tracer_core::tracker::{About, LineRoom, Tracker, event_line};
 
+use super::feed::{Batch, Feed};
 use super::handle::Request;
 use super::identify::Ask;
 use super::record::Recorders;
@@ -38,7 +39,7 @@ pub struct Peers {
     /// Changes of findings go here.
     pub findings: broadcast::Sender<Arc<FindingLine>>,
     /// Socket events go here, if somebody listens.
-    pub events: broadcast::Sender<Arc<EventLine>>,
+    pub events: Arc<Feed>,
     /// Losses of events go here.
     pub loss: watch::Sender<Option<LossLine>>,
     /// Reads the ring and watches processes.
@@ -69,6 +70,9 @@ pub struct Actor {
     /// When a loss last asked for a look, and how long the next one has to wait.
     loss_look_at: BootNs,
     loss_look_every: Duration,
+    /// Where the lines of socket events are written.
+    batch: Batch,
+    room: LineRoom,
 }
 
 impl Actor {
@@ -87,6 +91,8 @@ impl Actor {
             doubted: false,
             loss_look_at: BootNs(0),
             loss_look_every: Duration::ZERO,
+            batch: Batch::default(),
+            room: LineRoom::default(),
         }
     }
 
@@ -211,16 +217,19 @@ impl Actor {
     }
 
     fn take_events(&mut self, events: &[Event]) {
-        let listeners = self.peers.events.receiver_count() > 0;
+        let listeners = self.peers.events.has_readers();
         let anchor = clock::wall_anchor();
         self.recorders.events(events);
         for event in events {
             let effect = self.tracker.apply(event);
-            if listeners && let Some(line) = event_line(&self.tracker, event, effect, &anchor) {
-                // Fails when the last listener has just gone.
-                let _ = self.peers.events.send(Arc::new(line));
+            if listeners && let Some(line) = event_line(&self.tracker, event, effect, &anchor, &mut self.room) {
+                self.batch.push(&line);
+                if self.batch.is_full() {
+                    self.peers.events.tell(&mut self.batch);
+                }
             }
         }
+        self.peers.events.tell(&mut self.batch);
     }
 
     fn look_done(&mut self, started: BootNs) {

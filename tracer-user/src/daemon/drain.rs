@@ -12,13 +12,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracer_core::event::{Event, ProcessId};
 use tracer_core::inventory::Inventory;
-use tracer_core::snapshot::EventLine;
 
 use super::Message;
+use super::feed::Feed;
 use crate::capture::{Capture, KernelCounters, Ring, wake_interval};
 use crate::clock;
 
@@ -46,7 +46,7 @@ pub enum Command {
 struct Kernel {
     capture: Capture,
     ring: Ring,
-    watchers: broadcast::Sender<Arc<EventLine>>,
+    watchers: Arc<Feed>,
 }
 
 /// What came of emptying the ring.
@@ -74,7 +74,7 @@ struct Drain {
 /// the programs are detached and unloaded.
 pub fn spawn(
     capture: Option<Capture>,
-    watchers: broadcast::Sender<Arc<EventLine>>,
+    watchers: Arc<Feed>,
     messages: mpsc::Sender<Message>,
     commands: mpsc::Receiver<Command>,
 ) -> JoinHandle<anyhow::Result<()>> {
@@ -152,7 +152,7 @@ impl Drain {
 
     /// Whoever watches events wants each as it happens.
     fn follow_watchers(&mut self) -> anyhow::Result<()> {
-        let live = self.kernel.watchers.receiver_count() > 0;
+        let live = self.kernel.watchers.has_readers();
         if live != self.is_live {
             self.kernel.capture.set_live(live)?;
             self.is_live = live;

@@ -1,12 +1,14 @@
 //! The interface between the daemon and whoever serves it to others: requests go to the one task that owns the
-//! tracker, changes come back on broadcast channels that shed slow readers. Knows neither HTTP nor the tracker.
+//! tracker, changes come back on channels that shed slow readers. Knows neither HTTP nor the tracker.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracer_core::finding::{Finding, FindingLine};
-use tracer_core::snapshot::{EventLine, LossLine, Snapshot};
+use tracer_core::snapshot::{LossLine, Snapshot};
+
+use super::feed::{self, Feed};
 
 use super::record::Recording;
 
@@ -14,8 +16,6 @@ use super::record::Recording;
 const REQUESTS_MAX: usize = 64;
 /// Finding lines a reader may be behind before it loses the oldest.
 const FINDINGS_BEHIND_MAX: usize = 1_024;
-/// Event lines a reader may be behind before it loses the oldest.
-const EVENTS_BEHIND_MAX: usize = 4_096;
 /// How long an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
@@ -62,7 +62,7 @@ pub enum HandleError {
 pub struct Handle {
     requests: mpsc::Sender<Request>,
     findings: broadcast::Sender<Arc<FindingLine>>,
-    events: broadcast::Sender<Arc<EventLine>>,
+    events: Arc<Feed>,
     loss: watch::Receiver<Option<LossLine>>,
     shutdown: watch::Receiver<bool>,
 }
@@ -75,7 +75,7 @@ pub struct Served {
     /// Changes of findings. Sending fails when nobody listens, which is no error.
     pub findings: broadcast::Sender<Arc<FindingLine>>,
     /// Socket events. Build a line only when [`Served::has_event_subscribers`].
-    pub events: broadcast::Sender<Arc<EventLine>>,
+    pub events: Arc<Feed>,
     /// The latest loss of events, if any.
     pub loss: watch::Sender<Option<LossLine>>,
     /// Set to true to end every stream and the server; dropping it does the same.
@@ -86,7 +86,7 @@ impl Served {
     /// Whether an event line would reach anyone.
     #[must_use]
     pub fn has_event_subscribers(&self) -> bool {
-        self.events.receiver_count() > 0
+        self.events.has_readers()
     }
 }
 
@@ -95,10 +95,10 @@ impl Served {
 pub fn channel() -> (Handle, Served) {
     let (request_sender, requests) = mpsc::channel(REQUESTS_MAX);
     let findings = broadcast::Sender::new(FINDINGS_BEHIND_MAX);
-    let events = broadcast::Sender::new(EVENTS_BEHIND_MAX);
+    let events = Arc::new(Feed::default());
     let (shutdown_sender, shutdown) = watch::channel(false);
     let (loss_sender, loss) = watch::channel(None);
-    let (told_findings, told_events) = (findings.clone(), events.clone());
+    let (told_findings, told_events) = (findings.clone(), Arc::clone(&events));
     let handle = Handle { requests: request_sender, findings: told_findings, events: told_events, loss, shutdown };
     (handle, Served { requests, findings, events, loss: loss_sender, shutdown: shutdown_sender })
 }
@@ -126,7 +126,7 @@ impl Handle {
     }
 
     /// Socket events from now on.
-    pub async fn subscribe_events(&self) -> Result<broadcast::Receiver<Arc<EventLine>>, HandleError> {
+    pub async fn subscribe_events(&self) -> Result<feed::Reader, HandleError> {
         let events = self.events.subscribe();
         self.ask(|reply| Request::FollowEvents { reply }).await?;
         Ok(events)
@@ -148,7 +148,7 @@ impl Handle {
     /// Whether an event line would reach anyone.
     #[must_use]
     pub fn has_event_subscribers(&self) -> bool {
-        self.events.receiver_count() > 0
+        self.events.has_readers()
     }
 
     /// Returns once the daemon is on its way out.

@@ -9,6 +9,7 @@
 
 mod actor;
 mod drain;
+pub mod feed;
 pub mod handle;
 mod identify;
 mod look;
@@ -81,7 +82,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let handle::Served { requests, findings, events, loss, shutdown } = served;
 
     let polls = capture.is_none();
-    let mut drain = drain::spawn(capture, events.clone(), messages.clone(), drain_inbox);
+    let mut drain = drain::spawn(capture, Arc::clone(&events), messages.clone(), drain_inbox);
     let identities = identify::spawn(&config, messages);
     let (unseen, sockets_to_ask) = watch::channel(BTreeSet::new());
     let looks = look::Looks { wanted: Arc::clone(&wanted), unseen: sockets_to_ask, drain: drain_commands.clone() };

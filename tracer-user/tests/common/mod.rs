@@ -13,6 +13,7 @@ use tracer_core::snapshot::{
 };
 use tracer_core::tcp::TcpState;
 use tracer_core::time::WallTime;
+use tracer_user::daemon::feed::{Batch, Feed};
 use tracer_user::daemon::handle::{Handle, Request, Served, channel};
 use tracer_user::daemon::record::{FrameSender, channel as channel_of_frames};
 
@@ -43,8 +44,8 @@ pub fn line(change: Change, finding: Finding) -> Arc<FindingLine> {
     Arc::new(FindingLine { schema: FINDING_SCHEMA.to_owned(), change, at, finding: Finding { status, ..finding } })
 }
 
-pub fn event(pid: u32) -> Arc<EventLine> {
-    Arc::new(EventLine {
+pub fn event(pid: u32) -> EventLine {
+    EventLine {
         schema: EVENT_SCHEMA.to_owned(),
         event: EventName::Opened,
         at: AT,
@@ -63,7 +64,7 @@ pub fn event(pid: u32) -> Arc<EventLine> {
         consecutive_rtos: 0,
         error: None,
         reset: None,
-    })
+    }
 }
 
 pub fn connection(id: &str, endpoint: &str, state: TcpState, opener: u32, holder: u32) -> Connection {
@@ -159,13 +160,22 @@ pub fn snapshot(findings: Vec<Finding>) -> Snapshot {
 pub struct Fake {
     pub handle: Handle,
     pub findings: broadcast::Sender<Arc<FindingLine>>,
-    pub events: broadcast::Sender<Arc<EventLine>>,
+    pub events: Arc<Feed>,
     pub loss: watch::Sender<Option<LossLine>>,
     pub shutdown: watch::Sender<bool>,
     /// Whether somebody has asked to follow events and been answered.
     pub followed: Arc<AtomicBool>,
     /// What is sent here is the recording of the one who asks for it; a second one finds no place.
     pub frames: FrameSender,
+}
+
+impl Fake {
+    /// Tells a socket event to who listens.
+    pub fn tell(&self, line: &EventLine) {
+        let mut batch = Batch::default();
+        batch.push(line);
+        self.events.tell(&mut batch);
+    }
 }
 
 pub fn fake(state: Snapshot) -> Fake {
