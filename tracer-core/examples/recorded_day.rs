@@ -18,7 +18,10 @@ fn main() {
     out.write_all(&preamble()).unwrap();
     let mut write = |frame: Frame<'static>| out.write_all(&encode(&frame).unwrap()).unwrap();
     let mut host = Recorded::begin(10, connections / 10, &mut write);
-    host.pass(u64::from(hours) * 3_600, 3_600, &mut write);
+    let half = u64::from(hours) * 1_800;
+    host.pass(half, 3_600, &mut write);
+    host.exit(9, &mut write);
+    host.pass(half, 3_600, &mut write);
     write(Frame::End { at: host.now });
     out.flush().unwrap();
 }

@@ -150,3 +150,103 @@ impl Reader {
         self.is_over = true;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+    use std::collections::BTreeMap;
+
+    use tracer_core::detect::DetectConfig;
+    use tracer_core::ports::PortMap;
+    use tracer_core::recording::{encode, preamble};
+    use tracer_core::snapshot::{Host, Mode};
+    use tracer_core::time::{BootNs, WallAnchor};
+    use tracer_core::tracker::{About, Bounds, Tracker};
+
+    use super::*;
+
+    fn header() -> Header {
+        let tracker = Tracker::new(Bounds::default(), PortMap::default(), BTreeMap::new());
+        let text = || "x".to_owned();
+        let host = Host { hostname: text(), kernel: text(), arch: text(), boot_id: text(), socklife_version: text() };
+        let (probes, drop_reasons) = (Vec::new(), BTreeMap::new());
+        let about = About { host, mode: Mode::Ebpf, started: BootNs(1), probes, drop_reasons, host_pids: true };
+        tracker.header(&about, &DetectConfig::default(), WallAnchor { boot: BootNs(5), unix_ns: 0 })
+    }
+
+    /// How many frames come after the header, and whether the recording ends before its time.
+    fn read(path: &Path) -> Result<(usize, bool), ReadError> {
+        let (mut reader, _) = Reader::open(path)?;
+        let mut frames = 0;
+        while reader.next_frame()?.is_some() {
+            frames += 1;
+        }
+        Ok((frames, reader.broken().is_some()))
+    }
+
+    #[test]
+    fn what_was_flushed_is_read_however_the_file_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.rec");
+        let mut writer = Writer::create(&path, false).unwrap();
+        writer.write(&preamble()).unwrap();
+        writer.write(&encode(&Frame::Header(Cow::Owned(header()))).unwrap()).unwrap();
+        writer.flush().unwrap();
+        // How long the file is when so many frames have been flushed.
+        let mut flushed = vec![path.metadata().unwrap().len()];
+        for at in 10..30 {
+            writer.write(&encode(&Frame::LeftOut { at: BootNs(at), frames: at, events: at * at }).unwrap()).unwrap();
+            writer.flush().unwrap();
+            flushed.push(path.metadata().unwrap().len());
+        }
+        writer.write(&encode(&Frame::End { at: BootNs(40) }).unwrap()).unwrap();
+        let length = writer.finish().unwrap();
+        assert_eq!(read(&path).unwrap(), (21, false));
+        let whole = std::fs::read(&path).unwrap();
+        assert_eq!((whole.len() as u64, whole.starts_with(&GZIP)), (length, true));
+        for cut in 0..length {
+            std::fs::write(&path, &whole[..usize::try_from(cut).unwrap()]).unwrap();
+            let before = flushed.iter().filter(|flushed| **flushed <= cut).count();
+            match read(&path) {
+                Ok((frames, broken)) => {
+                    // The end of the file itself may be missing and every frame there.
+                    assert!(frames + 1 >= before && (broken || frames == 21), "cut at {cut}: {frames}, {broken}");
+                }
+                Err(error) => assert!(before == 0, "cut at {cut}: {error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn flipped_bits_end_a_recording_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.rec");
+        let mut writer = Writer::create(&path, false).unwrap();
+        writer.write(&preamble()).unwrap();
+        for frame in [Frame::Header(Cow::Owned(header())), Frame::End { at: BootNs(40) }] {
+            writer.write(&encode(&frame).unwrap()).unwrap();
+        }
+        writer.finish().unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for bit in (0..8 * whole.len()).step_by(5) {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, &flipped).unwrap();
+            // A flip in what gzip does not look at changes nothing.
+            if let Ok((frames, broken)) = read(&path) {
+                assert!(frames == 1 || (frames == 0 && broken), "bit {bit}: {frames}, {broken}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_there_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.rec");
+        std::fs::write(&path, "kept").unwrap();
+        assert_eq!(Writer::create(&path, false).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "kept");
+        Writer::create(&path, true).unwrap().finish().unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o640);
+    }
+}

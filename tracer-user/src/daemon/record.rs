@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc;
 use tracer_core::event::{Event, ProcessId};
 use tracer_core::identity::Identity;
 use tracer_core::inventory::Inventory;
@@ -20,13 +20,15 @@ use crate::clock;
 
 /// Recordings at once.
 pub const RECORDERS_MAX: usize = 4;
+/// Frames that may wait for one recorder.
+const WAITING_FRAMES_MAX: usize = 65_536;
 /// Bytes that may wait for one recorder. A frame that is longer alone goes out alone.
 const WAITING_BYTES_MAX: usize = 8 << 20;
 
 /// The bytes of a recording as they come.
 #[derive(Debug)]
 pub struct Recording {
-    frames: UnboundedReceiver<Bytes>,
+    frames: mpsc::Receiver<Bytes>,
     waiting: Arc<AtomicUsize>,
 }
 
@@ -42,27 +44,31 @@ impl Recording {
 /// The daemon's end of a [`Recording`].
 #[derive(Clone, Debug)]
 pub struct FrameSender {
-    frames: UnboundedSender<Bytes>,
+    frames: mpsc::Sender<Bytes>,
     waiting: Arc<AtomicUsize>,
 }
 
 impl FrameSender {
-    /// Sends bytes, however many wait already.
+    /// Sends bytes, however many wait already. Into a queue that is full, or for a reader who has gone, nothing is sent.
     pub fn push(&self, bytes: Bytes) {
-        self.waiting.fetch_add(bytes.len(), Ordering::AcqRel);
-        // Fails when the reader has gone; it is forgotten with the next frame.
-        let _ = self.frames.send(bytes);
+        let length = bytes.len();
+        self.waiting.fetch_add(length, Ordering::AcqRel);
+        if self.frames.try_send(bytes).is_err() {
+            self.waiting.fetch_sub(length, Ordering::AcqRel);
+        }
     }
 
-    fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Acquire)
+    /// Whether there is room for so many bytes in two frames.
+    fn has_room(&self, bytes: usize) -> bool {
+        let waiting = self.waiting.load(Ordering::Acquire);
+        self.frames.capacity() >= 2 && (waiting == 0 || waiting + bytes <= WAITING_BYTES_MAX)
     }
 }
 
 /// Both ends of a recording.
 #[must_use]
 pub fn channel() -> (FrameSender, Recording) {
-    let (frames, receiver) = unbounded_channel();
+    let (frames, receiver) = mpsc::channel(WAITING_FRAMES_MAX);
     let waiting = Arc::new(AtomicUsize::new(0));
     (FrameSender { frames, waiting: Arc::clone(&waiting) }, Recording { frames: receiver, waiting })
 }
@@ -105,8 +111,7 @@ impl Recorder {
             (frames, events) => Encoded::of(&Frame::LeftOut { at: frame.at, frames, events }),
         };
         let bytes = frame.bytes.len() + gap.as_ref().map_or(0, |gap| gap.bytes.len());
-        let waiting = self.frames.waiting();
-        if waiting > 0 && waiting + bytes > WAITING_BYTES_MAX {
+        if !self.frames.has_room(bytes) {
             self.left_out = (self.left_out.0 + 1, self.left_out.1 + frame.events);
             return;
         }

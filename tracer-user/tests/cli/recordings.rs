@@ -19,7 +19,7 @@ use tracer_core::finding::{Kind, Severity};
 use tracer_core::inventory::Inventory;
 use tracer_core::ports::PortMap;
 use tracer_core::recording::{Frame, Header, encode, preamble};
-use tracer_core::snapshot::{Host, Limit, LimitSource, Mode, Snapshot};
+use tracer_core::snapshot::{Host, LauncherGroup, Limit, LimitSource, Mode, Process, ProcessConnections, Snapshot};
 use tracer_core::tcp::TcpState;
 use tracer_core::time::{BootNs, WallAnchor};
 use tracer_core::tracker::{About, Bounds, EndpointRule, Tracker};
@@ -217,11 +217,11 @@ async fn recordings_beyond_the_bound_are_refused_and_leave_no_file() {
     let (code, _, said) = run(&["record", "-o", text(&other), "--socket", text(&daemon.socket)]);
     assert_eq!(code, Some(3));
     assert!(said.contains("4 recordings are being made: end one, and try again"), "{said}");
-    assert!(!other.exists());
+    assert!(!other.try_exists().unwrap());
     kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
     assert_eq!(end(child, stderr).0, Some(0));
     let (code, _, said) = run(&["record", "-o", text(&other), "--socket", "/nonexistent/s.sock"]);
-    assert_eq!((code, other.exists()), (Some(3), false), "{said}");
+    assert_eq!((code, other.try_exists().unwrap()), (Some(3), false), "{said}");
 }
 
 #[test]
@@ -301,10 +301,45 @@ fn write(dir: &TempDir, name: &str, snapshot: &Snapshot) -> String {
     text(&path).to_owned()
 }
 
+/// A process of the launcher group `g1`.
+fn process(pid: u32, open: u32, alive: bool) -> Process {
+    let held = ProcessConnections {
+        endpoint: "10.0.0.5:5432".to_owned(),
+        role: Role::Client,
+        open,
+        opened_total: 9,
+        closed_total: 9 - u64::from(open),
+        failed_total: 0,
+        in_use_peak: 0,
+        last_active_at: None,
+        estimated_server_memory_bytes: None,
+    };
+    let mut process: Process = serde_json::from_value(serde_json::json!({
+        "pid": pid, "ns_pid": null, "start_time": "2026-11-21T20:00:00.000Z", "comm": "python3", "exe": null,
+        "script": "/srv/route_builder.py", "cmdline": null, "ppid": null, "ancestors": [], "uid": null, "user": null,
+        "cgroup": null, "container_id": null, "systemd_unit": null, "launcher_group": "g1", "alive": alive,
+        "connections": [],
+    }))
+    .unwrap();
+    process.connections.push(held);
+    process
+}
+
+fn group(pids: &[u32], open: u32) -> LauncherGroup {
+    LauncherGroup {
+        id: "g1".to_owned(),
+        label: "route_builder.py".to_owned(),
+        instances: u32::try_from(pids.len()).unwrap(),
+        pids: pids.to_vec(),
+        open,
+        endpoints: vec!["10.0.0.5:5432".to_owned()],
+    }
+}
+
 #[test]
 fn a_diff_says_what_changed() {
     let dir = tempfile::tempdir().unwrap();
-    let before = snapshot(vec![finding("f1", Severity::Warning, 0), finding("f2", Severity::Info, 0)]);
+    let mut before = snapshot(vec![finding("f1", Severity::Warning, 0), finding("f2", Severity::Info, 0)]);
     let mut later = snapshot(vec![finding("f1", Severity::Critical, 0), finding("f3", Severity::Warning, 0)]);
     later.captured_at.unix_ms += 60_000;
     later.findings[0].summary = "99 of 100\u{1b}[2J open".to_owned();
@@ -318,6 +353,13 @@ fn a_diff_says_what_changed() {
     later.endpoints[0].open = 4;
     later.endpoints[0].opened_total += 5;
     later.endpoints[0].closed_total += 2;
+    before.processes = vec![process(412, 4, true), process(413, 1, true), process(414, 0, true)];
+    later.processes = vec![process(412, 0, false), process(413, 1, true), process(500, 2, true)];
+    // The same pid, and another process.
+    later.processes.push(Process { pid: 414, ..process(414, 1, true) });
+    later.processes[3].start_time.unix_ms += 600_000;
+    before.launcher_groups = vec![group(&[412, 413, 414], 5)];
+    later.launcher_groups = vec![group(&[413, 414, 500], 4)];
     let (a, b) = (write(&dir, "a.json", &before), write(&dir, "b.json", &later));
     let (code, shown, stderr) = run(&["diff", &a, &b]);
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
@@ -332,6 +374,14 @@ findings
 databases
   +3  orders-db 10.0.0.5:5432  client  1 -> 4 open  5 opened, 2 closed
 
+launcher groups
+  -1  route_builder.py  3 -> 3 copies  5 -> 4 open
+
+processes
+  -4  pid 412  route_builder.py  4 -> 0 open  ended
+  +2  pid 500  route_builder.py  0 -> 2 open  new
+  +1  pid 414  route_builder.py  0 -> 1 open  new
+
 connections opened (2)
   10.0.0.1:50000 -> 10.0.0.5:5432  client  ESTABLISHED  python3[500]
   10.0.0.1:50001 -> 10.0.0.5:5432  client  ESTABLISHED  python3[500]
@@ -343,6 +393,8 @@ connections closed (1)
     let (_, json, _) = run(&["diff", &a, &b, "--json"]);
     let diff: Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&diff["schema"], &diff["elapsed_s"]), (&"socklife.diff/v1".into(), &60.into()));
+    assert_eq!(diff["launcher_groups"][0]["pids_appeared"], serde_json::json!([500]));
+    assert_eq!(diff["launcher_groups"][0]["pids_gone"], serde_json::json!([412]));
     assert_eq!(diff["endpoints"][0]["open"], serde_json::json!({ "before": 1, "after": 4 }));
     let (_, same, _) = run(&["diff", &a, &a]);
     assert!(same.ends_with("2 connections stayed\n\nnothing changed\n"), "{same}");
