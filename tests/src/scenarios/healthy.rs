@@ -35,57 +35,57 @@ pub(super) const ALL: &[Scenario] = &[
 fn global_client(lab: &mut Lab) -> Result<()> {
     servers::mongo_responder(lab)?;
     lab.python("mongo_service.py", &["27017", "global", "15", "100000"])?;
-    lab.listen(LISTEN)
+    lab.listen_to(27017, 1, LISTEN)
 }
 
 fn closing_script(lab: &mut Lab) -> Result<()> {
     let _postgres = Postgres::start(&lab.sandbox, 100)?;
     lab.python("session_per_loop.py", &["5432", "0.5", "100000", "close"])?;
-    lab.listen(LISTEN)
+    lab.listen_to(5432, 1, LISTEN)
 }
 
 fn one_launcher(lab: &mut Lab) -> Result<()> {
     let _postgres = Postgres::start(&lab.sandbox, 100)?;
     lab.python("route_builder.py", &["5432"])?;
-    lab.listen(LISTEN)
+    lab.listen_to(5432, 3, LISTEN)
 }
 
 fn shared_pool(lab: &mut Lab) -> Result<()> {
     let _postgres = Postgres::start(&lab.sandbox, 100)?;
     lab.node("sprawl.js", &["5432", "1", "5", "1000", "4"])?;
-    lab.listen(LISTEN)
+    lab.listen_to(5432, 5, LISTEN)
 }
 
 fn small_pools(lab: &mut Lab) -> Result<()> {
     let _postgres = Postgres::start(&lab.sandbox, 100)?;
     servers::redis(lab)?;
     lab.node("service.js", &["5432", "6379", "1", "1", "1"])?;
-    lab.listen(LISTEN)
+    lab.listen_to(5432, 3, LISTEN)
 }
 
 fn gunicorn(lab: &mut Lab) -> Result<()> {
     let _postgres = Postgres::start(&lab.sandbox, 100)?;
     servers::gunicorn(lab, 4)?;
-    lab.listen(LISTEN)
+    lab.listen_to(5432, 8, LISTEN)
 }
 
 fn pgbouncer(lab: &mut Lab) -> Result<()> {
     let _postgres = Postgres::start(&lab.sandbox, 100)?;
     servers::pgbouncer(lab)?;
     lab.python("pooled.py", &["6432", "8", "8", "8", "0.02", "0.02"])?;
-    lab.listen(LISTEN)
+    lab.listen_to(6432, 8, LISTEN)
 }
 
 fn warm_up(lab: &mut Lab) -> Result<()> {
     let _postgres = Postgres::start(&lab.sandbox, 100)?;
     lab.python("pooled.py", &["5432", "1", "10", "10", "0.2", "0.01", "1"])?;
-    lab.listen(LISTEN)
+    lab.listen_to(5432, 10, LISTEN)
 }
 
 fn ramp(lab: &mut Lab) -> Result<()> {
     let _postgres = Postgres::start(&lab.sandbox, 100)?;
     lab.python("pooled.py", &["5432", "1", "30", "30", "0.5", "0", "0.7"])?;
-    lab.listen(LISTEN)
+    lab.listen_to(5432, 30, LISTEN)
 }
 
 fn cron(lab: &mut Lab) -> Result<()> {
@@ -95,17 +95,17 @@ fn cron(lab: &mut Lab) -> Result<()> {
         lab.wait_for_end(pid)?;
         lab.listen(5)?;
     }
-    Ok(())
+    lab.listen_to(5432, 48, 5)
 }
 
 fn mariadb(lab: &mut Lab) -> Result<()> {
     servers::mariadb(lab)?;
     lab.python("mysql_client.py", &["3306", "6"])?;
-    lab.listen(LISTEN)
+    lab.listen_to(3306, 6, LISTEN)
 }
 
 fn redis(lab: &mut Lab) -> Result<()> {
     servers::redis(lab)?;
     lab.python("redis_client.py", &["6379", "4"])?;
-    lab.listen(LISTEN)
+    lab.listen_to(6379, 5, LISTEN)
 }

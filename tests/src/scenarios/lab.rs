@@ -144,9 +144,17 @@ impl Lab {
         Ok(())
     }
 
-    /// A snapshot.
-    pub fn snapshot(&self) -> Result<Value> {
-        self.daemon.snapshot()
+    /// Listens for so long, and checks that socklife has seen so many connections opened to that port from here: silence
+    /// about nothing proves nothing.
+    pub fn listen_to(&mut self, port: u16, opened: u64, seconds: u64) -> Result<()> {
+        self.listen(seconds)?;
+        let snapshot = self.daemon.snapshot()?;
+        let endpoint = format!("127.0.0.1:{port}");
+        let endpoints = snapshot["endpoints"].as_array().into_iter().flatten();
+        let here = |entry: &&Value| entry["id"] == endpoint.as_str() && entry["role"] == "client";
+        let seen = endpoints.clone().find(here).and_then(|entry| entry["opened_total"].as_u64()).unwrap_or(0);
+        anyhow::ensure!(seen >= opened, "{seen} connections to {endpoint} were seen, not {opened}");
+        Ok(())
     }
 
     /// What was seen, if the play went well.
