@@ -156,6 +156,14 @@ impl Tail {
         Ok(value)
     }
 
+    /// The next line, if one comes before `deadline`.
+    pub fn next_before(&mut self, deadline: Instant) -> Result<Option<Value>> {
+        let Some(line) = self.program.out_line_before(deadline)? else { return Ok(None) };
+        let value: Value = serde_json::from_str(&line).with_context(|| format!("tail said {line:?}"))?;
+        self.seen.push(value.clone());
+        Ok(Some(value))
+    }
+
     /// The first line from here on that `wanted` accepts. What was passed over stays in [`Self::seen`].
     pub fn wait_for(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
         let deadline = Instant::now() + patience();

@@ -14,6 +14,7 @@ pub mod pace;
 pub mod postgres;
 pub mod program;
 pub mod sandbox;
+pub mod scenarios;
 pub mod session;
 pub mod truth;
 pub mod watched;

@@ -108,6 +108,17 @@ impl Program {
         self.next(&self.out, deadline, "a line on stdout")
     }
 
+    /// The next line of its stdout, if one comes before `deadline`.
+    pub fn out_line_before(&self, deadline: Instant) -> Result<Option<String>> {
+        match self.out.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => Ok(Some(line)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => {
+                bail!("{} (pid {}) has closed its stdout; it said:\n{}", self.name, self.pid(), self.log())
+            }
+        }
+    }
+
     /// The first line of its stderr, from here on, that `wanted` accepts.
     pub fn err_line(&self, what: &str, wanted: impl Fn(&str) -> bool) -> Result<String> {
         let deadline = Instant::now() + patience();

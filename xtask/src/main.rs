@@ -8,6 +8,7 @@ mod btf;
 mod build_ebpf;
 mod lint;
 mod run;
+mod scenarios;
 mod setup;
 mod sh;
 mod test;
@@ -39,6 +40,8 @@ enum Command {
     Test(test::Options),
     /// What socklife costs, beside nothing and beside its peers; needs root and a quiet machine
     Bench(bench::Options),
+    /// The incident lab: real drivers against real servers, and what socklife finds; needs root
+    Scenarios(scenarios::Options),
     /// The live suite on other kernels, each in a guest (QEMU)
     Vm(vm::Options),
     /// Cut a kernel's types down to a fixture for the tests of offsets
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Lint => lint::lint().map(|()| ExitCode::SUCCESS),
         Command::Test(options) => test::test(&options),
         Command::Bench(_) => bench::bench(),
+        Command::Scenarios(options) => scenarios::scenarios(&options),
         Command::Vm(options) => vm::vm(&options),
         Command::BtfFixture(options) => btf::fixture(&options).map(|()| ExitCode::SUCCESS),
     };

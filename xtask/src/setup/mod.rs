@@ -22,6 +22,10 @@ const COMPILER_PACKAGES: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-
 const LINKER_PACKAGES: &[&str] = &["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev", "g++"];
 /// What the live tests trace and compare with.
 const TEST_PACKAGES: &[&str] = &["postgresql", "iproute2", "nftables", "bpftool", "python3", "python3-venv"];
+/// Servers of the incident lab. The lab starts its own; those of the packages are not started.
+const LAB_PACKAGES: &[&str] = &["mariadb-server", "redis-server", "pgbouncer"];
+/// Where there is no Node yet.
+const NODE_PACKAGES: &[&str] = &["nodejs", "npm"];
 /// What `cargo xtask vm` makes guests of.
 const GUEST_PACKAGES: &[&str] = &["qemu-system-x86", "busybox-static", "xz-utils", "binutils"];
 /// What the benchmark measures beside socklife, and looks with.
@@ -30,6 +34,8 @@ const BENCH_PACKAGES: &[&str] = &["libbpf-tools", "bpftrace", "bpftool", "iprout
 const BENCH_PROGRAMS: &[&str] = &["tcplife", "bpftrace", "bpftool", "ss"];
 /// Pinned Python packages of the tests.
 const REQUIREMENTS: &str = "tests/requirements.txt";
+/// Pinned Node packages of the incident lab.
+const NODE_MANIFEST: [&str; 2] = ["tests/scenarios/package.json", "tests/scenarios/package-lock.json"];
 
 /// Flags of the command.
 #[derive(clap::Args)]
@@ -100,9 +106,11 @@ fn setup_build() -> Result<()> {
 
 fn setup_test() -> Result<()> {
     packages::without_database_cluster(|| packages::install(TEST_PACKAGES))?;
+    packages::without_services(|| packages::install(LAB_PACKAGES))?;
     packages::install(GUEST_PACKAGES)?;
     install_components()?;
     install_python()?;
+    install_node()?;
     guests::install_kernels().context("`cargo xtask vm` lacks a kernel; all else is there")
 }
 
@@ -185,6 +193,32 @@ fn install_python() -> Result<()> {
     std::fs::write(&installed, wanted).with_context(|| format!("cannot write {}", installed.display()))
 }
 
+/// The incident lab's Node packages in target/node, by the lock file.
+fn install_node() -> Result<()> {
+    if ["node", "npm"].iter().any(|program| sh::find_program(program).is_none()) {
+        packages::install(NODE_PACKAGES)?;
+    }
+    let directory = sh::root().join("target/node");
+    let installed = directory.join("installed-package-lock.json");
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let [manifest, lock] = NODE_MANIFEST.map(|path| sh::root().join(path));
+    let wanted = read(&lock)?;
+    if std::fs::read(&installed).ok().as_ref() == Some(&wanted) {
+        already_there(&format!("Node packages of {} in target/node", NODE_MANIFEST[1]));
+        return Ok(());
+    }
+    doing(&format!("installing {} into target/node", NODE_MANIFEST[1]));
+    std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    for path in [&manifest, &lock] {
+        let name = path.file_name().context("a manifest without a name")?;
+        std::fs::write(directory.join(name), read(path)?)?;
+    }
+    let mut npm = Command::new("npm");
+    npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel", "error"]);
+    sh::run(npm.current_dir(&directory))?;
+    std::fs::write(&installed, wanted).with_context(|| format!("cannot write {}", installed.display()))
+}
+
 fn system_python() -> PathBuf {
     let system = Path::new("/usr/bin/python3");
     if system.is_file() { system.to_path_buf() } else { PathBuf::from("python3") }
@@ -219,6 +253,8 @@ fn what_to_install(build: bool, test: bool, bench: bool) -> String {
              Debian's kernels, each package unpacked in target/vm/kernels/<version>\n\
              - Python 3, and in target/venv the packages of {REQUIREMENTS}: `python3 -m venv target/venv && \
              target/venv/bin/pip install -r {REQUIREMENTS}`\n\
+             - MariaDB's server, Redis, PgBouncer; Node and npm, and in target/node the packages of \
+             tests/scenarios/package-lock.json: copy it and package.json there and `npm ci`\n\
              - rustfmt and clippy: `rustup component add rustfmt clippy`\n"
         ));
     }

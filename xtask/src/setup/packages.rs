@@ -89,6 +89,20 @@ pub fn without_database_cluster(install: impl FnOnce() -> Result<()>) -> Result<
     result
 }
 
+/// Runs `install` such that packages start none of their services: the tests start their own. What decides that is
+/// Debian's `policy-rc.d`; one that is there already is left alone.
+pub fn without_services(install: impl FnOnce() -> Result<()>) -> Result<()> {
+    let policy = "/usr/sbin/policy-rc.d";
+    if Path::new(policy).exists() {
+        return install();
+    }
+    let script = format!("printf '#!/bin/sh\nexit 101\n' > {policy} && chmod 755 {policy}");
+    sh::run(sh::as_root("sh").args(["-c", &script]))?;
+    let result = install();
+    sh::run(sh::as_root("rm").args(["--force", policy]))?;
+    result
+}
+
 /// Unpacks a package into a directory, installing nothing.
 pub fn unpack(package: &Path, directory: &Path) -> Result<()> {
     sh::run(Command::new("dpkg").arg("--extract").arg(package).arg(directory))

@@ -1,0 +1,88 @@
+//! Servers besides PostgreSQL, each on its default port in the sandbox and gone with the lab.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use nix::unistd::{Group, User};
+
+use super::Lab;
+use crate::program::{command, command_as, output, until};
+
+/// Redis on 6379.
+pub fn redis(lab: &mut Lab) -> Result<()> {
+    let mut server = command("redis-server");
+    server.args(["--port", "6379", "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"]);
+    server.arg(lab.sandbox.path(""));
+    lab.start("redis-server", server, false)?;
+    answers(6379)
+}
+
+/// MariaDB on 3306, with a user `lab` without a password.
+pub fn mariadb(lab: &mut Lab) -> Result<()> {
+    let dir = lab.sandbox.path("mariadb");
+    fs::create_dir(&dir)?;
+    let user = ["mysql", "nobody"].into_iter().find(|name| matches!(User::from_name(name), Ok(Some(_))));
+    let user = User::from_name(user.context("no account to run MariaDB as")?)?.context("the account is gone")?;
+    let group = Group::from_gid(user.gid)?.context("its group is gone")?.name;
+    chown(&dir, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+    let data = dir.join("data");
+    let mut install = command_as(&user.name, &group, "mariadb-install-db");
+    install.arg(format!("--datadir={}", data.display()));
+    install.args(["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]);
+    output(install)?;
+    let init = dir.join("init.sql");
+    fs::write(&init, "CREATE USER lab@'127.0.0.1' IDENTIFIED BY '';\n")?;
+    fs::set_permissions(&init, fs::Permissions::from_mode(0o644))?;
+    let mut server = command_as(&user.name, &group, "mariadbd");
+    server.args(["--no-defaults", "--bind-address=127.0.0.1", "--port=3306", "--skip-name-resolve"]);
+    server.arg(format!("--datadir={}", data.display())).arg(format!("--socket={}", dir.join("s").display()));
+    server.arg(format!("--init-file={}", init.display()));
+    lab.start("mariadbd", server, false)?;
+    answers(3306)
+}
+
+/// PgBouncer on 6432 in front of the PostgreSQL on 5432, in transaction mode with 5 connections to it.
+pub fn pgbouncer(lab: &mut Lab) -> Result<()> {
+    let dir = lab.sandbox.path("pgbouncer");
+    fs::create_dir(&dir)?;
+    let config = dir.join("pgbouncer.ini");
+    fs::write(
+        &config,
+        "[databases]\npostgres = host=127.0.0.1 port=5432 user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+         listen_port = 6432\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 5\nmax_client_conn = 200\n\
+         unix_socket_dir =\nserver_idle_timeout = 600\n",
+    )?;
+    let mut server = command_as("nobody", "nogroup", "pgbouncer");
+    server.arg(&config);
+    lab.start("pgbouncer", server, false)?;
+    answers(6432)
+}
+
+/// What answers the MongoDB protocol on 27017; not a database.
+pub fn mongo_responder(lab: &mut Lab) -> Result<()> {
+    lab.python("mongo_responder.py", &["27017"]).map(drop)
+}
+
+/// gunicorn with so many workers, each a client of the PostgreSQL on 5432; the master's pid.
+pub fn gunicorn(lab: &mut Lab, workers: u32) -> Result<u32> {
+    let python = crate::sandbox::venv_python()?;
+    let mut master: Command = command(&python);
+    master.args(["-m", "gunicorn", "--chdir"]).arg(super::lab::programs());
+    master.args(["--workers", &workers.to_string(), "--bind", "127.0.0.1:8000", "wsgi:app"]);
+    master.env("DATABASE_PORT", "5432").env("PYTHONDONTWRITEBYTECODE", "1");
+    let pid = lab.start("gunicorn", master, false)?;
+    answers(8000)?;
+    Ok(pid)
+}
+
+/// Waits until somebody listens there, as `ss` sees it: nothing is connected to.
+fn answers(port: u16) -> Result<()> {
+    until(&format!("a listener on port {port}"), || {
+        let mut ss = command("ss");
+        ss.args(["-Hltn", &format!("sport = :{port}")]);
+        let rows = output(ss)?;
+        Ok(if rows.trim().is_empty() { Err("nobody listens".to_owned()) } else { Ok(()) })
+    })
+}
