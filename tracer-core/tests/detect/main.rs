@@ -4,6 +4,7 @@
 
 mod close_wait_leak;
 mod duplicate_launchers;
+mod healthy_pools;
 mod idle_hold;
 mod limit_pressure;
 mod orphaned_connection;
