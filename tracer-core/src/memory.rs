@@ -20,9 +20,9 @@ const fn cost(min: u64, value: u64, max: u64, confidence: f64) -> PerConnection 
 }
 
 /// One process a connection. Least: below 2 MiB with huge pages ("Measuring the Memory Overhead of a Postgres
-/// Connection", A. Freund, 2020). Usual: up to 10 MB when new ("`PostgreSQL` Connections Memory Usage", PGConf.DE 2025) and
-/// 5 to 10 MB by rule of thumb; taken from the lower end, because idle ones prevail. Most: near 15 MB after queries that filled the catalogue caches
-/// ("Resources consumed by idle `PostgreSQL` connections", AWS Database Blog, 2021).
+/// Connection", A. Freund, 2020). Usual: up to 10 MB when new ("`PostgreSQL` Connections Memory Usage", `PGConf.DE`
+/// 2025), 5 to 10 MB by rule of thumb; taken from the lower end, because idle ones prevail. Most: half as much again as
+/// the 10 MB, for catalogue caches that queries fill.
 const POSTGRES: PerConnection = cost(3 * MIB / 2, 5 * MIB, 15 * MIB, 0.6);
 
 /// One thread a connection ("How MySQL Uses Memory" in the reference manual): two buffers of `net_buffer_length` (16

@@ -20,7 +20,6 @@ pub const COMPRESSED: &[&str] = &[
     "inventory.reconcile_s=1",
     "detect.idle_hold.after_s=20",
     "detect.unused_connection.after_s=15",
-    "detect.oversized_pool.after_s=20",
     "detect.close_wait_leak.after_s=5",
 ];
 

@@ -4,8 +4,8 @@
 //! the process came to hold more connections than it had when they went idle (its low-water mark of the last window is
 //! above the high-water mark of that time). A pool takes an idle member before it opens another, so these are not for
 //! taking: sessions that were never returned. They came about one by one: some went idle, others were opened, some went
-//! idle, and so on, in at least `connections` (3) rounds with as many held: info. At least `many` (6) of both: warning; a
-//! floor of idle members is rarely above five.
+//! idle, and so on, in at least `connections` (6) rounds with as many held: info; a
+//! floor of idle members is rarely above five. At least `many` (10) of both: warning.
 //!
 //! From outside nobody sees a transaction: "held" says that the connection is not used and not available, no more.
 //!
@@ -39,12 +39,12 @@ const AFTER: Threshold = Threshold {
 };
 const CONNECTIONS: Threshold = Threshold {
     key: "connections",
-    default: 3,
+    default: 6,
     bounds: (2, 10_000),
     meaning: "How many connections must have been passed over, in as many rounds.",
 };
 const MANY: Threshold =
-    Threshold { key: "many", default: 6, bounds: (2, 10_000), meaning: "From how many of them it warns." };
+    Threshold { key: "many", default: 10, bounds: (2, 10_000), meaning: "From how many of them it warns." };
 
 pub(super) struct IdleHold;
 

@@ -7,6 +7,8 @@
 //! - it opened them together and works on others, while these have waited 30 x `after_s` (an hour): a pool of a fixed
 //!   size whose members are neither used nor recycled.
 //!
+//! Where the process has used any other, both take at least six: a pool keeps a floor of up to five idle members.
+//!
 //! Always info: they cost the server and nothing else. Clears after a window in which it was untrue.
 //!
 //! Confidence: 0.8 when they came one after the other, 0.6 otherwise; times the completeness factor.
@@ -35,6 +37,9 @@ const LOGIN_RECEIVED: u64 = 64 << 10;
 /// How many times `after` a pool of a fixed size may leave members alone.
 const PATIENCE: u32 = 30;
 
+/// Idle members that a pool may keep for the next to come.
+const FLOOR: usize = 5;
+
 const AFTER: Threshold = Threshold {
     key: "after_s",
     default: 120,
@@ -55,6 +60,8 @@ struct Found<'a, 'b> {
     unused: Vec<&'b Held<'a>>,
     /// Opened each when the one before had long been idle.
     in_turn: usize,
+    /// That alone tells that no pool keeps them.
+    by_turn: bool,
     /// Of the rest, used lately.
     others_used: usize,
 }
@@ -117,8 +124,16 @@ fn judge<'a, 'b>(
     let others_used =
         held.iter().filter(|held| held.last_active.is_some_and(|at| at > old && at > held.began.plus(LOGIN))).count();
     let waited = context.now.since(oldest) >= after * PATIENCE;
-    let no_pool = in_turn >= least || (others_used > 0 && waited);
-    (no_pool && !recycles(context, process, endpoint, oldest)).then_some(Found { unused, in_turn, others_used })
+    // A pool that works keeps a floor of idle members, and fills it one by one.
+    let works = held.iter().any(|held| held.last_active.is_some_and(|at| at > held.began.plus(LOGIN)));
+    let least = if works { least.max(FLOOR + 1) } else { least };
+    let no_pool = in_turn >= least || (others_used > 0 && waited && unused.len() >= least);
+    (no_pool && !recycles(context, process, endpoint, oldest)).then_some(Found {
+        unused,
+        in_turn,
+        by_turn: in_turn >= least,
+        others_used,
+    })
 }
 
 /// It said as much as a login and no more.
@@ -158,9 +173,7 @@ fn verdict(
     let unused = u32::try_from(found.unused.len()).unwrap_or(u32::MAX);
     let age = |held: Option<&&Held<'_>>| held.map_or(Duration::ZERO, |held| context.now.since(held.began));
     let (oldest, newest) = (age(found.unused.first()), age(found.unused.last()));
-    let least = usize::try_from(context.config.get(Kind::UnusedConnection, &CONNECTIONS)).unwrap_or(usize::MAX);
-    let in_turn = found.in_turn >= least;
-    let told = if in_turn {
+    let told = if found.by_turn {
         format!("a pool: {} were opened each while the one before was idle", found.in_turn)
     } else {
         format!("a pool at rest: {} other connections are in use", found.others_used)
@@ -168,7 +181,7 @@ fn verdict(
     Verdict {
         key: format!("{}@{} {}", id.pid, { id.start_ticks }, endpoint.id()),
         severity: Severity::Info,
-        confidence: if in_turn { 0.8 } else { 0.6 } * context.completeness_factor(),
+        confidence: if found.by_turn { 0.8 } else { 0.6 } * context.completeness_factor(),
         subject: Subject {
             endpoint: Some(endpoint.id()),
             pids: vec![id.pid],

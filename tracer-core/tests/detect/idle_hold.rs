@@ -67,18 +67,18 @@ impl Pool {
 fn sessions_that_are_never_returned_make_the_pool_grow() {
     for last_in_first_out in [false, true] {
         let mut pool = Pool::new(2, last_in_first_out);
-        for nth in 0..12 {
+        for nth in 0..18 {
             pool.lose();
             for _ in 0..12 {
                 pool.requests(2, 10);
             }
             let kinds = held(&pool.scene).len();
-            assert!(nth > 3 || kinds == 0, "two that were lost are not many: {nth}");
+            assert!(nth > 5 || kinds == 0, "few are a floor: {nth}");
         }
         let finding = only(&pool.scene);
         assert_eq!(finding.severity, Severity::Warning);
-        assert!((7..=10).contains(&number(&finding, "held")), "{finding:#?}");
-        assert_eq!(number(&finding, "open"), 14);
+        assert!((12..=16).contains(&number(&finding, "held")), "{finding:#?}");
+        assert_eq!(number(&finding, "open"), 20);
         assert!(finding.summary.starts_with("api.py (pid 412) holds"), "{}", finding.summary);
         assert!(!finding.summary.contains("transaction") && finding.confidence > 0.85);
         pool.scene.tracker.note_loss(Loss { ring_full: 1, ..Loss::default() }, pool.scene.now);
@@ -92,14 +92,14 @@ fn sessions_that_are_never_returned_make_the_pool_grow() {
         let lines: Vec<_> = pool.scene.lines.iter().filter(|line| line.finding.kind == Kind::IdleHold).collect();
         assert_eq!(lines.iter().filter(|line| line.change == Change::Opened).count(), 1);
         assert_eq!(lines.last().unwrap().change, Change::Resolved);
-        assert!(lines.last().unwrap().finding.summary.starts_with("api.py (pid 412) 2 connections (was 14, "));
+        assert!(lines.last().unwrap().finding.summary.starts_with("api.py (pid 412) 2 connections (was 20, "));
     }
 }
 
 #[test]
 fn a_few_are_worth_a_word_only() {
     let mut pool = Pool::new(2, false);
-    for _ in 0..6 {
+    for _ in 0..8 {
         pool.lose();
         for _ in 0..12 {
             pool.requests(2, 10);
@@ -159,7 +159,7 @@ fn members_that_are_recycled_by_age_are_healthy() {
 }
 
 #[test]
-fn a_floor_of_idle_members_that_grows_with_load_is_at_most_worth_a_word() {
+fn a_floor_of_idle_members_that_grows_with_load_is_healthy() {
     // Keeps three idle beside those in use, each added when another is taken.
     let mut pool = Pool::new(3, true);
     for at_once in 1..=15 {
@@ -175,8 +175,7 @@ fn a_floor_of_idle_members_that_grows_with_load_is_at_most_worth_a_word() {
     for _ in 0..60 {
         pool.requests(15, 20);
     }
-    let mut told = pool.scene.lines.iter().filter(|line| line.finding.kind == Kind::IdleHold);
-    assert!(told.clone().all(|line| line.finding.severity == Severity::Info), "{:#?}", told.next_back());
+    silent(&pool.scene);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod connect_failures;
 mod connection_leak;
 mod duplicate_launchers;
 mod headroom_forecast;
+mod healthy_pools;
 mod idle_hold;
 mod limit_pressure;
 mod orphaned_connection;
