@@ -4,8 +4,9 @@
 //! mark of what the process has open climbs, by more than use explains, and the connections behind the rise are
 //! abandoned: used when they were new, idle since, passed over while others were opened. Some begin in each step, and
 //! about as many in the newer half as in the older. The finest scale that is sure speaks. From eight steps on the marks
-//! may rest and dip a little, so that a leak beneath a busy pool is found. While a process is young, and while members that
-//! have worked for long lie idle about as long, the rule is stricter: it may be warming up, or have a connection a thread.
+//! may rest and dip a little, so that a leak beneath a busy pool is found. While a process is young (it may be warming
+//! up), and while so many idle ones are no great chance by how long those rest that have worked for long (threads that
+//! have a connection each use them at random), more are needed, nearly all opened meanwhile, and left at once.
 //!
 //! Holds through a pause of the climb, as long as at least half of what was left idle is still open. Clears two windows
 //! after that, or when the process ends.
@@ -18,9 +19,9 @@
 //!
 //! Look-alikes: a warm-up flattens; members of a pool that grows with load were taken when the next was opened; a
 //! sawtooth, and a pool that fills again after its database restarted, end where they were before; a bigger fixed pool
-//! is one step; members that are replaced by age leave the count as it was; members that take turns are used again. What looks the
-//! same until it ends: a warm-up at a steady pace whose members nobody uses, and the first requests of a server with a
-//! connection for each of a hundred threads or more.
+//! is one step; members that are replaced by age leave the count as it was; members that take turns are used again.
+//! What looks the same until it ends: a warm-up of 18 or more at a steady pace whose members nobody uses, and the first
+//! requests of a server with a connection for each of a hundred threads or more.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
