@@ -109,10 +109,12 @@ fn ip(args: &[&str]) -> Result<()> {
     output(ip).map(drop)
 }
 
-/// The target directory this suite was built into: the binary is in `<profile>/deps` there.
+/// The target directory this program was built into.
 pub fn target_dir() -> Result<PathBuf> {
     let exe = std::env::current_exe()?;
-    exe.ancestors().nth(3).map(Path::to_owned).context("this test binary is not in a target directory")
+    // Cargo marks it.
+    let target = exe.ancestors().find(|directory| directory.join("CACHEDIR.TAG").is_file());
+    target.map(Path::to_owned).context("this program is not in a target directory")
 }
 
 /// The `socklife` under test: `SOCKLIFE_BIN`, else the release build, which is what users run; an unoptimized one is too

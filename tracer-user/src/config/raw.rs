@@ -43,8 +43,11 @@ pub(super) struct Inventory {
 #[derive(Debug, Default)]
 pub(super) struct Detect {
     pub window_s: Option<Spanned<i64>>,
-    pub kinds: Vec<(Kind, BTreeMap<Spanned<String>, Spanned<toml::Value>>)>,
+    pub kinds: Vec<(Kind, Settings)>,
 }
+
+/// `enabled` and thresholds by name.
+pub(super) type Settings = BTreeMap<Spanned<String>, Spanned<toml::Value>>;
 
 impl<'de> Deserialize<'de> for Detect {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
