@@ -7,7 +7,7 @@ use super::{Scenario, servers};
 use crate::postgres::Postgres;
 
 /// How long each is listened to, in seconds: that many windows.
-const LISTEN: u64 = 30;
+const LISTEN: u64 = 20;
 
 macro_rules! healthy {
     ($name:literal, $story:literal, $settings:expr, $play:ident) => {

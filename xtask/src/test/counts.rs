@@ -15,6 +15,15 @@ impl Counts {
     /// Adds what a runner's summary line says; any other line says nothing.
     pub fn add_line(&mut self, line: &str) {
         let line = line.trim_start();
+        // The incident lab: "7 of 9 scenarios right".
+        if let Some(of) = line.strip_suffix(" scenarios right") {
+            let numbers: Vec<u32> = of.split(" of ").filter_map(|number| number.parse().ok()).collect();
+            if let [right, all] = numbers[..] {
+                self.passed += right;
+                self.failed += all.saturating_sub(right);
+            }
+            return;
+        }
         // libtest: "test result: ok. 29 passed; 0 failed; 0 ignored; ...".
         // nextest: "Summary [   0.083s] 29 tests run: 27 passed (1 slow), 2 failed, 0 skipped".
         if !line.starts_with("test result: ") && !line.starts_with("Summary [") {
@@ -58,6 +67,11 @@ mod tests {
         let mut counts = Counts::default();
         lines.iter().for_each(|line| counts.add_line(line));
         assert_eq!(counts, Counts { passed, failed, ignored }, "{lines:?}");
+    }
+
+    #[test]
+    fn the_incident_lab_counts_scenarios() {
+        check(&["scenario   expected", "7 of 9 scenarios right"], 7, 2, 0);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::{build_ebpf, lint, run, setup, sh, vm};
+use crate::{build_ebpf, lint, run, scenarios, setup, sh, vm};
 use counts::Counts;
 
 /// Exit code of a wrong call, as of every socklife command.
@@ -40,14 +40,25 @@ enum Step {
     Unit,
     /// socklife against this kernel and a real PostgreSQL
     Live,
+    /// `cargo xtask scenarios`: the incidents and their healthy twins, with real drivers
+    Scenarios,
     /// `cargo xtask vm`: the same on other kernels, in guests
     Vm,
     /// `cargo xtask run --demo` names the leaking pid
     Demo,
 }
 
-const STEPS: [Step; 8] =
-    [Step::Setup, Step::Lint, Step::BuildEbpf, Step::Build, Step::Unit, Step::Live, Step::Vm, Step::Demo];
+const STEPS: [Step; 9] = [
+    Step::Setup,
+    Step::Lint,
+    Step::BuildEbpf,
+    Step::Build,
+    Step::Unit,
+    Step::Live,
+    Step::Scenarios,
+    Step::Vm,
+    Step::Demo,
+];
 
 struct Done {
     step: Step,
@@ -85,6 +96,7 @@ fn perform(step: Step) -> Done {
         Step::Build => run::build_for_tests(),
         Step::Unit => unit(&mut counts),
         Step::Live => live(&mut counts),
+        Step::Scenarios => scenarios::lab().and_then(|lab| counted(lab, &mut counts)),
         Step::Vm => vm::all(&mut counts),
         Step::Demo => demo::names_the_leaking_pid(),
     };
@@ -153,6 +165,7 @@ impl Step {
             Self::Build => "release build",
             Self::Unit => "unit tests",
             Self::Live => "live tests",
+            Self::Scenarios => "scenarios",
             Self::Vm => "live tests in guests",
             Self::Demo => "demo",
         }
