@@ -2,7 +2,8 @@
 //!
 //! Trigger: the low-water marks of an endpoint with a limit rise over at least four whole steps, at one of four scales
 //! (the window, 6, 60 and 360 of them), and a line through them reaches the limit within `within_s` and within ten times
-//! the time that they cover. The interval spans the line's slope, twice its standard error either way, and the slopes of
+//! the time that they cover. Growth that no open `connection_leak` explains is told from `from_percent` of the limit on:
+//! before that it is as likely a service that has just been started, or the morning. The interval spans the line's slope, twice its standard error either way, and the slopes of
 //! the older and the newer half. Silent from `limit_pressure`'s warning on: that finding has a forecast of its own. Clears
 //! after six windows without a trend.
 //!
@@ -11,7 +12,7 @@
 //! Confidence: how well the line fits (r squared), times n/(n+1) for n steps, times the completeness factor.
 //!
 //! Look-alikes: growth that flattens (its newer half is slower), a count that only comes back to where it was, a trend
-//! shorter than four steps.
+//! shorter than four steps; a ramp or a warm-up far below the limit.
 
 use std::time::Duration;
 
@@ -44,6 +45,13 @@ const WITHIN: Threshold = Threshold {
     meaning: "How far ahead a full endpoint is told, in seconds.",
 };
 
+const FROM_PERCENT: Threshold = Threshold {
+    key: "from_percent",
+    default: 50,
+    bounds: (0, 100),
+    meaning: "Percent of the limit that must be open before growth that no leak explains is worth a forecast.",
+};
+
 pub(super) struct HeadroomForecast;
 
 /// A line through low-water marks.
@@ -66,7 +74,7 @@ impl Detector for HeadroomForecast {
     }
 
     fn thresholds(&self) -> &'static [Threshold] {
-        const { &[WITHIN] }
+        const { &[WITHIN, FROM_PERCENT] }
     }
 
     fn clear_after(&self, config: &DetectConfig) -> Duration {
@@ -112,6 +120,13 @@ fn judge(context: &Context<'_>, index: usize, endpoint: &Endpoint) -> Option<Ver
     let (soonest, latest) = (seconds(left / trend.fastest), seconds(left / trend.slowest));
     let full_in = interval(soonest, latest);
     let leaker = leaker(context, index, endpoint);
+    // Once said, it is not taken back for a few connections less.
+    let is_said = (context.before)(Kind::HeadroomForecast, &place.to_string()).is_some();
+    let from_percent = u64::from(context.config.get(Kind::HeadroomForecast, &FROM_PERCENT));
+    let is_much = u64::from(endpoint.open) * 100 >= u64::from(limit.value) * from_percent;
+    if leaker.is_none() && !is_much && !is_said {
+        return None;
+    }
     let name = match &endpoint.name {
         Some(name) => format!("{name} {place}"),
         None => place.to_string(),

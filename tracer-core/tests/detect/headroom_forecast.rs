@@ -15,6 +15,13 @@ fn changes(scene: &Scene) -> Vec<Change> {
     lines.map(|line| line.change).filter(|change| *change != Change::Updated).collect()
 }
 
+/// A scene in which growth is told from the first connection on.
+fn at_any_height(limit: Option<u32>) -> Scene {
+    let mut scene = Scene::new(limit);
+    scene.config.set(Kind::HeadroomForecast, "from_percent", 0).unwrap();
+    scene
+}
+
 /// Time in minutes, with a look and a pass each; `each` says how many more to open, all of them in use.
 fn minutes(scene: &mut Scene, pool: &mut Vec<u16>, count: u64, mut each: impl FnMut(u64) -> u16) {
     for minute in 0..count {
@@ -27,7 +34,7 @@ fn minutes(scene: &mut Scene, pool: &mut Vec<u16>, count: u64, mut each: impl Fn
 
 #[test]
 fn headroom_forecast_gives_an_interval_for_steady_growth() {
-    let mut scene = Scene::new(Some(100));
+    let mut scene = at_any_height(Some(100));
     let mut pool = scene.open(Role::Client, 412, 5);
     minutes(&mut scene, &mut pool, 400, |minute| u16::from(minute % 10 == 3 || minute == 77));
     let finding = forecasts(&scene).remove(0);
@@ -58,7 +65,7 @@ fn headroom_forecast_of_a_leak_is_a_warning_that_names_it() {
 
 #[test]
 fn headroom_forecast_gives_way_to_limit_pressure() {
-    let mut scene = Scene::new(Some(100));
+    let mut scene = at_any_height(Some(100));
     let mut pool = scene.open(Role::Client, 412, 40);
     minutes(&mut scene, &mut pool, 38, |_| 1);
     assert_eq!(forecasts(&scene).len(), 1);
@@ -70,7 +77,7 @@ fn headroom_forecast_gives_way_to_limit_pressure() {
 
 #[test]
 fn headroom_forecast_clears_once_when_growth_stops() {
-    let mut scene = Scene::new(Some(200));
+    let mut scene = at_any_height(Some(200));
     let mut pool = scene.open(Role::Client, 412, 5);
     minutes(&mut scene, &mut pool, 60, |_| 1);
     assert_eq!(forecasts(&scene).len(), 1);
@@ -82,7 +89,7 @@ fn headroom_forecast_clears_once_when_growth_stops() {
 
 #[test]
 fn headroom_forecast_is_less_sure_after_loss() {
-    let mut scene = Scene::new(Some(200));
+    let mut scene = at_any_height(Some(200));
     let mut pool = scene.open(Role::Client, 412, 5);
     minutes(&mut scene, &mut pool, 60, |_| 1);
     let before = forecasts(&scene).remove(0).confidence;
@@ -93,7 +100,7 @@ fn headroom_forecast_is_less_sure_after_loss() {
 
 /// Nothing may be forecast.
 fn silent(what: &str, limit: Option<u32>, count: u64, each: impl FnMut(u64) -> u16) {
-    let mut scene = Scene::new(limit);
+    let mut scene = at_any_height(limit);
     let mut pool = scene.open(Role::Client, 412, 5);
     minutes(&mut scene, &mut pool, count, each);
     assert!(changes(&scene).is_empty(), "{what}: {:#?}", forecasts(&scene));
@@ -109,11 +116,21 @@ fn headroom_forecast_is_silent_where_none_can_be_made() {
 
 #[test]
 fn headroom_forecast_is_silent_for_a_count_that_comes_back() {
-    let mut scene = Scene::new(Some(100));
+    let mut scene = at_any_height(Some(100));
     let mut pool = scene.open(Role::Client, 412, 60);
     minutes(&mut scene, &mut pool, 30, |_| 0);
     scene.close(&pool);
     pool.clear();
     minutes(&mut scene, &mut pool, 40, |minute| if minute < 20 { 3 } else { 0 });
     assert!(changes(&scene).is_empty(), "{:#?}", scene.lines);
+}
+
+#[test]
+fn headroom_forecast_waits_for_half_of_the_limit_unless_a_leak_explains_the_growth() {
+    let mut scene = Scene::new(Some(100));
+    let mut pool = scene.open(Role::Client, 412, 5);
+    minutes(&mut scene, &mut pool, 40, |_| 1);
+    assert!(changes(&scene).is_empty(), "at 45 of 100: {:#?}", forecasts(&scene));
+    minutes(&mut scene, &mut pool, 10, |_| 1);
+    assert_eq!(changes(&scene), [Change::Opened]);
 }
