@@ -3,7 +3,7 @@
 //! Trigger, one of two, for the processes of a launcher group together (a script that runs once a request is one):
 //!
 //! - churn: in each of the last `windows` (3) windows at least `opens` (20) connections to one endpoint were opened, in
-//!   none less than half of what there was in another; at least half as many closed, and four fifths of these carried one short exchange (see [`Life::is_brief`]);
+//!   none less than half of what there was in another; at least half as many closed, and nine tenths of these carried one short exchange (see [`Life::is_brief`]);
 //! - a pile: in each of twice as many windows as many were opened, hardly any closed, and nine tenths of those that were
 //!   there for a window said all they had to say within [`Life::BRIEF`] of their beginning, about as much as one another,
 //!   and nothing since. A MongoDB client brings two or three connections that watch the server and are never quiet:
@@ -209,7 +209,7 @@ fn is_sustained(opened: &[u32], least: u32, is_open: bool) -> bool {
 fn churn(flow: &Flow, windows: usize) -> Option<Shape> {
     let sum = |of: &[u32]| of.iter().take(windows).fold(0, |sum: u32, one| sum.saturating_add(*one));
     let (opened, closed, brief) = (sum(&flow.opened), sum(&flow.closed), sum(&flow.brief));
-    let is_churn = closed.saturating_mul(2) >= opened && u64::from(brief) * 5 >= u64::from(closed) * 4;
+    let is_churn = closed.saturating_mul(2) >= opened && u64::from(brief) * 10 >= u64::from(closed) * 9;
     is_churn.then_some(Shape::Churn { opened, closed, brief, windows })
 }
 
