@@ -226,7 +226,7 @@ fn a_pool_that_fills_itself_slowly_and_works_with_few_is_healthy() {
 #[test]
 fn threads_with_a_connection_each_take_turns_that_come_late() {
     let mut scene = Scene::new(None);
-    let mut threads = vec![None; 32];
+    let mut threads = [None; 32];
     // A request every ten seconds, on any thread: most threads wait for minutes.
     for request in 0..2_000usize {
         let thread = (request * request * 7 + request / 5) % 32;
