@@ -3,7 +3,7 @@
 //! Trigger, one of two, for the processes of a launcher group together (a script that runs once a request is one):
 //!
 //! - churn: in each of the last `windows` (3) windows at least `opens` (20) connections to one endpoint were opened, in
-//!   none less than half of what there was in another; at least half as many closed, and four fifths of these carried one short exchange (see [`Life::is_brief`]);
+//!   none less than half of what there was in another; at least half as many closed, and nine tenths of these carried one short exchange (see [`Life::is_brief`]);
 //! - a pile: in each of twice as many windows as many were opened, hardly any closed, and nine tenths of those that were
 //!   there for a window said all they had to say within [`Life::BRIEF`] of their beginning, about as much as one another,
 //!   and nothing since. A MongoDB client brings two or three connections that watch the server and are never quiet:
@@ -18,8 +18,9 @@
 //! because nothing ties them to requests; times the completeness factor.
 //!
 //! Look-alikes: a short batch and cron clients are over before `windows` windows are; health checks are fewer than
-//! `opens`; members of a pool that are replaced by age, and a warm-up, live longer than one exchange. `pgbench -C` and
-//! loops of `psql` are churn and are named.
+//! `opens`; members of a pool that are replaced by age, and a warm-up, live longer than one exchange; a pool that is full
+//! and opens more for a while, and closes these as soon as they are returned (see [`is_overflow`]). `pgbench -C` and loops
+//! of `psql` are churn and are named.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -39,6 +40,11 @@ use crate::time::BootNs;
 const MOST_WINDOWS: usize = 20;
 /// Connections of a process whose bytes are compared.
 const COMPARED: usize = 256;
+
+/// Long-lived connections that can be a pool.
+const LEAST_POOL: u32 = 2;
+/// Times its size that a pool opens above it: a pool of 5 with an overflow of 10 is usual.
+const MOST_OVERFLOW: f64 = 4.0;
 
 const OPENS: Threshold = Threshold {
     key: "opens",
@@ -87,6 +93,9 @@ struct Flow {
     brief_ms: u64,
     brief_bytes: u64,
     open: u64,
+    /// Looks in that time, and what was in use at these, added up.
+    looks: u32,
+    in_use_sum: u32,
 }
 
 impl Flow {
@@ -101,6 +110,9 @@ impl Flow {
         self.brief_ms += other.brief_ms;
         self.brief_bytes += other.brief_bytes;
         self.open += other.open;
+        // Each process is looked at as often as the others: the mean is of one look at all of them.
+        self.looks = self.looks.max(other.looks);
+        self.in_use_sum = self.in_use_sum.saturating_add(other.in_use_sum);
     }
 
     /// Of an account in the last `windows` windows; nothing if nothing was opened.
@@ -115,6 +127,8 @@ impl Flow {
                     flow.timed = flow.timed.saturating_add(step.brief);
                     flow.brief_ms += u64::from(step.brief_ms);
                     flow.brief_bytes += u64::from(step.brief_bytes);
+                    flow.looks = flow.looks.saturating_add(step.looks);
+                    flow.in_use_sum = flow.in_use_sum.saturating_add(step.in_use_sum);
                 }
             }
             (None, Some(ended)) => {
@@ -176,6 +190,9 @@ fn judge(context: &Context<'_>, group: &str, index: usize, flow: &Flow) -> Optio
     let windows = windows(context);
     let sustained = |windows: usize| is_sustained(&flow.opened[..windows], least, is_open);
     let churn = if sustained(windows) { churn(flow, windows) } else { None };
+    if churn.is_some() && is_overflow(context, index, flow, windows) {
+        return None;
+    }
     let piles = churn.is_none() && sustained(windows * 2);
     let pile = if piles { pile(context, endpoint, index, flow, (least, windows * 2)) } else { None };
     let shape = churn.or(pile)?;
@@ -192,8 +209,38 @@ fn is_sustained(opened: &[u32], least: u32, is_open: bool) -> bool {
 fn churn(flow: &Flow, windows: usize) -> Option<Shape> {
     let sum = |of: &[u32]| of.iter().take(windows).fold(0, |sum: u32, one| sum.saturating_add(*one));
     let (opened, closed, brief) = (sum(&flow.opened), sum(&flow.closed), sum(&flow.brief));
-    let is_churn = closed.saturating_mul(2) >= opened && u64::from(brief) * 5 >= u64::from(closed) * 4;
+    let is_churn = closed.saturating_mul(2) >= opened && u64::from(brief) * 10 >= u64::from(closed) * 9;
     is_churn.then_some(Shape::Churn { opened, closed, brief, windows })
+}
+
+/// Whether what is opened and closed is the overflow of a pool: beside it the same processes hold others that live long,
+/// nearly all used in the last window, and no idle one was left to take. Half of these were busy just before the last
+/// look, for as long back as the brief ones live, or on average at the looks, and no more than [`MOST_OVERFLOW`] times as
+/// many brief ones are open at once. A pool that rests beside a client per request is not busy.
+#[expect(clippy::cast_precision_loss, reason = "numbers of connections, and milliseconds of some minutes")]
+fn is_overflow(context: &Context<'_>, index: usize, flow: &Flow, windows: usize) -> bool {
+    let (window, looked) = (context.config.window, context.tracker.looked_at());
+    let long = window * u32::try_from(windows.saturating_sub(1)).unwrap_or(u32::MAX);
+    let life = Duration::from_millis(flow.brief_ms / u64::from(flow.timed.max(1)));
+    let busy_after = looked.minus((life * 2).max(window / 20));
+    let (mut residents, mut used, mut busy) = (0u32, 0u32, 0u32);
+    for held in flow.who.members.iter().flat_map(|id| context.survey.held(*id, index)) {
+        if context.now.since(held.began) < long {
+            continue;
+        }
+        residents += 1;
+        used += u32::from(held.in_use || held.idle_since() >= looked.minus(window));
+        busy += u32::from(held.in_use || held.idle_since() >= busy_after);
+    }
+    if residents < LEAST_POOL || used * 5 < residents * 4 {
+        return false;
+    }
+    // As many at once as come in a second, times how long each stays; over the windows that were added up.
+    let added_up = flow.opened.iter().filter(|opened| **opened > 0).count();
+    let at_once = flow.brief_ms as f64 / 1_000.0 / (window.as_secs_f64() * added_up.max(1) as f64);
+    let pooled = f64::from(flow.in_use_sum) / f64::from(flow.looks.max(1)) - at_once;
+    let is_busy = busy * 2 >= residents || pooled * 2.0 >= f64::from(residents);
+    is_busy && at_once <= MOST_OVERFLOW * f64::from(residents)
 }
 
 fn pile(
@@ -326,6 +373,7 @@ fn ruled_out(context: &Context<'_>, shape: &Shape) -> Vec<String> {
         Shape::Churn { closed, brief, windows, .. } => vec![
             format!("a short batch or a cron client: it goes on for {} and more", lasted(windows)),
             format!("a pool that replaces its members: {brief} of {closed} closed after one short exchange"),
+            "a full pool that opens more for a while: no busy pool of connections that stay is beside them".to_owned(),
         ],
         Shape::Pile { closed, judged, done, windows, .. } => vec![
             format!("a pool that warms up or grows with load: {done} of {judged} were never used again"),

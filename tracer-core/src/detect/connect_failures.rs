@@ -1,15 +1,16 @@
 //! `connect_failures`: an endpoint refuses or does not answer.
 //!
-//! Trigger: at least `failures` (5) connects came to nothing in each of the last `windows` (2) windows, and they are one
-//! in twenty or more of all, and come in every half of these windows; or nothing got through for [`SLOW_WINDOWS`] windows, with as many failures spread over most of
-//! them: clients that wait longer and longer between attempts. A connection that the database takes and ends at once,
+//! Trigger: at least `failures` (5) connects came to nothing in each of the last `windows` (2) windows; they are one in
+//! twenty or more of all, come in every half of these windows, began before these windows and go on (see [`lasts`]). Or
+//! nothing got through for [`SLOW_WINDOWS`] windows, with as many failures spread over most of them: clients that wait
+//! longer and longer between attempts. A connection that the database takes and ends at once,
 //! with an error or without a word ("too many clients"), counts as a failure: see [`Endpoint::turned_away`]. Critical
 //! while nothing gets through, a warning otherwise. Clears when a window has less than half of `failures`.
 //!
 //! Confidence: what the failures themselves are worth, the mean of 1 for an errno, 0.9 for a hang-up (told from states
 //! and byte counts) and 0.7 for a client that gave up or an end that nobody told; times the completeness factor.
 //!
-//! Look-alike: one restart of the database, whose failures fit into one window and end with a success; a few failures
+//! Look-alike: one restart of the database, whose failures fit into `windows` windows, wherever they begin; a few failures
 //! among many connects; a name that resolves to an IPv6 and an IPv4 address, the first of which nobody serves: the same
 //! port of the other family then takes about as many as fail here.
 
@@ -183,14 +184,8 @@ fn span(context: &Context<'_>, endpoint: &Endpoint, held: bool) -> Option<Span> 
     let matters = |all: &Attempts| all.in_vain() * ONE_IN >= all.opened + all.failed;
     let count = set(&WINDOWS).min(SLOW_WINDOWS);
     let (quick, slow) = (sum(count), sum(SLOW_WINDOWS));
-    // A short outage that lies across the border of two windows is still a short one.
-    let half = window / 2;
-    let lasts = half < Duration::from_secs(1)
-        || (0..count * 2).all(|back| {
-            let to = context.now.minus(half * back);
-            endpoint.series.attempts(to.minus(half), to).in_vain() > 0
-        });
-    let sustained = lasts && windows.iter().take(count as usize).all(|one| one.in_vain() >= least);
+    let sustained =
+        lasts(context, endpoint, count) && windows.iter().take(count as usize).all(|one| one.in_vain() >= least);
     let holds = held && latest.in_vain() >= (least / 2).max(1);
     if (sustained || holds) && matters(&quick) {
         return Some(Span { lasted: window * count, all: quick, latest });
@@ -199,6 +194,22 @@ fn span(context: &Context<'_>, endpoint: &Endpoint, held: bool) -> Option<Span> 
     let is_slow =
         slow.succeeded() == 0 && slow.in_vain() >= least && spread >= SLOW_SPREAD.min(if held { 1 } else { 6 });
     is_slow.then_some(Span { lasted: window * SLOW_WINDOWS, all: slow, latest })
+}
+
+/// Whether it failed all over the last `count` windows, and not just somewhere in each of them: a short outage that lies
+/// across a border is still a short one. Something failed when these windows began or a little before, in every half of
+/// one since, and just now. To the second: that is how fine the counts are.
+fn lasts(context: &Context<'_>, endpoint: &Endpoint, count: u32) -> bool {
+    let (now, window) = (context.now, context.config.window);
+    let (half, moment) = (window / 2, (window / 10).max(Duration::from_secs(1)));
+    let fails = |from: BootNs, to: BootNs| endpoint.series.attempts(from, to).in_vain() > 0;
+    let began = now.minus(window * count);
+    let halves = half < Duration::from_secs(1)
+        || (0..count * 2).all(|back| {
+            let to = now.minus(half * back);
+            fails(to.minus(half), to)
+        });
+    halves && fails(began.minus(half), began.plus(moment)) && fails(now.minus(moment), now)
 }
 
 fn judge(context: &Context<'_>, endpoint: &Endpoint) -> Option<Verdict> {

@@ -4,8 +4,9 @@
 //! the process came to hold more connections than it had when they went idle (its low-water mark of the last window is
 //! above the high-water mark of that time). A pool takes an idle member before it opens another, so these are not for
 //! taking: sessions that were never returned. They came about one by one: some went idle, others were opened, some went
-//! idle, and so on, in at least `connections` (6) rounds with as many held: info; a
-//! floor of idle members is rarely above five. At least `many` (10) of both: warning.
+//! idle, and so on, in at least `connections` (6) rounds with as many held, over `after_s` and more: info; a floor of idle
+//! members is rarely above five. At least `many` (10) of both: warning. And since each went idle, others were used
+//! [`TURNS`] times as often as the process has connections: had all taken turns, its turn would have come.
 //!
 //! From outside nobody sees a transaction: "held" says that the connection is not used and not available, no more.
 //!
@@ -14,7 +15,8 @@
 //! Look-alikes, all silent: a pool at rest of any size (its count is what it was when its members went idle), a pool that
 //! recycles members by age (each opening has a close, so the count does not rise), a last-in-first-out pool that leaves
 //! its oldest members alone, a pool that grew with load (its members were all in use when the last was opened), several
-//! pools in one process (when one goes to rest and another is opened, that is one round). What is held within a pool that
+//! pools in one process (when one goes to rest and another is opened, that is one round), a pool that fills itself over a
+//! minute, a connection for each thread (a thread that had nothing to do for minutes has its turn later). What is held within a pool that
 //! does not grow looks like a resting member and is not told.
 //!
 //! Clears after a window in which it was untrue.
@@ -45,6 +47,10 @@ const CONNECTIONS: Threshold = Threshold {
 };
 const MANY: Threshold =
     Threshold { key: "many", default: 10, bounds: (2, 10_000), meaning: "From how many of them it warns." };
+
+/// Uses of other connections, for each that is open, after which one that was not used is not for taking. Were the next
+/// always any of them, 14 in 100 would be left out for so long.
+const TURNS: u64 = 2;
 
 pub(super) struct IdleHold;
 
@@ -109,7 +115,7 @@ fn judge<'a, 'b>(context: &Context<'_>, account: &Account, held: &'b [Held<'a>])
     let least = usize::try_from(context.config.get(Kind::IdleHold, &CONNECTIONS)).unwrap_or(usize::MAX);
     let idle_before = context.tracker.looked_at().minus(context.config.time(Kind::IdleHold, &AFTER));
     let is_idle = |held: &&Held<'_>| !held.in_use && held.last_active.is_some() && held.idle_since() <= idle_before;
-    let mut idle = held.iter().filter(is_idle);
+    let idle = held.iter().filter(is_idle);
     if idle.clone().take(least).count() < least {
         return None;
     }
@@ -120,11 +126,19 @@ fn judge<'a, 'b>(context: &Context<'_>, account: &Account, held: &'b [Held<'a>])
         return None;
     }
     let marks = Marks::of(account.history.as_deref()?, context.now, account.open_u32());
-    let passed_over: Vec<&Held<'_>> =
-        idle.by_ref().filter(|held| marks.high_at(held.idle_since()).is_some_and(|high| marks.lately > high)).collect();
+    let turned = marks.turned(TURNS.saturating_mul(u64::try_from(held.len()).unwrap_or(u64::MAX)))?;
+    let is_passed_over = |held: &&Held<'_>| {
+        let since = held.idle_since();
+        since <= turned && marks.high_at(since).is_some_and(|high| marks.lately > high)
+    };
+    let passed_over: Vec<&Held<'_>> = idle.filter(is_passed_over).collect();
     let mut ends: Vec<BootNs> = passed_over.iter().map(|held| held.idle_since()).collect();
     ends.sort_unstable();
-    let before = marks.high_at(*ends.first()?)?;
+    let (first, last) = (*ends.first()?, *ends.last()?);
+    if last.since(first) < context.config.time(Kind::IdleHold, &AFTER) {
+        return None;
+    }
+    let before = marks.high_at(first)?;
     let rounds = rounds(&ends, held.iter().map(|held| held.began), settle);
     let used = held.iter().filter(|held| held.in_use || held.idle_since() > idle_before).count();
     let found = Found { held: passed_over, rounds, before, now: marks.lately, open: held.len(), used };
@@ -156,6 +170,28 @@ impl Marks {
             let back = usize::try_from((self.now.0 / step).checked_sub(at.0 / step)?).ok().filter(|back| *back > 0)?;
             Some(steps.get(steps.len().checked_sub(back)?)?.high)
         })
+    }
+
+    /// The latest moment since when connections were used `turns` times: each look that saw one used, and each step of the
+    /// past, counts once, and those that were just opened are left out. At least so often was one taken. By the finest
+    /// scale that has the time.
+    fn turned(&self, turns: u64) -> Option<BootNs> {
+        let (mut uses, mut until) = (0, self.now);
+        for (step, steps) in &self.scales {
+            let current = self.now.0 / step;
+            for (back, one) in (1u64..).zip(steps.iter().rev()) {
+                let began = BootNs(current.saturating_sub(back).saturating_mul(*step));
+                if began.plus(Duration::from_nanos(*step)) > until {
+                    continue;
+                }
+                uses += u64::from(one.reused);
+                until = began;
+                if uses >= turns {
+                    return Some(began);
+                }
+            }
+        }
+        None
     }
 }
 
@@ -207,6 +243,7 @@ fn verdict(
         ruled_out: vec![
             format!("a pool at rest: it grew from {} to {} while these were idle", found.before, found.now),
             format!("members that take turns: no byte on these for {}", spoken(shortest)),
+            format!("a connection for each thread: others were used {TURNS} times for each of the {} open", found.open),
             format!("two pools, one at rest: in {} rounds some went idle and others were opened", found.rounds),
         ],
         remedy: format!(

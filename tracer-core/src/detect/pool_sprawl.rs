@@ -16,8 +16,9 @@
 //! Times the completeness factor.
 //!
 //! Look-alikes: one pool that grew with load; a pool that replaces its members by age, and a reconnect (what closed is a
-//! quarter of what is open, or more); a staircase or threads that open one each (no bursts); a leak in batches (it does
-//! not stop); pools to different endpoints, which are judged one by one.
+//! quarter of what is open, or more); a staircase or threads that open one each (no bursts, or small ones of different
+//! sizes where some open together by chance); a leak in batches (it does not stop); pools to different endpoints, which
+//! are judged one by one.
 
 use std::time::Duration;
 
@@ -45,6 +46,9 @@ const LOOKS: u32 = 3;
 const RESOLUTION: Duration = Duration::from_millis(50);
 /// Burst sizes named.
 const SIZES_NAMED: usize = 12;
+
+/// Bursts of fewer, on average, may be chance.
+const SMALL: usize = 3;
 
 const BURSTS: Threshold = Threshold {
     key: "bursts",
@@ -155,6 +159,11 @@ fn pools(context: &Context<'_>, held: &[Held<'_>], most_in_use: u32, is_open: bo
         bursts.iter().fold((u32::MAX, 0), |(small, large), burst| (small.min(burst.size), large.max(burst.size)));
     let alike = bursts.len() >= least * 2 && smallest >= 3 && largest - smallest <= 1 && most_in_use <= smallest;
     if unforced + 1 < least && !alike {
+        return None;
+    }
+    // Requests that come together by chance make small bursts of different sizes, and single ones between them.
+    let chance = within < bursts.len() * SMALL && (smallest != largest || within < held.len());
+    if chance {
         return None;
     }
     let apart = bursts.windows(2).map(|pair| pair[1].from.since(pair[0].until)).max().unwrap_or_default();

@@ -188,6 +188,38 @@ fn client_per_request_is_silent_for_members_replaced_by_age() {
     assert_eq!(changes(&scene), [], "each lives for half a minute");
 }
 
+/// A pool of five, and connections beside it that live 40 ms, five a second; the pool works all the time, or once a minute.
+fn beside_a_pool(is_full: bool) -> Vec<Change> {
+    let mut scene = Scene::new(None);
+    let pool = scene.open(Role::Client, 412, 5);
+    scene.exchange(&pool);
+    scene.pass_looking(60);
+    for second in 0..120 {
+        for _ in 0..5 {
+            let ports = scene.open(Role::Client, 412, 1);
+            scene.now = scene.now.plus(Duration::from_millis(40));
+            scene.close(&ports);
+        }
+        if is_full || second % 60 == 0 {
+            scene.exchange(&pool);
+        }
+        if is_full {
+            scene.request(&pool[..3]);
+        }
+        if second % 10 == 0 {
+            scene.look();
+        }
+        scene.pass(1);
+    }
+    changes(&scene)
+}
+
+#[test]
+fn client_per_request_is_silent_for_the_overflow_of_a_full_pool() {
+    assert_eq!(beside_a_pool(true), []);
+    assert_eq!(beside_a_pool(false), [Change::Opened], "the pool has room");
+}
+
 #[test]
 fn client_per_request_is_silent_for_a_warm_up() {
     let mut scene = Scene::new(None);

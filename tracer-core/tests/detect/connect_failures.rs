@@ -102,6 +102,22 @@ fn connect_failures_are_silent_for_one_restart_of_the_database() {
 }
 
 #[test]
+fn connect_failures_are_silent_for_any_restart_shorter_than_two_windows() {
+    for (before, lasts) in (0..10).flat_map(|before| [15, 17, 19].map(|lasts| (before, lasts))) {
+        let mut scene = Scene::new(None);
+        let ports = scene.open(Role::Client, 412, 20);
+        scene.pass(60 + before);
+        scene.close(&ports);
+        fail(&mut scene, lasts, 20, REFUSED);
+        // It takes some seconds until somebody comes back.
+        scene.pass(3);
+        scene.open(Role::Client, 412, 20);
+        scene.pass(60);
+        assert!(!scene.lines.iter().any(|line| line.finding.kind == Kind::ConnectFailures), "{before} {lasts}");
+    }
+}
+
+#[test]
 fn connect_failures_are_silent_for_a_few_among_many() {
     let mut scene = Scene::new(None);
     for _ in 0..40 {

@@ -207,3 +207,32 @@ fn bursts_that_open_and_close_are_healthy() {
     }
     silent(&pool.scene);
 }
+
+#[test]
+fn a_pool_that_fills_itself_slowly_and_works_with_few_is_healthy() {
+    let mut pool = Pool::new(2, true);
+    for _ in 0..10 {
+        let new = pool.scene.open(Role::Client, 412, 1);
+        pool.free.extend(new);
+        pool.requests(2, 4);
+    }
+    for _ in 0..300 {
+        pool.requests(2, 10);
+    }
+    silent(&pool.scene);
+}
+
+#[test]
+fn threads_with_a_connection_each_take_turns_that_come_late() {
+    let mut scene = Scene::new(None);
+    let mut threads = [None; 32];
+    // A request every ten seconds, on any thread: most threads wait for minutes.
+    for request in 0..2_000usize {
+        let thread = (request * request * 7 + request / 5) % 32;
+        let port = *threads[thread].get_or_insert_with(|| scene.open(Role::Client, 412, 1)[0]);
+        scene.exchange(&[port]);
+        scene.pass_looking(10);
+    }
+    assert!(threads.iter().flatten().count() > 16);
+    silent(&scene);
+}

@@ -143,6 +143,18 @@ fn pool_sprawl_is_silent_for_connections_that_come_one_by_one() {
 }
 
 #[test]
+fn pool_sprawl_is_silent_for_threads_that_open_together_by_chance() {
+    let mut scene = Scene::new(None);
+    for size in [3, 3, 1, 2, 2, 4, 1, 2, 2, 3, 1, 2, 2] {
+        let ports = scene.open(Role::Client, 412, size);
+        scene.exchange(&ports);
+        scene.pass_looking(10);
+    }
+    scene.pass_looking(600);
+    assert_eq!(changes(&scene), []);
+}
+
+#[test]
 fn pool_sprawl_leaves_a_leak_in_batches_to_others() {
     let mut scene = Scene::new(None);
     for _ in 0..20 {

@@ -264,6 +264,11 @@ impl Host {
         self.store.findings(&anchor())
     }
 
+    /// What findings call that database.
+    pub fn endpoint(&self, endpoint: usize) -> String {
+        self.endpoints[endpoint].to_string()
+    }
+
     /// Connections that are open, and those the tracker has.
     pub fn open_counts(&self) -> (usize, usize) {
         (self.conns.iter().flatten().count(), self.tracker.sockets().count())

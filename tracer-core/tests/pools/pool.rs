@@ -26,8 +26,11 @@ pub struct Shape {
     /// Opened at once and kept.
     pub min: usize,
     pub max: usize,
-    /// Members above `min` are closed after so long without use; 0 as soon as they are returned.
+    /// Members above `min` are closed after so long without use.
     pub idle_timeout: Option<u64>,
+    /// No more than so many idle members are kept: one that is returned when there are as many is closed, whichever it
+    /// is. SQLAlchemy's `pool_size`.
+    pub most_idle: Option<usize>,
     /// Members are closed at that age.
     pub lifetime: Option<u64>,
     /// Whether one closed for its age is replaced at once, or when it is needed.
@@ -124,8 +127,8 @@ impl Pool {
             Order::Threads => self.by_threads(host, owner, second, demand, rng),
             Order::Lifo | Order::Fifo => self.by_queue(host, owner, second, demand, rng),
         }
-        if self.shape.idle_timeout == Some(0) {
-            self.shrink(host, second);
+        if let Some(most) = self.shape.most_idle {
+            self.overflow(host, second, most, rng);
         }
     }
 
@@ -161,7 +164,7 @@ impl Pool {
             }
             keep
         });
-        if self.shape.idle_timeout.is_some_and(|timeout| timeout > 0) {
+        if self.shape.idle_timeout.is_some() {
             self.shrink(host, second);
         }
         if let Some(ping) = self.shape.ping {
@@ -181,6 +184,20 @@ impl Pool {
             let Some((_, conn)) = oldest else { return };
             host.close(conn);
             self.members.retain(|member| member.conn != conn);
+        }
+    }
+
+    /// Closes what was returned this second and found no room. Requests end in any order.
+    fn overflow(&mut self, host: &mut Host, second: u64, most: usize, rng: &mut Rng) {
+        let mut idle = self.members.iter().filter(|member| member.busy_until == 0).count();
+        while idle > most {
+            let returned = |(_, member): &(usize, &Member)| member.busy_until == 0 && member.used == second;
+            let returned: Vec<usize> = self.members.iter().enumerate().filter(returned).map(|(at, _)| at).collect();
+            let Some(at) = rng.pick(&returned) else { return };
+            if let Some(member) = self.members.remove(at) {
+                host.close(member.conn);
+            }
+            idle -= 1;
         }
     }
 

@@ -15,6 +15,7 @@ const PLAIN: Shape = Shape {
     min: 0,
     max: 0,
     idle_timeout: None,
+    most_idle: None,
     lifetime: None,
     refill: false,
     ping: None,
@@ -29,7 +30,7 @@ pub const SHAPES: &[Shape] = &[
     Shape { name: "elastic, 10 s", max: 20, idle_timeout: Some(10), ..PLAIN },
     Shape { name: "elastic, 10 min", min: 2, max: 30, idle_timeout: Some(600), refill: true, ..PLAIN },
     Shape { name: "grows with the record", max: 60, ..PLAIN },
-    Shape { name: "5 and 10 above", order: Order::Fifo, min: 5, max: 15, idle_timeout: Some(0), ..PLAIN },
+    Shape { name: "5 and 10 above", order: Order::Fifo, max: 15, most_idle: Some(5), ..PLAIN },
     Shape { name: "in turns, by age", order: Order::Fifo, min: 10, max: 10, lifetime: Some(900), ..PLAIN },
     Shape { name: "a thread each", order: Order::Threads, max: 8, lifetime: Some(600), ..PLAIN },
     Shape {
