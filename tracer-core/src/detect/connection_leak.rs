@@ -5,8 +5,9 @@
 //! abandoned: used when they were new, idle since, passed over while others were opened. Some begin in each step, and
 //! about as many in the newer half as in the older. The finest scale that is sure speaks. From eight steps on the marks
 //! may rest and dip a little, so that a leak beneath a busy pool is found. While a process is young (it may be warming
-//! up), and while so many idle ones are no great chance by how long those rest that have worked for long (threads that
-//! have a connection each use them at random), more are needed, nearly all opened meanwhile, and left at once.
+//! up), while fewer are used again than are left, and while so many idle ones are no great chance by how long those rest
+//! that have worked for long (threads that have a connection each use them at random), more are needed, nearly all opened
+//! meanwhile, and left at once.
 //!
 //! Holds through a pause of the climb, as long as at least half of what was left idle is still open. Clears two windows
 //! after that, or when the process ends.
@@ -39,7 +40,7 @@ use crate::time::BootNs;
 
 /// Fewest abandoned connections behind a short climb, and a long one.
 const FEWEST: (u32, u32) = (12, 8);
-/// The same while the process is young, or members that work rest as long: more than threads make by chance. And at the
+/// The same while the process is young, or members that work rest as long or are few: more than threads make by chance. And at the
 /// coarsest scale, where a server fills up in many hours only.
 const FEWEST_IN_DOUBT: (u32, u32) = (18, 14);
 /// What is less likely than e to the power of minus this is no chance. At a finer scale there are more chances in a day.
@@ -175,7 +176,9 @@ fn prove(context: &Context<'_>, suspect: &Suspect<'_, '_>, scale: usize, rule: R
         let young = begin.since(history.began()) < course.end.since(begin);
         let expected = expected_idle(rule, suspect.held, begin, course.end);
         let by_chance = births.improbable(expected) < IMPROBABLE.get(scale).copied().unwrap_or(f64::MAX);
-        let doubt = match (young || by_chance, scale + 1 == COURSES) {
+        // Where hardly anything is used again, each may wait for its turn.
+        let at_rest = staircase::reuses_since(history, begin) < u64::from(births.left());
+        let doubt = match (young || by_chance || at_rest, scale + 1 == COURSES) {
             (true, true) => Some(FEWEST_IN_DOUBT.1),
             (true, false) => Some(FEWEST_IN_DOUBT.0),
             (false, _) => None,

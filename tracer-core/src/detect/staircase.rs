@@ -44,6 +44,23 @@ pub(super) fn step_of(window: Duration, scale: usize) -> Duration {
     window.saturating_mul(windows).saturating_mul(u32::try_from(merged).unwrap_or(1))
 }
 
+/// How often connections were used again since then, at least: each look that saw one used counts it once, and where
+/// looks are not kept one by one each step does. By the finest scale that has the time.
+pub(super) fn reuses_since(history: &History, from: BootNs) -> u64 {
+    let (mut uses, mut until) = (0, None::<BootNs>);
+    for scale in 0..SCALES.len() {
+        let length = history.step(scale);
+        let is_new = |began: BootNs| began >= from && until.is_none_or(|until| began.plus(length) <= until);
+        let mut oldest = until;
+        for (began, step) in history.kept(scale).filter(|(began, _)| is_new(*began)) {
+            uses += u64::from(step.reused);
+            oldest = Some(oldest.map_or(began, |oldest| oldest.min(began)));
+        }
+        until = oldest;
+    }
+    uses
+}
+
 /// The whole steps of a history at a scale; `open` is the count now.
 pub(super) fn course(history: &History, scale: usize, now: BootNs, open: u32) -> Course {
     let kept = scale.min(SCALES.len() - 1);
