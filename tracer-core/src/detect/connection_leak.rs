@@ -5,8 +5,8 @@
 //! abandoned: used when they were new, idle since, passed over while others were opened. Some begin in each step, and
 //! about as many in the newer half as in the older. The finest scale that is sure speaks. From eight steps on the marks
 //! may rest and dip a little, so that a leak beneath a busy pool is found. While a process is young, while members that
-//! have worked for long lie idle about as long, and while fewer are used again than are left, the rule is stricter: it may
-//! be warming up, or have a connection a thread.
+//! have worked for long lie idle about as long, and while others are used again fewer than [`TURNS`] times for each that
+//! is left (once at the finest scale), the rule is stricter: it may be warming up, or have a connection a thread.
 //!
 //! Holds through a pause of the climb, as long as at least half of what was left idle is still open. Clears two windows
 //! after that, or when the process ends.
@@ -44,6 +44,9 @@ const FEWEST: (u32, u32) = (12, 8);
 const FEWEST_IN_DOUBT: (u32, u32) = (18, 14);
 /// What is less likely than e to the power of minus this is no chance. At a finer scale there are more chances in a day.
 const IMPROBABLE: [f64; COURSES] = [13.0, 11.0, 9.0, 7.0];
+/// Uses of other connections for each that is left: with fewer, its turn may only not have come. At
+/// the finest scale one is enough: nobody waits a minute for a leak that is so fast.
+const TURNS: u64 = 4;
 /// Fewest left for a finding to stay open.
 const FEWEST_HELD: u32 = 5;
 /// Lengths of climbs that are tried, in steps, above `windows`.
@@ -176,7 +179,8 @@ fn prove(context: &Context<'_>, suspect: &Suspect<'_, '_>, scale: usize, rule: R
         let expected = expected_idle(rule, suspect.held, begin, course.end);
         let by_chance = births.improbable(expected) < IMPROBABLE.get(scale).copied().unwrap_or(f64::MAX);
         // Where hardly anything is used again, each may wait for its turn.
-        let at_rest = staircase::reuses_since(history, begin) < u64::from(births.left());
+        let turns = if scale == 0 { 1 } else { TURNS };
+        let at_rest = staircase::reuses_since(history, begin) < turns * u64::from(births.left());
         let doubt = match (young || by_chance || at_rest, scale + 1 == COURSES) {
             (true, true) => Some(FEWEST_IN_DOUBT.1),
             (true, false) => Some(FEWEST_IN_DOUBT.0),
