@@ -19,8 +19,8 @@
 //!
 //! Look-alikes: a warm-up flattens; members of a pool that grows with load were taken when the next was opened; a
 //! sawtooth, and a pool that fills again after its database restarted, end where they were before; a bigger fixed pool
-//! is one step; members that are replaced by age leave the count as it was; members that take turns are used again. What looks the
-//! same until it ends: a warm-up at a steady pace whose members nobody uses, and the first requests of a server with a
+//! is one step; members that are replaced by age leave the count as it was; members that take turns are used again. What
+//! looks the same until it ends: a warm-up at a steady pace whose members nobody uses, and the first requests of a server with a
 //! connection for each of a hundred threads or more.
 
 use std::collections::BTreeMap;
