@@ -3,7 +3,8 @@
 //! Trigger, one of two, for the processes of a launcher group together (a script that runs once a request is one):
 //!
 //! - churn: in each of the last `windows` (3) windows at least `opens` (20) connections to one endpoint were opened, in
-//!   none less than half of what there was in another; at least half as many closed, and nine tenths of these carried one short exchange (see [`Life::is_brief`]);
+//!   none less than half of what there was in another; at least half as many closed, and nine tenths of these carried one
+//!   short exchange (see [`Life::is_brief`]);
 //! - a pile: in each of twice as many windows as many were opened, hardly any closed, and nine tenths of those that were
 //!   there for a window said all they had to say within [`Life::BRIEF`] of their beginning, about as much as one another,
 //!   and nothing since. A MongoDB client brings two or three connections that watch the server and are never quiet:

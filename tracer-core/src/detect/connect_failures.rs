@@ -3,8 +3,8 @@
 //! Trigger: at least `failures` (5) connects came to nothing in each of the last `windows` (2) windows; they are one in
 //! twenty or more of all, come in every half of these windows, began before these windows and go on (see [`lasts`]). Or
 //! nothing got through for [`SLOW_WINDOWS`] windows, with as many failures spread over most of them: clients that wait
-//! longer and longer between attempts. A connection that the database takes and ends at once,
-//! with an error or without a word ("too many clients"), counts as a failure: see [`Endpoint::turned_away`]. Critical
+//! longer and longer between attempts. A connection that the database takes and ends at once, with an error or without a
+//! word ("too many clients"), counts as a failure: see [`Endpoint::turned_away`]. Critical
 //! while nothing gets through, a warning otherwise. Clears when a window has less than half of `failures`.
 //!
 //! Confidence: what the failures themselves are worth, the mean of 1 for an errno, 0.9 for a hang-up (told from states

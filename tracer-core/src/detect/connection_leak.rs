@@ -45,6 +45,9 @@ const FEWEST: (u32, u32) = (12, 8);
 const FEWEST_IN_DOUBT: (u32, u32) = (18, 14);
 /// What is less likely than e to the power of minus this is no chance. At a finer scale there are more chances in a day.
 const IMPROBABLE: [f64; COURSES] = [13.0, 11.0, 9.0, 7.0];
+/// Uses of other connections for each that is left: with fewer, its turn may only not have come. At
+/// the finest scale one is enough: nobody waits a minute for a leak that is so fast.
+const TURNS: u64 = 4;
 /// Fewest left for a finding to stay open.
 const FEWEST_HELD: u32 = 5;
 /// Lengths of climbs that are tried, in steps, above `windows`.
@@ -177,7 +180,8 @@ fn prove(context: &Context<'_>, suspect: &Suspect<'_, '_>, scale: usize, rule: R
         let expected = expected_idle(rule, suspect.held, begin, course.end);
         let by_chance = births.improbable(expected) < IMPROBABLE.get(scale).copied().unwrap_or(f64::MAX);
         // Where hardly anything is used again, each may wait for its turn.
-        let at_rest = staircase::reuses_since(history, begin) < u64::from(births.left());
+        let turns = if scale == 0 { 1 } else { TURNS };
+        let at_rest = staircase::reuses_since(history, begin) < turns * u64::from(births.left());
         let doubt = match (young || by_chance || at_rest, scale + 1 == COURSES) {
             (true, true) => Some(FEWEST_IN_DOUBT.1),
             (true, false) => Some(FEWEST_IN_DOUBT.0),

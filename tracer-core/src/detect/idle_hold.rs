@@ -16,8 +16,8 @@
 //! recycles members by age (each opening has a close, so the count does not rise), a last-in-first-out pool that leaves
 //! its oldest members alone, a pool that grew with load (its members were all in use when the last was opened), several
 //! pools in one process (when one goes to rest and another is opened, that is one round), a pool that fills itself over a
-//! minute, a connection for each thread (a thread that had nothing to do for minutes has its turn later). What is held within a pool that
-//! does not grow looks like a resting member and is not told.
+//! minute, a connection for each thread (a thread that had nothing to do for minutes has its turn later). What is
+//! held within a pool that does not grow looks like a resting member and is not told.
 //!
 //! Clears after a window in which it was untrue.
 
