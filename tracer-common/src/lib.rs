@@ -87,10 +87,8 @@ pub mod flag {
 pub const DROP_REASONS: usize = 256;
 
 /// The kernel wakes the reader at most once in this time, except when the ring runs full; the reader looks again
-/// this long after a wake-up. A wake-up and the switch to the reader cost as much as some twenty records.
+/// for this long after a wake-up, and once more. A wake-up and the switch to the reader cost as much as some twenty records.
 pub const WAKE_INTERVAL_NS: u64 = 50_000_000;
-/// The same while somebody watches events live.
-pub const WAKE_INTERVAL_LIVE_NS: u64 = 5_000_000;
 
 /// First bytes of every record.
 #[repr(C)]

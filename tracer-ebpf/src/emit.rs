@@ -3,9 +3,9 @@
 
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated;
-use tracer_common::{RecordHeader, WAKE_INTERVAL_LIVE_NS, WAKE_INTERVAL_NS, counter, kind};
+use tracer_common::{RecordHeader, WAKE_INTERVAL_NS, counter, kind};
 
-use crate::maps::{EVENTS, LAST, abi_version, count, is_live, lost_ends_percent, wake_bytes};
+use crate::maps::{EVENTS, LAST, abi_version, count, lost_ends_percent, wake_bytes};
 
 /// Hands a record to user space: `fill` gives the ring's own memory every byte of its value. Nothing is read from the
 /// socket when there is no room.
@@ -39,7 +39,7 @@ fn pretends_full(kind: u8) -> bool {
 fn wake(at_ns: u64, emitted: u64) -> u64 {
     let Some(last) = LAST.get_ptr_mut(0) else { return 0 };
     // SAFETY: element 0 of an array map of u64; two CPUs that race here both wake, which is harmless.
-    if at_ns.wrapping_sub(unsafe { *last }) >= if is_live() { WAKE_INTERVAL_LIVE_NS } else { WAKE_INTERVAL_NS } {
+    if at_ns.wrapping_sub(unsafe { *last }) >= WAKE_INTERVAL_NS {
         // SAFETY: as above.
         unsafe { *last = at_ns };
         return u64::from(BPF_RB_FORCE_WAKEUP);

@@ -16,7 +16,7 @@ pub use counters::KernelCounters;
 pub use hooks::{Allowed, KINDS, Kind, without_hooks};
 pub use load::{Capture, Settings, probe_host};
 pub use offsets::VMLINUX_BTF;
-pub use ring::{Ring, wake_interval};
+pub use ring::{Ring, WAKE_INTERVAL};
 
 use std::path::PathBuf;
 

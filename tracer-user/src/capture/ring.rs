@@ -6,17 +6,14 @@ use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tracer_common::{WAKE_INTERVAL_LIVE_NS, WAKE_INTERVAL_NS};
+use tracer_common::WAKE_INTERVAL_NS;
 use tracer_core::decode::{self, DecodeError};
 use tracer_core::event::Event;
 
 use super::CaptureError;
 
 /// After a wake-up the kernel side stays silent for this long: look again then, until a look finds nothing.
-#[must_use]
-pub fn wake_interval(is_live: bool) -> Duration {
-    Duration::from_nanos(if is_live { WAKE_INTERVAL_LIVE_NS } else { WAKE_INTERVAL_NS })
-}
+pub const WAKE_INTERVAL: Duration = Duration::from_nanos(WAKE_INTERVAL_NS);
 
 /// The ring buffer with its wake-ups.
 pub struct Ring {

@@ -7,7 +7,7 @@
 //! this way is told apart by the tracker's tombstones.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::runtime::Builder;
@@ -19,7 +19,7 @@ use tracer_core::inventory::Inventory;
 
 use super::Message;
 use super::feed::Feed;
-use crate::capture::{Capture, KernelCounters, Ring, wake_interval};
+use crate::capture::{Capture, KernelCounters, Ring, WAKE_INTERVAL};
 use crate::clock;
 
 /// Events in one message.
@@ -27,6 +27,9 @@ pub const BATCH: usize = 512;
 /// How often the kernel side's counters are read, and its map if something in it is new. A life that is shorter is told
 /// by its end alone.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often the ring is looked at while it is busy and somebody watches events live.
+const LIVE_INTERVAL: Duration = Duration::from_millis(5);
 
 /// What others ask of the drain.
 pub enum Command {
@@ -123,16 +126,21 @@ impl Drain {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> anyhow::Result<()> {
         let mut tick = tokio::time::interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        // After a wake-up the kernel side stays silent for a while: look again until a look finds nothing.
+        // After a wake-up the kernel side stays silent for a while: look again until a look after that finds nothing.
         let mut busy = false;
+        let mut silent_until = Instant::now();
         loop {
             tokio::select! {
                 readable = self.kernel.ring.readable() => {
                     readable.context("cannot wait for the ring buffer")?;
                     self.empty();
                     busy = true;
+                    silent_until = Instant::now() + WAKE_INTERVAL;
                 }
-                () = tokio::time::sleep(wake_interval(self.is_live)), if busy => busy = self.empty() != Emptied::WasEmpty,
+                () = tokio::time::sleep(if self.is_live { LIVE_INTERVAL } else { WAKE_INTERVAL }), if busy => {
+                    let is_over = Instant::now() >= silent_until;
+                    busy = self.empty() != Emptied::WasEmpty || !is_over;
+                }
                 command = commands.recv() => match command {
                     Some(command) => self.obey(command).await?,
                     None => return Ok(()),
