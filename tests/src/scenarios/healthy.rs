@@ -65,8 +65,10 @@ fn small_pools(lab: &mut Lab) -> Result<()> {
 
 fn gunicorn(lab: &mut Lab) -> Result<()> {
     let _postgres = Postgres::start(&lab.sandbox, 100)?;
-    servers::gunicorn(lab, 4)?;
-    lab.listen_to(5432, 8, LISTEN)
+    let master = servers::gunicorn(lab, 4)?;
+    lab.listen_to(5432, 8, LISTEN)?;
+    // Its workers end with it only if it can tell them.
+    lab.stop(master)
 }
 
 fn pgbouncer(lab: &mut Lab) -> Result<()> {
@@ -84,7 +86,7 @@ fn warm_up(lab: &mut Lab) -> Result<()> {
 
 fn ramp(lab: &mut Lab) -> Result<()> {
     let _postgres = Postgres::start(&lab.sandbox, 100)?;
-    lab.python("pooled.py", &["5432", "1", "30", "30", "0.5", "0", "0.7"])?;
+    lab.python("pooled.py", &["5432", "1", "30", "30", "0.5", "0", "0.5"])?;
     lab.listen_to(5432, 30, LISTEN)
 }
 

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::Scenario;
@@ -18,6 +19,7 @@ use crate::sandbox::{Sandbox, venv_python};
 pub const COMPRESSED: &[&str] = &[
     "detect.window_s=1",
     "inventory.reconcile_s=1",
+    "inventory.namespaces=false",
     "detect.idle_hold.after_s=20",
     "detect.unused_connection.after_s=15",
     "detect.close_wait_leak.after_s=5",
@@ -92,6 +94,14 @@ impl Lab {
     pub fn kill(&mut self, pid: u32) -> Result<()> {
         let at = self.programs.iter().position(|program| program.pid() == pid).context("not one of this lab's")?;
         self.programs.swap_remove(at).kill()
+    }
+
+    /// Asks a program that this lab started to end, and waits until it has.
+    pub fn stop(&mut self, pid: u32) -> Result<()> {
+        let at = self.programs.iter().position(|program| program.pid() == pid).context("not one of this lab's")?;
+        let mut program = self.programs.swap_remove(at);
+        program.signal(Signal::SIGTERM)?;
+        program.wait(patience()).map(drop)
     }
 
     /// Waits for a program to end by itself.
