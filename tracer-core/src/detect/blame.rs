@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use hashbrown::HashMap;
 
 use super::Context;
+use super::who::copies;
 use crate::event::{ProcessId, Role};
 
 /// Names spelled out in a sentence before "and N more".
@@ -88,10 +89,9 @@ pub(super) fn sentence(culprits: &[Culprit]) -> String {
     let mut parts: Vec<String> = culprits
         .iter()
         .take(NAMED)
-        .map(|culprit| match culprit.pids.as_slice() {
-            [] => format!("{} holds {}", culprit.label, culprit.open),
-            [pid] => format!("{} (pid {pid}) holds {}", culprit.label, culprit.open),
-            pids => format!("{} copies of {} ({}) hold {}", pids.len(), culprit.label, pid_list(pids), culprit.open),
+        .map(|culprit| {
+            let verb = if culprit.pids.len() > 1 { "hold" } else { "holds" };
+            format!("{} {verb} {}", copies(&culprit.label, &culprit.pids), culprit.open)
         })
         .collect();
     if culprits.len() > NAMED {
@@ -102,13 +102,4 @@ pub(super) fn sentence(culprits: &[Culprit]) -> String {
         });
     }
     parts.join(", ")
-}
-
-/// The first pids and how many more there are.
-fn pid_list(pids: &[u32]) -> String {
-    let named: Vec<String> = pids.iter().take(NAMED).map(u32::to_string).collect();
-    match pids.len().saturating_sub(NAMED) {
-        0 => format!("pids {}", named.join(", ")),
-        more => format!("pids {}, ... {more} more", named.join(", ")),
-    }
 }

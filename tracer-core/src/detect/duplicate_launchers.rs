@@ -19,7 +19,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use super::copies::{self, Copy, Job, Member};
-use super::{Context, DetectConfig, Detector, Threshold, Verdict, count, list, plural, spoken, text};
+use super::{Context, DetectConfig, Detector, Holding, Threshold, Verdict, count, list, plural, spoken, text};
 use crate::endpoint::Endpoint;
 use crate::finding::{Evidence, Kind, Severity, Subject};
 use crate::memory;
@@ -93,9 +93,7 @@ impl Detector for DuplicateLaunchers {
 /// Live processes by endpoint and launcher group, with what they hold.
 fn members<'a>(context: &Context<'a>) -> HashMap<(usize, &'a str), Vec<Member<'a>>> {
     let mut all = HashMap::<(usize, &str), Vec<Member<'_>>>::new();
-    for (id, endpoint, held) in context.survey.holders() {
-        let process = context.tracker.processes().get(&id).filter(|process| process.ended.is_none());
-        let Some(process) = process else { continue };
+    for Holding { index: endpoint, process, held, .. } in context.living() {
         let Some(identity) = process.identity.as_deref() else { continue };
         all.entry((endpoint, &identity.group.id)).or_default().push((process, identity, endpoint, held));
     }

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use super::rest::{local_ports, rounds};
 use super::survey::Held;
-use super::{Context, DetectConfig, Detector, Threshold, Verdict, count, list, plural, spoken, text};
+use super::{Context, DetectConfig, Detector, Holding, Threshold, Verdict, count, list, plural, spoken, text};
 use crate::endpoint::Endpoint;
 use crate::event::ProcessId;
 use crate::finding::{Kind, Severity, Subject};
@@ -82,9 +82,7 @@ impl Detector for IdleHold {
 
     fn detect(&self, context: &Context<'_>) -> Vec<Verdict> {
         let mut verdicts = Vec::new();
-        for (id, index, held) in context.survey.holders() {
-            let process = context.tracker.processes().get(&id).filter(|process| process.ended.is_none());
-            let (Some(endpoint), Some(process)) = (context.tracker.endpoints().get(index), process) else { continue };
+        for Holding { id, index, process, endpoint, held } in context.living() {
             let Some(account) = process.accounts.get(&index) else { continue };
             if let Some(found) = judge(context, account, held) {
                 verdicts.push(verdict(context, id, process, endpoint, &found));

@@ -32,11 +32,14 @@ use std::time::Duration;
 pub use config::{DetectConfig, SettingError, Settings, Threshold, thresholds};
 pub use store::Store;
 
+use crate::endpoint::Endpoint;
+use crate::event::ProcessId;
 use crate::finding::{Evidence, EvidenceValue, Kind, Severity, Subject};
+use crate::process::Process;
 use crate::snapshot::Completeness;
 use crate::time::BootNs;
 use crate::tracker::Tracker;
-use survey::Survey;
+use survey::{Held, Survey};
 
 /// What a detector may look at.
 pub struct Context<'a> {
@@ -50,6 +53,29 @@ pub struct Context<'a> {
     pub(crate) survey: &'a Survey<'a>,
     /// Severity of the finding of this kind and key if it is open already: detectors let go later than they seize.
     pub before: &'a dyn Fn(Kind, &str) -> Option<Severity>,
+}
+
+/// What a living process holds at an endpoint.
+#[derive(Clone, Copy)]
+pub(crate) struct Holding<'a> {
+    pub id: ProcessId,
+    /// Of the endpoint, in the tracker.
+    pub index: usize,
+    pub process: &'a Process,
+    pub endpoint: &'a Endpoint,
+    /// Oldest first.
+    pub held: &'a [Held<'a>],
+}
+
+impl<'a> Context<'a> {
+    /// What each living process holds, in order.
+    pub(crate) fn living(&self) -> impl Iterator<Item = Holding<'a>> {
+        let tracker = self.tracker;
+        self.survey.holders().filter_map(|(id, index, held)| {
+            let process = tracker.processes().get(&id).filter(|process| process.ended.is_none())?;
+            Some(Holding { id, index, process, endpoint: tracker.endpoints().get(index)?, held })
+        })
+    }
 }
 
 impl Context<'_> {

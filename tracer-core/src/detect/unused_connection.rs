@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use super::rest::{local_ports, one_after_the_other};
 use super::survey::Held;
-use super::{Context, DetectConfig, Detector, Threshold, Verdict, count, list, plural, spoken, text};
+use super::{Context, DetectConfig, Detector, Holding, Threshold, Verdict, count, list, plural, spoken, text};
 use crate::endpoint::Endpoint;
 use crate::event::ProcessId;
 use crate::finding::{Kind, Severity, Subject};
@@ -81,9 +81,7 @@ impl Detector for UnusedConnection {
 
     fn detect(&self, context: &Context<'_>) -> Vec<Verdict> {
         let mut verdicts = Vec::new();
-        for (id, index, held) in context.survey.holders() {
-            let process = context.tracker.processes().get(&id).filter(|process| process.ended.is_none());
-            let (Some(endpoint), Some(process)) = (context.tracker.endpoints().get(index), process) else { continue };
+        for Holding { id, index, process, endpoint, held } in context.living() {
             if let Some(found) = judge(context, process, index, held) {
                 verdicts.push(verdict(context, id, process, endpoint, &found));
             }

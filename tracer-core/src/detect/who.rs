@@ -51,14 +51,7 @@ impl Who {
 
     /// `worker.py (pid 412)`, `25 copies of worker.py (pids 412, 433, 518, ... 22 more)`.
     pub fn sentence(&self) -> String {
-        let (label, pids) = (&self.label, self.pids());
-        let named: Vec<String> = pids.iter().take(NAMED).map(u32::to_string).collect();
-        match (pids.as_slice(), pids.len().saturating_sub(NAMED)) {
-            ([], _) => label.clone(),
-            ([pid], _) => format!("{label} (pid {pid})"),
-            (pids, 0) => format!("{} copies of {label} (pids {})", pids.len(), named.join(", ")),
-            (pids, more) => format!("{} copies of {label} (pids {}, ... {more} more)", pids.len(), named.join(", ")),
-        }
+        copies(&self.label, &self.pids())
     }
 
     /// The same as what a finding is about.
@@ -66,6 +59,17 @@ impl Who {
         let mut pids = self.pids();
         pids.truncate(PIDS_LISTED);
         Subject { endpoint: Some(endpoint), pids, launcher_group: self.group.clone() }
+    }
+}
+
+/// Processes that people call by that name.
+pub(super) fn copies(label: &str, pids: &[u32]) -> String {
+    let named: Vec<String> = pids.iter().take(NAMED).map(u32::to_string).collect();
+    match (pids, pids.len().saturating_sub(NAMED)) {
+        ([], _) => label.to_owned(),
+        ([pid], _) => format!("{label} (pid {pid})"),
+        (pids, 0) => format!("{} copies of {label} (pids {})", pids.len(), named.join(", ")),
+        (pids, more) => format!("{} copies of {label} (pids {}, ... {more} more)", pids.len(), named.join(", ")),
     }
 }
 
