@@ -252,3 +252,19 @@ fn an_end_that_is_told_after_the_next_opening_is_not_missed() {
     apply(&mut t, late, 5);
     assert_eq!((counts(&t), t.loss().missed_closes), ((1, 2, 1, 0), 0));
 }
+
+/// Seen at 20,000 connections a second: the peer's reset arrived on one CPU while a process accepted on another.
+#[test]
+fn an_accept_that_is_told_after_the_end_is_of_the_life_that_ended() {
+    const US: u64 = 1_000;
+    let server = |event: SocketEvent| SocketEvent { role: Role::Server, ..event };
+    let at_end =
+        |at, sk| SocketEvent { birth: None, ..server(ev(K::Accept, at, sk, 1000, None, (Established, Established))) };
+    let mut t = tracker();
+    apply(&mut t, server(ev(K::End, 3 * S, 1, 1000, Some(2 * S), (Established, Close))), 0);
+    apply(&mut t, at_end(3 * S + US, 1), 5);
+    assert_eq!(counts(&t), (0, 1, 1, 0));
+    // The next life of the tuple has another address, and the kernel side had no room for it.
+    apply(&mut t, at_end(3 * S + 2 * US, 2), 6);
+    assert_eq!(counts(&t), (1, 2, 1, 0));
+}

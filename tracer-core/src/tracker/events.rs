@@ -133,17 +133,6 @@ impl Tracker {
         Effect::Ignored
     }
 
-    /// The opening may not have been told yet: then this tells it.
-    fn apply_accept(&mut self, event: &SocketEvent) -> Effect {
-        let known = match event.established {
-            Some(_) => self.find(event).or_else(|| self.reclaim(event)).or_else(|| self.revive(event)),
-            None => self.find_accepted(event).or_else(|| self.begin_accepted(event)),
-        };
-        let Some(slot) = known else { return Effect::Ignored };
-        self.link(slot, event);
-        Effect::Accepted
-    }
-
     /// A connect that hangs: a look at the socket table may know it already, but not who it is.
     fn apply_connect(&mut self, event: &SocketEvent) -> Effect {
         if self.tombstones.holds(event) {
@@ -238,7 +227,7 @@ impl Tracker {
 
     /// The live socket this event is about: by kernel address if the life matches, else by tuple if no event has
     /// claimed that socket yet and the life can be the same.
-    fn find(&self, event: &SocketEvent) -> Option<Slot> {
+    pub(super) fn find(&self, event: &SocketEvent) -> Option<Slot> {
         if let Some(slot) = self.sockets.by_sk(event.sk)
             && let Some(socket) = self.socket(slot)
             && same_life(socket, event)
@@ -262,7 +251,7 @@ impl Tracker {
 
     /// A socket that a look found and that a late event of an earlier life claimed: it was there when this later one of
     /// its tuple had begun, so this is its life.
-    fn reclaim(&mut self, event: &SocketEvent) -> Option<Slot> {
+    pub(super) fn reclaim(&mut self, event: &SocketEvent) -> Option<Slot> {
         let established = event.established?;
         let slot = self.sockets.by_tuple(&event.tuple)?;
         let socket = self.socket(slot)?;
@@ -284,32 +273,6 @@ impl Tracker {
         Some(slot)
     }
 
-    /// The socket that was accepted, by a record that does not say which life it is of. But the process had the
-    /// descriptor, so the address was not reused yet: an end that was earlier is before it in the ring.
-    fn find_accepted(&self, event: &SocketEvent) -> Option<Slot> {
-        let slot = self.sockets.by_tuple(&event.tuple)?;
-        let socket = self.socket(slot)?;
-        // Without an inode number nobody had accepted it when a look saw it first.
-        let since = match socket.began() {
-            Began::At(began) => began,
-            Began::Before(_) => socket.first_seen,
-        };
-        let same = socket.role == event.role
-            && socket.sk.is_none_or(|sk| sk.get() == event.sk)
-            && socket.inode.map_or(event.at >= since, |inode| event.inode.is_none_or(|told| told == inode.get()));
-        same.then_some(slot)
-    }
-
-    /// A connection whose accept is the first that is told of it: it was established some time before.
-    fn begin_accepted(&mut self, event: &SocketEvent) -> Option<Slot> {
-        let is_over = self.tombstones.ended_at(&event.tuple).is_some_and(|ended| ended >= event.at);
-        if is_over || !event.old_state.is_open() || self.tombstones.holds(event) || self.too_late(event) {
-            return None;
-        }
-        self.vacate(event, event.at)?;
-        self.open(event, event.old_state, Began::Before(event.at))
-    }
-
     /// Starts a life. Whatever occupies its address or tuple is over, and its end was lost; unless that is a later
     /// life, and then this event is late and tells of one that is over: its own end counts it.
     fn begin(&mut self, event: &SocketEvent, established: BootNs) -> Option<Slot> {
@@ -325,7 +288,7 @@ impl Tracker {
     }
 
     /// Makes room at the event's address and tuple for a life that began at that moment.
-    fn vacate(&mut self, event: &SocketEvent, began: BootNs) -> Option<()> {
+    pub(super) fn vacate(&mut self, event: &SocketEvent, began: BootNs) -> Option<()> {
         let occupants = [self.sockets.by_sk(event.sk), self.sockets.by_tuple(&event.tuple)];
         let alive_at = |socket: &Socket| socket.first_seen.max(socket.last_event);
         let is_later = |slot: &Slot| self.socket(*slot).is_some_and(|socket| alive_at(socket) > began);
@@ -340,7 +303,7 @@ impl Tracker {
     }
 
     /// An opening that was lost, told by a later event of the same life.
-    fn revive(&mut self, event: &SocketEvent) -> Option<Slot> {
+    pub(super) fn revive(&mut self, event: &SocketEvent) -> Option<Slot> {
         let established = event.established?;
         if self.tombstones.holds(event) {
             return None;
@@ -348,7 +311,7 @@ impl Tracker {
         self.begin(event, established)
     }
 
-    fn open(&mut self, event: &SocketEvent, state: TcpState, began: Began) -> Option<Slot> {
+    pub(super) fn open(&mut self, event: &SocketEvent, state: TcpState, began: Began) -> Option<Slot> {
         let endpoint = self.endpoint_of(&event.tuple, event.role);
         let mut socket = Socket::new((event.tuple, event.role, endpoint), state, began, began.moment());
         socket.last_event = event.at;
@@ -404,7 +367,7 @@ impl Tracker {
     }
 
     /// Learns from any event what the socket's entry does not know yet.
-    fn link(&mut self, slot: Slot, event: &SocketEvent) {
+    pub(super) fn link(&mut self, slot: Slot, event: &SocketEvent) {
         let Some(socket) = self.socket_mut(slot) else { return };
         socket.last_event = socket.last_event.max(event.at);
         socket.unannounced = false;

@@ -3,6 +3,7 @@
 //! One owner changes it; detectors and snapshots read it. Everything is bounded, and everything beyond a bound is
 //! counted. A socket is never dropped for being idle.
 
+mod accepted;
 mod booking;
 mod events;
 mod kept;

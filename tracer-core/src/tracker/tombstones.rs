@@ -2,7 +2,8 @@
 //! before the end, cannot revive a socket. What is older than the memory is not known to be over, nor to live.
 
 use std::collections::VecDeque;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
+use std::time::Duration;
 
 use hashbrown::HashMap;
 
@@ -25,6 +26,8 @@ struct Grave {
 #[derive(Clone, Copy, Debug)]
 struct Last {
     at: BootNs,
+    /// Its kernel address, if that was told.
+    sk: Option<NonZeroU64>,
     burial: u64,
     found: Option<Found>,
 }
@@ -41,7 +44,9 @@ struct Found {
 /// A connect that was seen in progress and was over later; its end was not told.
 #[derive(Clone, Copy, Debug)]
 struct Attempt {
+    /// The look that saw it began and ended then.
     seen: BootNs,
+    seen_by: BootNs,
     over: BootNs,
     burial: u64,
 }
@@ -89,14 +94,14 @@ impl Tombstones {
         let life = end.and_then(life_of).or(known);
         // Once its own end was told, a life is known by that.
         let found = found.filter(|_| end.is_none());
-        self.add(Grave { at, life, inode: socket.inode, tuple: Some(socket.tuple) }, found);
+        self.add(Grave { at, life, inode: socket.inode, tuple: Some(socket.tuple) }, found, socket.sk);
     }
 
     /// A life that was only heard of at its end.
     pub(super) fn bury_event(&mut self, event: &SocketEvent) {
         let tuple = (event.tuple.local().port() != 0).then_some(event.tuple);
         let inode = event.inode.and_then(NonZeroU32::new);
-        self.add(Grave { at: event.at, life: life_of(event), inode, tuple }, None);
+        self.add(Grave { at: event.at, life: life_of(event), inode, tuple }, None, NonZeroU64::new(event.sk));
     }
 
     /// A life that was over before its own end was told: that may come yet.
@@ -107,17 +112,22 @@ impl Tombstones {
 
     /// A connect that was seen in progress and then not any more. Its end is still to be counted.
     pub(super) fn bury_attempt(&mut self, socket: &Socket, at: BootNs) {
-        self.add(Grave { at, life: None, inode: None, tuple: Some(socket.tuple) }, None);
-        let attempt = Attempt { seen: socket.first_seen, over: at, burial: self.next_burial() - 1 };
+        self.add(Grave { at, life: None, inode: None, tuple: Some(socket.tuple) }, None, socket.sk);
+        let (seen, seen_by) = (socket.first_seen, socket.began().moment());
+        let attempt = Attempt { seen, seen_by, over: at, burial: self.next_burial() - 1 };
         self.attempts.insert(socket.tuple, attempt);
     }
 
     /// Whether this is the end of a connect that was buried in progress; true once.
     pub(super) fn was_attempt(&mut self, event: &SocketEvent) -> bool {
         let Some(attempt) = self.attempts.get(&event.tuple) else { return false };
-        let began = event.birth.or(event.established);
-        let is_its = event.at >= attempt.seen && began.is_none_or(|began| began < attempt.over);
-        is_its && self.attempts.remove(&event.tuple).is_some()
+        // Another attempt of the same tuple began after this one was seen.
+        let is_its = match (event.birth, event.established) {
+            (Some(birth), _) => birth <= attempt.seen_by,
+            (None, Some(established)) => established < attempt.over,
+            (None, None) => true,
+        };
+        event.at >= attempt.seen && is_its && self.attempts.remove(&event.tuple).is_some()
     }
 
     /// Whether this is the end of a life that was buried early, once; and whether nothing had been told of it before.
@@ -148,6 +158,15 @@ impl Tombstones {
         self.tuples.get(tuple).map(|last| last.at)
     }
 
+    /// Whether the last life of this tuple ended after this event, or was at its kernel address and ended no longer
+    /// before it than `within`.
+    pub(super) fn ended_about(&self, event: &SocketEvent, within: Duration) -> bool {
+        self.tuples.get(&event.tuple).is_some_and(|last| {
+            let elsewhere = last.sk.is_some_and(|sk| sk.get() != event.sk);
+            last.at >= event.at || (!elsewhere && event.at.since(last.at) <= within)
+        })
+    }
+
     /// Whether what was so at that moment may have ended since and the end be forgotten.
     pub(super) fn may_have_forgotten(&self, moment: BootNs) -> bool {
         self.forgotten.is_some_and(|forgotten| moment <= forgotten)
@@ -164,7 +183,7 @@ impl Tombstones {
         self.first + u64::try_from(self.order.len()).unwrap_or(u64::MAX)
     }
 
-    fn add(&mut self, grave: Grave, found: Option<(BootNs, BootNs)>) {
+    fn add(&mut self, grave: Grave, found: Option<(BootNs, BootNs)>, sk: Option<NonZeroU64>) {
         if self.order.len() >= self.most {
             self.forget_oldest();
         }
@@ -179,7 +198,7 @@ impl Tombstones {
             let found = found.map(|(started, finished)| Found { started, finished, burial });
             let found = found.or(before.and_then(|last| last.found));
             let at = before.map_or(grave.at, |last| last.at.max(grave.at));
-            self.tuples.insert(tuple, Last { at, burial, found });
+            self.tuples.insert(tuple, Last { at, sk, burial, found });
         }
         self.order.push_back(grave);
     }

@@ -269,7 +269,8 @@ impl Kernel {
         self.lives[id].opener = Some(task);
         if rng.chance(self.telling.accepts) {
             let entry = self.lives[id].entry.take();
-            self.lives[id].entry = Some(Entry { opener: Some(task), inode: self.lives[id].inode, ..Entry::default() });
+            let told = Entry { opener: Some(task), inode: self.lives[id].inode, ..entry.unwrap_or_default() };
+            self.lives[id].entry = Some(told);
             self.tell(Kind::Accept, id, self.lives[id].state, self.lives[id].state);
             self.lives[id].entry = entry;
         } else {
@@ -278,6 +279,20 @@ impl Kernel {
                 (entry.opener, entry.inode) = (Some(task), inode);
             }
         }
+    }
+
+    /// A process accepted it on another CPU while it ended: its entry is gone, its state not changed yet.
+    fn accept_at_the_end(&mut self, id: LifeId, from: TcpState) {
+        if self.lives[id].opener.is_some() {
+            return;
+        }
+        self.now += 1;
+        let inode = u32::try_from(self.number()).unwrap();
+        let opener = self.processes.first().copied();
+        (self.lives[id].opener, self.lives[id].had_inode) = (opener, inode);
+        let entry = self.lives[id].entry.replace(Entry { opener, inode, ..Entry::default() });
+        self.tell(Kind::Accept, id, from, from);
+        self.lives[id].entry = entry;
     }
 
     fn peer_closes(&mut self, id: LifeId) {
@@ -357,6 +372,9 @@ impl Kernel {
             entry.closer = by.or(entry.closer);
         }
         self.tell(Kind::End, id, from, Close);
+        if self.numbers % 1_000 < self.telling.accepts && self.lives[id].role == Role::Server && from.is_open() {
+            self.accept_at_the_end(id, from);
+        }
         let life = &mut self.lives[id];
         life.ended = true;
         let (sk, role) = (life.sk, life.role);
