@@ -2,8 +2,9 @@
 //!
 //! Looks before it installs, so that a second run changes nothing, and says each thing it does. On another
 //! distribution it installs nothing and lists what is needed. `packages` is the only place that calls apt; `guests`
-//! unpacks the kernels that `cargo xtask vm` boots.
+//! unpacks the kernels that `cargo xtask vm` boots, `emulator` brings what boots them.
 
+mod emulator;
 mod guests;
 mod packages;
 
@@ -27,7 +28,7 @@ const LAB_PACKAGES: &[&str] = &["mariadb-server", "redis-server", "pgbouncer"];
 /// Where there is no Node yet.
 const NODE_PACKAGES: &[&str] = &["nodejs", "npm"];
 /// What `cargo xtask vm` makes guests of.
-const GUEST_PACKAGES: &[&str] = &["qemu-system-x86", "busybox-static", "xz-utils", "binutils"];
+const GUEST_PACKAGES: &[&str] = &["busybox-static", "xz-utils", "binutils"];
 /// What the benchmark measures beside socklife, and looks with.
 const BENCH_PACKAGES: &[&str] = &["libbpf-tools", "bpftrace", "bpftool", "iproute2"];
 /// The programs of those packages.
@@ -108,6 +109,7 @@ fn setup_test() -> Result<()> {
     packages::without_database_cluster(|| packages::install(TEST_PACKAGES))?;
     packages::without_services(|| packages::install(LAB_PACKAGES))?;
     packages::install(GUEST_PACKAGES)?;
+    emulator::install().context("`cargo xtask vm` lacks its emulator")?;
     install_components()?;
     install_python()?;
     install_node()?;

@@ -43,6 +43,19 @@ pub fn install(names: &[&str]) -> Result<()> {
     })
 }
 
+/// Whether a package can be installed beside all that is installed.
+pub fn fits(name: &str) -> bool {
+    let mut command = Command::new("apt-get");
+    command.args(["install", "--simulate", "--no-remove", "--no-install-recommends", "--quiet", name]);
+    sh::output(&mut command).is_ok()
+}
+
+/// The packages that one cannot be used without; of alternatives the first.
+pub fn dependencies(name: &str) -> Result<Vec<String>> {
+    let said = sh::output(Command::new("apt-cache").args(["depends", "--important", name]).env("LC_ALL", "C"))?;
+    Ok(depended_on(&said))
+}
+
 /// Fetches the package lists, once in a run.
 pub fn update_lists() -> Result<()> {
     if LISTS_ARE_FRESH.swap(true, Ordering::Relaxed) {
@@ -183,6 +196,24 @@ fn is_installed(name: &str) -> bool {
         .is_ok_and(|status| status == "installed")
 }
 
+/// In what `apt-cache depends` says; a virtual package stands in angle brackets.
+fn depended_on(said: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut is_alternative = false;
+    for line in said.lines() {
+        let line = line.trim();
+        let first = line.strip_prefix("|Depends: ");
+        let name = first.or_else(|| line.strip_prefix("Depends: "));
+        if let Some(name) = name.filter(|name| !is_alternative && !name.starts_with('<')) {
+            names.push(name.to_owned());
+        }
+        if name.is_some() {
+            is_alternative = first.is_some();
+        }
+    }
+    names
+}
+
 fn has_candidate(policy: &str) -> bool {
     policy
         .lines()
@@ -208,6 +239,13 @@ mod tests {
                        https://two.example/debian/ Debian Debian main\nhttps://three.example/debian/ Debian Debian main";
         assert_eq!(mirror(targets), Some("https://two.example/debian/"));
         assert_eq!(mirror("https://one.example/ubuntu Ubuntu Ubuntu main"), None);
+    }
+
+    #[test]
+    fn of_alternatives_the_first_is_taken() {
+        let said = "qemu\n  Depends: libaio1\n |Depends: one\n |Depends: two\n  Depends: three\n    real\n  Depends: <virtual>\n  \
+                    Depends: seabios\n";
+        assert_eq!(depended_on(said), ["libaio1", "one", "seabios"]);
     }
 
     #[test]

@@ -11,10 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::emulator::{self, QEMU};
 use crate::sh;
 
-/// Software emulation: it works in a virtual machine without nested virtualisation, too.
-pub const QEMU: &str = "qemu-system-x86_64";
 const MEMORY_MIB: &str = "2048";
 /// The least that programs of today are built for: cheaper to emulate than a newer one.
 const CPU: &str = "Nehalem";
@@ -85,7 +84,8 @@ impl Qemu {
     fn start(guest: &Guest<'_>) -> Result<Self> {
         // Ends with us, however we end: by Ctrl-C, by a signal, by the out-of-memory killer.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--", QEMU, "-nodefaults", "-no-user-config", "-no-reboot"]);
+        command.args(["--pdeathsig", "KILL", "--"]).arg(emulator::find()?);
+        command.args(["-nodefaults", "-no-user-config", "-no-reboot"]);
         // One after the other: with a thread for each CPU this emulator (7.2) can run code that another CPU has patched
         // by now, and a kernel that patches itself, as for every fexit program, then dies of an `int3` nobody set.
         command.args(["-accel", "tcg,thread=single,tb-size=512", "-cpu", CPU, "-smp", CPUS, "-m", MEMORY_MIB]);

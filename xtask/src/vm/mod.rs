@@ -7,6 +7,7 @@
 
 mod contents;
 mod cpio;
+pub mod emulator;
 mod guest;
 pub mod kernels;
 mod report;
