@@ -6,7 +6,7 @@
 #![no_std]
 
 /// Bumped whenever a record's layout or a map's meaning changes; decode refuses a record of another version.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// `RecordHeader::kind` values. Never renumbered.
 pub mod kind {
@@ -61,8 +61,12 @@ pub mod counter {
     pub const UNTOLD: u32 = OWNERS_FULL + 4;
     /// Packets that were thrown away too soon after another one to be told.
     pub const DROPS_UNTOLD: u32 = OWNERS_FULL + 5;
+    /// Accepts counted in the map of accepts.
+    pub const ACCEPTS: u32 = OWNERS_FULL + 6;
+    /// Accepts that found the map of accepts full.
+    pub const ACCEPTS_FULL: u32 = OWNERS_FULL + 7;
     /// Number of counters.
-    pub const COUNT: u32 = OWNERS_FULL + 6;
+    pub const COUNT: u32 = OWNERS_FULL + 8;
 }
 
 /// Indices of the control map, which user space writes while the programs run.
@@ -118,6 +122,16 @@ pub struct TaskRecord {
     pub start_ns: u64,
     /// The thread's name, NUL padded, not necessarily UTF-8.
     pub comm: [u8; 16],
+}
+
+/// What a process that owns watched sockets accepted on ports that are not watched, keyed by its tgid.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AcceptRecord {
+    /// Start of the process, boot-time nanoseconds.
+    pub start_ns: u64,
+    /// TCP connections since it was first watched.
+    pub accepts: u64,
 }
 
 /// What the kernel side remembers of a watched socket from birth to release, keyed by its kernel address.
@@ -202,6 +216,8 @@ pub struct ProcessRecord {
     pub header: RecordHeader,
     /// The process.
     pub task: TaskRecord,
+    /// As [`AcceptRecord::accepts`], up to now.
+    pub accepts: u64,
 }
 
 /// A packet of a watched port that the kernel threw away.
@@ -316,7 +332,8 @@ const _: () = {
     assert!(size_of::<Owner>() == 128);
     assert!(size_of::<SocketRecord>() == 184);
     assert!(size_of::<DropRecord>() == 64);
-    assert!(size_of::<ProcessRecord>() == 48);
+    assert!(size_of::<ProcessRecord>() == 56);
+    assert!(size_of::<AcceptRecord>() == 16);
     assert!(size_of::<Offsets>() == 38 * 4);
     assert!(ABI_VERSION <= u8::MAX as u32);
 };

@@ -4,12 +4,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tracer_common::{
-    ABI_VERSION, DropRecord, Owner, ProcessRecord, RecordHeader, SocketRecord, TaskRecord, kind, role,
+    ABI_VERSION, AcceptRecord, DropRecord, Owner, ProcessRecord, RecordHeader, SocketRecord, TaskRecord, kind, role,
 };
 
 use crate::event::{
-    Comm, DropEvent, Event, ProcessEvent, ProcessEventKind, ProcessId, Role, SocketEvent, SocketEventKind, Task,
-    Totals, Tuple,
+    AcceptsEvent, Comm, DropEvent, Event, ProcessEvent, ProcessEventKind, ProcessId, Role, SocketEvent,
+    SocketEventKind, Task, Totals, Tuple,
 };
 use crate::tcp::TcpState;
 use crate::time::BootNs;
@@ -59,7 +59,16 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
 
 fn process(reader: &mut Reader<'_>, header: RecordHeader, kind: ProcessEventKind) -> Result<Event, DecodeError> {
     let task = task(&reader.task()?).ok_or(DecodeError::Field("process id"))?;
-    Ok(Event::Process(ProcessEvent { kind, at: BootNs(header.at_ns), task }))
+    Ok(Event::Process(ProcessEvent { kind, at: BootNs(header.at_ns), task, accepts: reader.u64()? }))
+}
+
+/// What the kernel side has counted by `at` for the process with that number.
+pub fn accepted(at: BootNs, tgid: u32, record: &AcceptRecord) -> Result<Event, DecodeError> {
+    if tgid == 0 {
+        return Err(DecodeError::Field("process id"));
+    }
+    let process = ProcessId::from_boot(tgid, BootNs(record.start_ns));
+    Ok(Event::Accepts(AcceptsEvent { at, process, total: record.accepts }))
 }
 
 fn discarded(reader: &mut Reader<'_>, header: RecordHeader) -> Result<Event, DecodeError> {

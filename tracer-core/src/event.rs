@@ -281,6 +281,19 @@ pub struct ProcessEvent {
     pub at: BootNs,
     /// Who.
     pub task: Task,
+    /// What it had accepted, as in [`AcceptsEvent::total`]; 0 if nothing, or if nobody counted.
+    pub accepts: u64,
+}
+
+/// How many TCP connections a process has accepted on ports that are not watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcceptsEvent {
+    /// When it was counted.
+    pub at: BootNs,
+    /// Whose.
+    pub process: ProcessId,
+    /// Since it was first watched.
+    pub total: u64,
 }
 
 /// A packet of a watched port that this host threw away.
@@ -305,6 +318,8 @@ pub enum Event {
     Socket(SocketEvent),
     /// About a process.
     Process(ProcessEvent),
+    /// About what comes in to a process.
+    Accepts(AcceptsEvent),
 }
 
 #[cfg(test)]

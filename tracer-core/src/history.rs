@@ -1,11 +1,11 @@
 //! What became of one process' connections to one endpoint, over time and at several scales: the low and high water
 //! marks from which a staircase is told from a pool. In rings of fixed size.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ring::Ring;
 use crate::time::BootNs;
 
 /// Lengths of a step, in windows, and how many steps each ring keeps. With the default window of 10 s: 6 minutes, 1
@@ -23,12 +23,6 @@ pub struct Step {
     pub opened: u32,
     /// Ended.
     pub closed: u32,
-    /// Of these, lives of one short exchange: see [`Life::is_brief`].
-    pub brief: u32,
-    /// How long the brief ones lasted, added up, in milliseconds.
-    pub brief_ms: u32,
-    /// Bytes both ways on the brief ones, added up.
-    pub brief_bytes: u32,
     /// Looks at the socket table.
     pub looks: u32,
     /// Most in use at one of these looks: a lower bound of how many were needed at once.
@@ -75,39 +69,61 @@ impl Life {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Ring {
-    step_ns: u64,
-    capacity: usize,
-    /// Number of the newest step, counted from boot.
-    newest: u64,
-    steps: VecDeque<Step>,
+/// Windows whose brief lives are kept apart from the others.
+pub const FLOWS_KEPT: usize = 20;
+
+/// Powers of two up to [`Life::BRIEF`] in milliseconds, and 0.
+const LENGTHS: usize = 14;
+
+/// Lives of one short exchange (see [`Life::is_brief`]), by how long they lasted: so many between two powers of two of
+/// milliseconds, and these added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Brief {
+    lengths: [(u32, u32); LENGTHS],
+    /// Bytes both ways on them, added up.
+    pub bytes: u64,
 }
 
-impl Ring {
-    /// Number of the oldest step.
-    fn oldest(&self) -> u64 {
-        (self.newest + 1).saturating_sub(u64::try_from(self.steps.len()).unwrap_or(0))
+impl Brief {
+    fn count(&mut self, ms: u32, bytes: u64) {
+        let length = usize::try_from(u32::BITS - ms.leading_zeros()).unwrap_or(LENGTHS).min(LENGTHS - 1);
+        if let Some((lives, sum)) = self.lengths.get_mut(length) {
+            (*lives, *sum) = (lives.saturating_add(1), sum.saturating_add(ms));
+        }
+        self.bytes = self.bytes.saturating_add(bytes);
     }
 
-    /// The step of `now`, with `open` as of then; what lies between it and the newest was quiet. Time that runs backwards
-    /// lands in the newest step.
-    fn at(&mut self, now: BootNs, open: u32) -> Option<&mut Step> {
-        let step = now.0 / self.step_ns;
-        if self.steps.is_empty() {
-            self.newest = step;
-            self.steps.push_back(Step::quiet(open));
-        } else if step > self.newest {
-            let missing = usize::try_from(step - self.newest).unwrap_or(usize::MAX).min(self.capacity);
-            for _ in 0..missing {
-                if self.steps.len() == self.capacity {
-                    self.steps.pop_front();
-                }
-                self.steps.push_back(Step::quiet(open));
-            }
-            self.newest = step;
+    /// Adds those of another time, or of another account.
+    pub fn add(&mut self, other: &Self) {
+        for ((lives, sum), (more, longer)) in self.lengths.iter_mut().zip(other.lengths) {
+            (*lives, *sum) = (lives.saturating_add(more), sum.saturating_add(longer));
         }
-        self.steps.back_mut()
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn lives(&self) -> u32 {
+        self.lengths.iter().fold(0, |all, (lives, _)| all.saturating_add(*lives))
+    }
+
+    /// How long they lasted, added up, in milliseconds.
+    #[must_use]
+    pub fn total_ms(&self) -> u64 {
+        self.lengths.iter().map(|(_, sum)| u64::from(*sum)).sum()
+    }
+
+    /// How long half of them lasted at most: exact if those of a like length were of one length, else that between the
+    /// same two powers of two which they had on average. `None` without any.
+    #[must_use]
+    pub fn median_ms(&self) -> Option<u64> {
+        let middle = self.lives().div_ceil(2).max(1);
+        let mut up_to = 0u32;
+        let (lives, sum) = self.lengths.iter().find(|(lives, _)| {
+            up_to = up_to.saturating_add(*lives);
+            up_to >= middle
+        })?;
+        Some(u64::from(sum / lives.max(&1)))
     }
 }
 
@@ -115,21 +131,18 @@ impl Ring {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     began: BootNs,
-    rings: [Ring; SCALES.len()],
+    rings: [Ring<Step>; SCALES.len()],
+    brief: Ring<Brief>,
 }
 
 impl History {
     /// An empty one with steps of `window`, aligned to boot time.
     #[must_use]
     pub fn new(window: Duration, now: BootNs) -> Self {
-        let window_ns = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX).max(1);
-        let ring = |(windows, capacity)| Ring {
-            step_ns: window_ns.saturating_mul(u64::from(windows)),
-            capacity,
-            newest: 0,
-            steps: VecDeque::new(),
-        };
-        Self { began: now, rings: SCALES.map(ring) }
+        let window = window.max(Duration::from_nanos(1));
+        let ring = |(windows, capacity)| Ring::new(window.saturating_mul(windows), capacity);
+        // The current window beside those that are over.
+        Self { began: now, rings: SCALES.map(ring), brief: Ring::new(window, FLOWS_KEPT + 1) }
     }
 
     /// When it began.
@@ -148,18 +161,16 @@ impl History {
 
     /// One ended; `open` is the count before it.
     pub fn closed(&mut self, now: BootNs, open: u32, life: Life) {
-        let brief = u32::from(life.is_brief());
-        let (lasted, (sent, received)) = (life.lasted.unwrap_or_default(), life.bytes.unwrap_or_default());
-        // A brief life has a bound on both.
-        let ms = brief * u32::try_from(lasted.as_millis()).unwrap_or(u32::MAX).min(u32::MAX >> 1);
-        let bytes = brief * u32::try_from(sent.saturating_add(received)).unwrap_or(u32::MAX);
         self.each(now, open, |step| {
             step.closed = step.closed.saturating_add(1);
-            step.brief = step.brief.saturating_add(brief);
-            step.brief_ms = step.brief_ms.saturating_add(ms);
-            step.brief_bytes = step.brief_bytes.saturating_add(bytes);
             step.low = step.low.min(open.saturating_sub(1));
         });
+        if life.is_brief()
+            && let (Some(lasted), Some((sent, received))) = (life.lasted, life.bytes)
+            && let Some(brief) = self.brief.at(now, Brief::default())
+        {
+            brief.count(u32::try_from(lasted.as_millis()).unwrap_or(u32::MAX), sent.saturating_add(received));
+        }
     }
 
     /// A look found so many in use, so many that had moved a byte since the look before, and so many of these that had
@@ -182,14 +193,12 @@ impl History {
     /// Whether its steps are of this window, and not more than it keeps.
     pub(crate) fn is_sound(&self, window: Duration) -> bool {
         let fresh = Self::new(window, self.began);
-        self.rings.iter().zip(&fresh.rings).all(|(ring, fresh)| {
-            (ring.step_ns, ring.capacity) == (fresh.step_ns, fresh.capacity) && ring.steps.len() <= ring.capacity
-        })
+        self.rings.iter().zip(&fresh.rings).all(|(ring, fresh)| ring.is_like(fresh)) && self.brief.is_like(&fresh.brief)
     }
 
     fn each(&mut self, now: BootNs, open: u32, change: impl Fn(&mut Step)) {
         for ring in &mut self.rings {
-            if let Some(step) = ring.at(now, open) {
+            if let Some(step) = ring.at(now, Step::quiet(open)) {
                 change(step);
             }
         }
@@ -198,44 +207,37 @@ impl History {
     /// How long a step of that scale is.
     #[must_use]
     pub fn step(&self, scale: usize) -> Duration {
-        Duration::from_nanos(self.rings.get(scale).map_or(0, |ring| ring.step_ns))
+        Duration::from_nanos(self.rings.get(scale).map_or(0, Ring::step_ns))
     }
 
     /// The steps of a scale that are over at `now`, oldest first, at most `most`; `open` is the count now. Steps since the
     /// last change were quiet. The first step that the history began in is left out: it was not seen whole.
     #[must_use]
     pub fn steps(&self, scale: usize, now: BootNs, open: u32, most: usize) -> Vec<Step> {
-        let Some(ring) = self.rings.get(scale).filter(|ring| !ring.steps.is_empty()) else { return Vec::new() };
-        let (current, oldest) = (now.0 / ring.step_ns, ring.oldest());
-        let whole = self.began.0.div_ceil(ring.step_ns);
-        let first = oldest.max(whole).max(current.saturating_sub(u64::try_from(most).unwrap_or(u64::MAX)));
-        let step = |number: u64| {
-            let index = usize::try_from(number - oldest).ok()?;
-            Some(ring.steps.get(index).copied().unwrap_or(Step::quiet(open)))
+        let Some((ring, oldest)) = self.rings.get(scale).and_then(|ring| Some((ring, ring.oldest()?))) else {
+            return Vec::new();
         };
-        (first..current).filter_map(step).collect()
+        let current = now.0 / ring.step_ns();
+        let whole = self.began.0.div_ceil(ring.step_ns());
+        let first = oldest.max(whole).max(current.saturating_sub(u64::try_from(most).unwrap_or(u64::MAX)));
+        (first..current).map(|number| ring.get(number).copied().unwrap_or(Step::quiet(open))).collect()
     }
 
     /// Every step of a scale up to the last change, oldest first, each with when it began: the first and the last are parts
     /// of a step.
     pub fn kept(&self, scale: usize) -> impl Iterator<Item = (BootNs, &Step)> {
-        let ring = self.rings.get(scale);
-        ring.into_iter().flat_map(|ring| {
-            let began = |number: u64| BootNs(number.saturating_mul(ring.step_ns));
-            (ring.oldest()..).map(began).zip(&ring.steps)
-        })
+        self.rings.get(scale).into_iter().flat_map(Ring::kept)
     }
 
     /// What happened in the last `most` windows that are over at `now`, oldest first, each with how many windows ago it
     /// was over (0: just now): the one that the history began in is among them, those where nothing happened are not.
     pub fn flows(&self, now: BootNs, most: usize) -> impl Iterator<Item = (usize, Step)> {
-        let ring = &self.rings[0];
-        let current = now.0 / ring.step_ns;
-        let first = ring.oldest().max(current.saturating_sub(u64::try_from(most).unwrap_or(u64::MAX)));
-        (first..current).filter_map(move |number| {
-            let step = *ring.steps.get(usize::try_from(number - ring.oldest()).ok()?)?;
-            Some((usize::try_from(current - 1 - number).ok()?, step))
-        })
+        self.rings[0].over(now, most)
+    }
+
+    /// The brief lives that ended in these windows, of which the last [`FLOWS_KEPT`] are kept.
+    pub fn briefs(&self, now: BootNs, most: usize) -> impl Iterator<Item = (usize, Brief)> {
+        self.brief.over(now, most)
     }
 }
 
@@ -305,15 +307,37 @@ mod tests {
         }
         history.opened(at(113), 0);
         history.closed(at(114), 1, Life { lasted: Some(Duration::from_secs(900)), ..brief });
-        let flows: Vec<_> = history
-            .flows(at(125), 3)
-            .map(|(ago, step)| (ago, step.opened, step.brief, step.brief_ms, step.brief_bytes))
+        let flows: Vec<_> = history.flows(at(125), 3).map(|(ago, step)| (ago, step.opened, step.closed)).collect();
+        assert_eq!(flows, [(2, 2, 2), (1, 0, 0), (0, 2, 2)]);
+        let briefs: Vec<_> = history
+            .briefs(at(125), 3)
+            .map(|(ago, brief)| (ago, brief.lives(), brief.total_ms(), brief.bytes))
             .collect();
-        assert_eq!(flows, [(2, 2, 2, 80, 2_200), (1, 0, 0, 0, 0), (0, 2, 1, 40, 1_100)]);
+        assert_eq!(briefs, [(2, 2, 80, 2_200), (1, 0, 0, 0), (0, 1, 40, 1_100)]);
         assert_eq!(history.flows(at(125), 1).count(), 1);
         assert_eq!(history.flows(at(500), 3).count(), 0);
         let began: Vec<BootNs> = history.kept(0).map(|(began, _)| began).collect();
         assert_eq!(began, [at(90), at(100), at(110)]);
+    }
+
+    #[test]
+    fn the_median_of_brief_lives_is_not_moved_by_a_few_long_ones() {
+        let median = |lengths: &[u32]| {
+            let mut brief = Brief::default();
+            lengths.iter().for_each(|ms| brief.count(*ms, 1));
+            brief.median_ms()
+        };
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[0, 0, 1]), Some(0));
+        assert_eq!(median(&[40; 9]), Some(40));
+        assert_eq!(median(&[40, 40, 40, 4_900, 5_000]), Some(40));
+        assert_eq!(median(&[1, 33, 35, 5_000]), Some(34), "those between 32 and 64 had 34 on average");
+        assert_eq!(median(&[u32::MAX]), Some(u64::from(u32::MAX)));
+        let mut sum = Brief::default();
+        sum.count(40, 100);
+        let mut other = sum;
+        other.add(&sum);
+        assert_eq!((other.lives(), other.total_ms(), other.bytes), (2, 80, 200));
     }
 
     #[test]

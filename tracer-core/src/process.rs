@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::event::{Comm, ProcessId};
 use crate::history::{History, Life};
 use crate::identity::Identity;
+use crate::inbound::Inbound;
 use crate::time::BootNs;
 
 /// Counts of one process on one endpoint.
@@ -74,13 +75,24 @@ pub struct Process {
     pub ended: Option<BootNs>,
     /// Counts by endpoint index.
     pub accounts: BTreeMap<usize, Account>,
+    /// What it accepted on ports that are not watched; nothing is known yet, or there was nothing, without one.
+    pub inbound: Option<Box<Inbound>>,
     /// Number of the last look that found it holding a socket.
     pub seen_look: u32,
 }
 
 impl Process {
     pub(crate) fn new(id: ProcessId) -> Self {
-        Self { id, comm: None, uid: None, identity: None, ended: None, accounts: BTreeMap::new(), seen_look: 0 }
+        Self {
+            id,
+            comm: None,
+            uid: None,
+            identity: None,
+            ended: None,
+            accounts: BTreeMap::new(),
+            inbound: None,
+            seen_look: 0,
+        }
     }
 
     /// Its name: /proc's if it was read, else the event's, else unknown.

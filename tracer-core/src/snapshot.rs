@@ -109,6 +109,8 @@ pub struct Loss {
     pub map_full: u64,
     /// Processes that found the kernel side's map full; their end shows at the next look.
     pub process_map_full: u64,
+    /// Accepts that found the kernel side's map of them full: `accepted_total` of that process is short, or null.
+    pub accept_map_full: u64,
     /// Times the kernel skipped a program because an interrupt came while it ran.
     pub program_skipped: u64,
     /// Events that found the queue to the tracker full.
@@ -295,6 +297,9 @@ pub struct Process {
     pub launcher_group: Option<String>,
     /// Whether it still runs.
     pub alive: bool,
+    /// TCP connections that it accepted on ports which are not watched, since it was known; null if nobody counts them.
+    /// Requests are as many or more: a connection that is kept alive carries several.
+    pub accepted_total: Option<u64>,
     /// What it opened, by endpoint.
     pub connections: Vec<ProcessConnections>,
 }

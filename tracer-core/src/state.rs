@@ -13,7 +13,7 @@ use crate::series::Series;
 use crate::time::BootNs;
 
 /// Version of the bytes. Whatever changes them changes it.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const MAGIC: [u8; 8] = *b"socklsta";
 /// Magic, version, CRC-32 of the rest.
 const HEAD_BYTES: usize = MAGIC.len() + 2 + 4;

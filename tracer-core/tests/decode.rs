@@ -12,7 +12,8 @@ use recorded::records;
 
 fn line(event: &Event, names: &mut Vec<u64>) -> String {
     match event {
-        Event::Process(event) => format!("{:?} {:?}", event.kind, event.task.comm),
+        Event::Process(event) => format!("{:?} {:?}, {} accepted", event.kind, event.task.comm, event.accepts),
+        Event::Accepts(event) => format!("Accepts {}", event.total),
         Event::Drop(event) => format!("Drop {} -> {}", event.source.ip(), event.destination.ip()),
         Event::Socket(event) => socket_line(event, names),
     }

@@ -5,6 +5,8 @@
 //! verdicts) lives in user space.
 #![no_std]
 #![no_main]
+#![expect(unstable_features, reason = "there is no other way to an atomic addition: `core` has none for BPF")]
+#![feature(asm_experimental_arch)]
 
 mod emit;
 mod filter;

@@ -3,7 +3,7 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
-use tracer_common::{ABI_VERSION, DROP_REASONS, Offsets, Owner, TaskRecord, control, counter};
+use tracer_common::{ABI_VERSION, AcceptRecord, DROP_REASONS, Offsets, Owner, TaskRecord, control, counter};
 
 /// Records for user space. Sized by the loader.
 #[map]
@@ -18,6 +18,11 @@ pub static OWNERS: HashMap<u64, Owner> = HashMap::with_max_entries(65_536, 0);
 /// Sized by the loader.
 #[map]
 pub static PROCESSES: HashMap<u32, TaskRecord> = HashMap::with_max_entries(16_384, 0);
+
+/// What these processes accepted on ports that are not watched, by tgid; from the first such accept to the process' end.
+/// As large as `PROCESSES`.
+#[map]
+pub static ACCEPTS: HashMap<u32, AcceptRecord> = HashMap::with_max_entries(16_384, 0);
 
 /// Calls of connect(2) under way, by thread: socket and address. Only where the ladder needs a return probe for it.
 #[map]

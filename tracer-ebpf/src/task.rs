@@ -81,7 +81,7 @@ fn is_kernel_thread(task: u64) -> bool {
 }
 
 #[inline(always)]
-fn start_ns(task: u64) -> u64 {
+pub fn start_ns(task: u64) -> u64 {
     read::<u64>(task, offset!(task_group_leader))
         .and_then(|leader| read::<u64>(leader, offset!(task_start_boottime)))
         .unwrap_or(0)

@@ -15,8 +15,11 @@
 //!
 //! Severity: a warning; info below one a second, and for pgbouncer, which is there to take such clients.
 //!
-//! Confidence: for churn the part of the closed ones that were brief; for a pile 0.6 of the part that was never used again,
-//! because nothing ties them to requests; times the completeness factor.
+//! Confidence: for churn 0.9 of the part of the closed ones that were brief; for a pile 0.6 of the part that was never used
+//! again. If the same processes accept connections on ports of their own about as often as they open some to the endpoint
+//! (within a factor of two; a MongoDB client opens up to three), each opening follows a request, and up to three quarters
+//! of what is left of the doubt are gone. Accepts are a lower bound of requests, because a connection that is kept alive
+//! carries many: without any the verdict says so, and its confidence stays what it is. All times the completeness factor.
 //!
 //! Look-alikes: a short batch and cron clients are over before `windows` windows are; health checks are fewer than
 //! `opens`; members of a pool that are replaced by age, and a warm-up, live longer than one exchange; a pool that is full
@@ -26,21 +29,28 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::requests::{ByWindow, Requests, per_second, rate};
 use super::survey::Held;
 use super::usage::measure;
 use super::who::Who;
 use super::{Context, DetectConfig, Detector, Threshold, Verdict, count, plural, spoken, text};
 use crate::endpoint::Endpoint;
 use crate::event::Role;
-use crate::finding::{Kind, Severity};
-use crate::history::Life;
+use crate::finding::{Evidence, Kind, Severity};
+use crate::history::{Brief, FLOWS_KEPT, Life};
 use crate::process::{Account, Process};
 use crate::time::BootNs;
 
 /// Most windows that are asked about.
-const MOST_WINDOWS: usize = 20;
+const MOST_WINDOWS: usize = FLOWS_KEPT;
 /// Connections of a process whose bytes are compared.
 const COMPARED: usize = 256;
+
+/// Most connections that a MongoDB client opens: one for requests, and two that watch the server.
+const MONGODB_OPENS: u32 = 3;
+/// Confidence of a churn, and of a pile, of which every connection carries one exchange, without a look at requests.
+const MOST_FOR_CHURN: f64 = 0.9;
+const MOST_FOR_PILE: f64 = 0.6;
 
 /// Long-lived connections that can be a pool.
 const LEAST_POOL: u32 = 2;
@@ -86,13 +96,14 @@ impl Detector for ClientPerRequest {
 struct Flow {
     who: Who,
     /// By how many windows ago.
-    opened: [u32; MOST_WINDOWS],
-    closed: [u32; MOST_WINDOWS],
-    brief: [u32; MOST_WINDOWS],
-    /// Brief lives whose time and bytes are known, and these added up.
-    timed: u32,
-    brief_ms: u64,
-    brief_bytes: u64,
+    opened: ByWindow,
+    closed: ByWindow,
+    brief: ByWindow,
+    accepted: ByWindow,
+    /// Nobody counts what one of the processes accepts.
+    uncounted: bool,
+    /// Brief lives whose time and bytes are known.
+    lives: Brief,
     open: u64,
     /// Looks in that time, and what was in use at these, added up.
     looks: u32,
@@ -101,15 +112,15 @@ struct Flow {
 
 impl Flow {
     fn add(&mut self, other: &Self) {
-        let each = |mine: &mut [u32; MOST_WINDOWS], theirs: &[u32; MOST_WINDOWS]| {
+        let each = |mine: &mut ByWindow, theirs: &ByWindow| {
             mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| *mine = mine.saturating_add(*theirs));
         };
         each(&mut self.opened, &other.opened);
         each(&mut self.closed, &other.closed);
         each(&mut self.brief, &other.brief);
-        self.timed = self.timed.saturating_add(other.timed);
-        self.brief_ms += other.brief_ms;
-        self.brief_bytes += other.brief_bytes;
+        each(&mut self.accepted, &other.accepted);
+        self.uncounted |= other.uncounted;
+        self.lives.add(&other.lives);
         self.open += other.open;
         // Each process is looked at as often as the others: the mean is of one look at all of them.
         self.looks = self.looks.max(other.looks);
@@ -124,12 +135,12 @@ impl Flow {
                 for (ago, step) in history.flows(now, windows) {
                     flow.opened[ago] = step.opened;
                     flow.closed[ago] = step.closed;
-                    flow.brief[ago] = step.brief;
-                    flow.timed = flow.timed.saturating_add(step.brief);
-                    flow.brief_ms += u64::from(step.brief_ms);
-                    flow.brief_bytes += u64::from(step.brief_bytes);
                     flow.looks = flow.looks.saturating_add(step.looks);
                     flow.in_use_sum = flow.in_use_sum.saturating_add(step.in_use_sum);
+                }
+                for (ago, brief) in history.briefs(now, windows) {
+                    flow.brief[ago] = brief.lives();
+                    flow.lives.add(&brief);
                 }
             }
             (None, Some(ended)) => {
@@ -145,6 +156,9 @@ impl Flow {
                 flow.brief[ago] = if lived <= Life::BRIEF { flow.closed[ago] } else { 0 };
             }
             (None, None) => return None,
+        }
+        for (ago, accepted) in process.inbound.iter().flat_map(|inbound| inbound.flows(now, windows)) {
+            flow.accepted[ago] = accepted;
         }
         flow.opened.iter().any(|opened| *opened > 0).then_some(flow)
     }
@@ -166,7 +180,8 @@ fn flows(context: &Context<'_>) -> BTreeMap<(String, usize), Flow> {
         for (endpoint, account) in &process.accounts {
             let is_client = context.tracker.endpoints().get(*endpoint).is_some_and(|of| of.role == Role::Client);
             let flow = if is_client { Flow::of(process, account, now, window, windows) } else { None };
-            if let Some(flow) = flow {
+            if let Some(mut flow) = flow {
+                flow.uncounted = context.tracker.accepts(process).is_none();
                 let all = found.entry((Who::key(process.id, Some(process)), *endpoint)).or_default();
                 all.add(&flow);
                 all.who.add(process.id, Some(process));
@@ -179,7 +194,21 @@ fn flows(context: &Context<'_>) -> BTreeMap<(String, usize), Flow> {
 /// What of a flow makes it a verdict.
 enum Shape {
     Churn { opened: u32, closed: u32, brief: u32, windows: usize },
-    Pile { opened: u32, closed: u32, judged: u32, done: u32, windows: usize },
+    Pile { opened: u32, closed: u32, judged: u32, done: u32, bytes: u64, windows: usize },
+}
+
+impl Shape {
+    fn opened(&self) -> (u32, usize) {
+        match *self {
+            Self::Churn { opened, windows, .. } | Self::Pile { opened, windows, .. } => (opened, windows),
+        }
+    }
+
+    fn closed(&self) -> u32 {
+        match *self {
+            Self::Churn { closed, .. } | Self::Pile { closed, .. } => closed,
+        }
+    }
 }
 
 fn judge(context: &Context<'_>, group: &str, index: usize, flow: &Flow) -> Option<Verdict> {
@@ -222,7 +251,7 @@ fn churn(flow: &Flow, windows: usize) -> Option<Shape> {
 fn is_overflow(context: &Context<'_>, index: usize, flow: &Flow, windows: usize) -> bool {
     let (window, looked) = (context.config.window, context.tracker.looked_at());
     let long = window * u32::try_from(windows.saturating_sub(1)).unwrap_or(u32::MAX);
-    let life = Duration::from_millis(flow.brief_ms / u64::from(flow.timed.max(1)));
+    let life = Duration::from_millis(flow.lives.total_ms() / u64::from(flow.lives.lives().max(1)));
     let busy_after = looked.minus((life * 2).max(window / 20));
     let (mut residents, mut used, mut busy) = (0u32, 0u32, 0u32);
     for held in flow.who.members.iter().flat_map(|id| context.survey.held(*id, index)) {
@@ -238,7 +267,7 @@ fn is_overflow(context: &Context<'_>, index: usize, flow: &Flow, windows: usize)
     }
     // As many at once as come in a second, times how long each stays; over the windows that were added up.
     let added_up = flow.opened.iter().filter(|opened| **opened > 0).count();
-    let at_once = flow.brief_ms as f64 / 1_000.0 / (window.as_secs_f64() * added_up.max(1) as f64);
+    let at_once = flow.lives.total_ms() as f64 / 1_000.0 / (window.as_secs_f64() * added_up.max(1) as f64);
     let pooled = f64::from(flow.in_use_sum) / f64::from(flow.looks.max(1)) - at_once;
     let is_busy = busy * 2 >= residents || pooled * 2.0 >= f64::from(residents);
     is_busy && at_once <= MOST_OVERFLOW * f64::from(residents)
@@ -257,7 +286,7 @@ fn pile(
         return None;
     }
     let settled = context.tracker.looked_at().minus(context.config.window);
-    let (mut judged, mut done, mut sent) = (0u32, 0u32, Vec::new());
+    let (mut judged, mut done, mut sent, mut both) = (0u32, 0u32, Vec::new(), Vec::new());
     for held in flow.who.members.iter().flat_map(|id| context.survey.held(*id, index)) {
         if !held.began_seen || held.began > settled || held.last_active.is_none() {
             continue;
@@ -265,12 +294,17 @@ fn pile(
         judged += 1;
         if is_done(held) {
             done += 1;
-            sent.extend(held.socket.counters.filter(|_| sent.len() < COMPARED).map(|counters| counters.bytes_sent));
+            if let Some(counters) = held.socket.counters.filter(|_| sent.len() < COMPARED) {
+                sent.push(counters.bytes_sent);
+                both.push(counters.bytes_sent.saturating_add(counters.bytes_received));
+            }
         }
     }
     let enough = if endpoint.database == "mongodb" { done * 4 >= judged } else { done * 10 >= judged * 9 };
     let many = u64::from(done) >= u64::from(least) * 2;
-    (many && enough && are_alike(sent)).then_some(Shape::Pile { opened, closed, judged, done, windows })
+    both.sort_unstable();
+    let bytes = both.get(both.len() / 2).copied().unwrap_or(0);
+    (many && enough && are_alike(sent)).then_some(Shape::Pile { opened, closed, judged, done, bytes, windows })
 }
 
 /// All that was said on it was said at its beginning.
@@ -288,75 +322,50 @@ fn are_alike(mut sent: Vec<u64>) -> bool {
     near * 5 >= sent.len() * 4
 }
 
-fn rate(opened: u32, window: Duration, windows: usize) -> f64 {
-    let seconds = window.as_secs_f64() * f64::from(u32::try_from(windows).unwrap_or(u32::MAX));
-    f64::from(opened) / seconds.max(1e-9)
-}
-
-fn per_second(rate: f64) -> String {
-    if rate >= 10.0 { format!("{rate:.0}/s") } else { format!("{rate:.1}/s") }
-}
-
 /// `40 ms`, `1.2 s`.
 fn lifetime(ms: u64) -> String {
     let duration = Duration::from_millis(ms);
-    if ms < 1_000 { format!("{ms} ms") } else { format!("{:.1} s", duration.as_secs_f64()) }
+    match ms {
+        0 => "under 1 ms".to_owned(),
+        1..1_000 => format!("{ms} ms"),
+        _ => format!("{:.1} s", duration.as_secs_f64()),
+    }
 }
 
 fn verdict(context: &Context<'_>, key: String, endpoint: &Endpoint, flow: &Flow, shape: &Shape) -> Verdict {
-    let (who, name) = (flow.who.sentence(), endpoint.display_name());
-    let open = u32::try_from(flow.open).unwrap_or(u32::MAX);
-    let (opened, closed, windows) = match *shape {
-        Shape::Churn { opened, closed, windows, .. } | Shape::Pile { opened, closed, windows, .. } => {
-            (opened, closed, windows)
-        }
-    };
+    let who = flow.who.sentence();
+    let ((opened, windows), closed) = (shape.opened(), shape.closed());
     let rate = rate(opened, context.config.window, windows);
-    let said = per_second(rate);
-    let opens = if flow.who.members.len() > 1 { "open" } else { "opens" };
+    let per_client = if endpoint.database == "mongodb" { MONGODB_OPENS } else { 1 };
+    let requests =
+        if flow.uncounted { None } else { Requests::of(context, (&flow.opened, &flow.accepted), windows, per_client) };
     let mut evidence = vec![
         measure("opens", rate, "connections/s"),
         count("opened", opened, "connections"),
         count("closed", closed, "connections"),
         count("within", context.config.window.as_secs() * u64::try_from(windows).unwrap_or(0), "s"),
-        count("open", open, "connections"),
+        count("open", flow.open, "connections"),
     ];
-    let (summary, confidence) = match *shape {
-        Shape::Churn { closed, brief, .. } => {
-            evidence.push(count("brief", brief, "connections"));
-            let timed = u64::from(flow.timed.max(1));
-            let (ms, bytes) = (flow.brief_ms / timed, flow.brief_bytes / timed);
-            let mut text = format!("{who} {opens} a connection to {name} for each request: {said}, {open} still open");
-            if flow.timed > 0 {
-                evidence.push(count("mean_lifetime", ms, "ms"));
-                evidence.push(count("mean_bytes", bytes, "bytes"));
-                text.push_str(&format!(", mean lifetime {}, about {bytes} bytes each", lifetime(ms)));
-            }
-            (text, f64::from(brief) / f64::from(closed.max(1)))
-        }
-        Shape::Pile { judged, done, .. } => {
-            evidence.push(count("never_used_again", done, "connections"));
-            evidence.push(count("judged", judged, "connections"));
-            let share = f64::from(done) / f64::from(judged.max(1));
-            let text = format!(
-                "{who} {opens} connections to {name} for one exchange and keeps them: {said}, {open} open, {done} of \
-                 {judged} never used again"
-            );
-            (text, 0.6 * share.max(0.5))
-        }
-    };
-    evidence.push(text("who", who.clone()));
-    evidence.push(text("was", said));
+    if let Some(requests) = requests {
+        evidence.push(measure("requests", requests.rate(context), "accepted connections/s"));
+    }
+    let against = requests.map_or_else(String::new, |requests| requests.said(context));
+    let rates = format!("{} opens/s{against}", per_second(rate));
+    let is_matched = requests.is_some_and(|requests| requests.closeness().is_some());
+    let (summary, confidence) = sentence(endpoint, flow, shape, (&rates, is_matched), &mut evidence);
+    evidence.push(text("who", who));
+    evidence.push(text("was", format!("{}/s", per_second(rate))));
     let is_small = rate < 1.0 || endpoint.database == "pgbouncer";
     Verdict {
         key,
         severity: if is_small { Severity::Info } else { Severity::Warning },
-        confidence: confidence * context.completeness_factor(),
+        confidence: requests.map_or(confidence, |requests| requests.confirm(confidence))
+            * context.completeness_factor(),
         subject: flow.who.subject(endpoint.id()),
-        news: format!("{} {name}", flow.who.label),
+        news: format!("{} {}", flow.who.label, endpoint.display_name()),
         summary,
         evidence,
-        ruled_out: ruled_out(context, shape),
+        ruled_out: ruled_out(context, shape, requests.filter(|_| is_matched)),
         remedy: format!(
             "Make one client when {} starts, share it among requests, and close it at the end; a program that runs once a \
              request needs a pooler",
@@ -368,9 +377,49 @@ fn verdict(context: &Context<'_>, key: String, endpoint: &Endpoint, flow: &Flow,
     }
 }
 
-fn ruled_out(context: &Context<'_>, shape: &Shape) -> Vec<String> {
-    let lasted = |windows: usize| spoken(context.config.window * u32::try_from(windows).unwrap_or(u32::MAX));
+/// The summary and what it is worth without a look at requests; the facts behind it go into the evidence.
+fn sentence(
+    endpoint: &Endpoint,
+    flow: &Flow,
+    shape: &Shape,
+    (rates, is_matched): (&str, bool),
+    evidence: &mut Vec<Evidence>,
+) -> (String, f64) {
+    let (who, name, open) = (flow.who.sentence(), endpoint.display_name(), flow.open);
+    let opens = if flow.who.members.len() > 1 { "open" } else { "opens" };
     match *shape {
+        Shape::Churn { closed, brief, .. } => {
+            evidence.push(count("brief", brief, "connections"));
+            let mut text = format!("{who} {opens} a connection to {name} for each request: {rates}, {open} still open");
+            if let Some(ms) = flow.lives.median_ms() {
+                let bytes = flow.lives.bytes / u64::from(flow.lives.lives().max(1));
+                evidence.push(count("median_lifetime", ms, "ms"));
+                evidence.push(count("mean_bytes", bytes, "bytes"));
+                text.push_str(&format!(", median lifetime {}, about {bytes} bytes each", lifetime(ms)));
+            }
+            (text, MOST_FOR_CHURN * f64::from(brief) / f64::from(closed.max(1)))
+        }
+        Shape::Pile { judged, done, bytes, .. } => {
+            evidence.push(count("never_used_again", done, "connections"));
+            evidence.push(count("judged", judged, "connections"));
+            evidence.push(count("median_bytes", bytes, "bytes"));
+            let what = if is_matched {
+                format!("a connection to {name} for each request and keeps it")
+            } else {
+                format!("connections to {name} for one exchange and keeps them")
+            };
+            let share = f64::from(done) / f64::from(judged.max(1));
+            let text = format!(
+                "{who} {opens} {what}: {rates}, {open} open, {done} of {judged} never used again, about {bytes} bytes each"
+            );
+            (text, MOST_FOR_PILE * share.max(0.5))
+        }
+    }
+}
+
+fn ruled_out(context: &Context<'_>, shape: &Shape, matched: Option<Requests>) -> Vec<String> {
+    let lasted = |windows: usize| spoken(context.config.window * u32::try_from(windows).unwrap_or(u32::MAX));
+    let mut ruled_out = match *shape {
         Shape::Churn { closed, brief, windows, .. } => vec![
             format!("a short batch or a cron client: it goes on for {} and more", lasted(windows)),
             format!("a pool that replaces its members: {brief} of {closed} closed after one short exchange"),
@@ -380,5 +429,10 @@ fn ruled_out(context: &Context<'_>, shape: &Shape) -> Vec<String> {
             format!("a pool that warms up or grows with load: {done} of {judged} were never used again"),
             format!("a pool that replaces its members: {} closed in {}", plural(closed, "connection"), lasted(windows)),
         ],
+    };
+    if let Some(Requests { accepted, opened, windows, .. }) = matched {
+        let (came, opened) = (plural(accepted, "request"), plural(opened, "connection"));
+        ruled_out.push(format!("a loop of its own: {came} came in and {opened} went out in {}", lasted(windows)));
     }
+    ruled_out
 }

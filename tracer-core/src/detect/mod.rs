@@ -18,6 +18,7 @@ mod orphaned_connection;
 mod oversized_pool;
 mod pool_sprawl;
 mod relations;
+mod requests;
 mod rest;
 mod restart_drop;
 mod staircase;

@@ -188,6 +188,7 @@ fn since(loss: Loss, before: Loss) -> Loss {
         read_failed: loss.read_failed.saturating_sub(before.read_failed),
         map_full: loss.map_full.saturating_sub(before.map_full),
         process_map_full: loss.process_map_full.saturating_sub(before.process_map_full),
+        accept_map_full: loss.accept_map_full.saturating_sub(before.accept_map_full),
         program_skipped: loss.program_skipped.saturating_sub(before.program_skipped),
         queue_full: loss.queue_full.saturating_sub(before.queue_full),
         decode_errors: loss.decode_errors.saturating_sub(before.decode_errors),

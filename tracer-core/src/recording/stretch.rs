@@ -65,6 +65,10 @@ impl Stretch {
                 self.at(&mut process.at);
                 self.id(&mut process.task.id);
             }
+            Event::Accepts(accepts) => {
+                self.at(&mut accepts.at);
+                self.id(&mut accepts.process);
+            }
             Event::Socket(socket) => self.socket(socket),
         }
     }

@@ -47,6 +47,10 @@ impl Tracker {
         match event {
             Event::Process(event) => self.apply_process(event),
             Event::Drop(event) => self.apply_drop(event),
+            Event::Accepts(event) => {
+                self.apply_accepts(event);
+                Effect::Process
+            }
             Event::Socket(event) => match event.kind {
                 SocketEventKind::Connect => self.apply_connect(event),
                 SocketEventKind::Open => self.apply_open(event),
@@ -60,6 +64,7 @@ impl Tracker {
 
     fn apply_process(&mut self, event: &ProcessEvent) -> Effect {
         let id = event.task.id;
+        self.count_accepts(id, event.accepts, event.at);
         match event.kind {
             ProcessEventKind::Exit => self.end_process(id, event.at),
             ProcessEventKind::Exec => {

@@ -6,6 +6,7 @@
 mod accepted;
 mod booking;
 mod events;
+mod inbound;
 mod kept;
 mod lines;
 mod reconcile;
@@ -121,6 +122,9 @@ pub struct Tracker {
     kept: Kept,
     /// Whether events tell what happens between looks.
     has_events: bool,
+    /// Whether accepts are counted, and when the first look ended.
+    counts_accepts: bool,
+    first_look: Option<BootNs>,
     /// Recorded time goes by this many times faster than it did.
     pace: u32,
 }
@@ -155,6 +159,8 @@ impl Tracker {
             sight: Sight::default(),
             kept: Kept::default(),
             has_events: true,
+            counts_accepts: false,
+            first_look: None,
             pace: 1,
         }
     }
@@ -238,8 +244,9 @@ impl Tracker {
     /// counts are lower bounds.
     pub fn note_loss(&mut self, before: Loss, now: BootNs) -> bool {
         let Loss { resyncs, missed_opens, missed_closes, tracker_full, .. } = self.loss;
-        // A process that is not watched costs no connection.
-        let known = Loss { process_map_full: before.process_map_full, ..self.loss };
+        // A process that is not watched costs no connection, nor does an accept that is not counted.
+        let known =
+            Loss { process_map_full: before.process_map_full, accept_map_full: before.accept_map_full, ..self.loss };
         self.loss = Loss { resyncs, missed_opens, missed_closes, tracker_full, ..before };
         let lost = self.loss != known;
         if lost {

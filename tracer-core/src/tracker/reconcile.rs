@@ -57,6 +57,7 @@ impl Tracker {
         self.count_in_use(finished);
         self.forget_histories(finished);
         if first {
+            self.first_look = Some(finished);
             self.resume(finished);
         }
         self.looked_at = finished;

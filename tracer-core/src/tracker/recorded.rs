@@ -51,6 +51,7 @@ impl Tracker {
         tracker.home = header.home;
         tracker.recognized.clone_from(&header.recognized);
         tracker.has_events = header.about.mode == Mode::Ebpf;
+        tracker.counts_accepts = header.about.counts_accepts();
         tracker
     }
 
@@ -60,13 +61,14 @@ impl Tracker {
     }
 
     /// The open connections that events have told of, as events that would tell of them now: who opened each and when,
-    /// which no look at the socket table finds. In the order of their beginning.
+    /// which no look at the socket table finds. In the order of their beginning. Then what processes have accepted so far.
     #[must_use]
     pub fn remembered(&self) -> Vec<Event> {
         let told = |socket: &&Socket| socket.is_open() && socket.sk.is_some();
         let mut sockets: Vec<&Socket> = self.sockets().filter(told).collect();
         sockets.sort_unstable_by_key(|socket| (socket.began().moment(), socket.tuple));
-        sockets.into_iter().map(|socket| Event::Socket(self.remember(socket))).collect()
+        let sockets = sockets.into_iter().map(|socket| Event::Socket(self.remember(socket)));
+        sockets.chain(self.remembered_accepts()).collect()
     }
 
     fn remember(&self, socket: &Socket) -> SocketEvent {

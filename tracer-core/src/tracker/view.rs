@@ -13,7 +13,7 @@ use crate::identity::stable_id;
 use crate::memory;
 use crate::process::{Account, Process};
 use crate::snapshot::{
-    self, Age, Capture, Completeness, Connection, HolderFd, Host, Mode, Opener, Probe, ProcessConnections,
+    self, Age, Capture, Completeness, Connection, HolderFd, Host, Mode, Opener, Probe, ProbeState, ProcessConnections,
     SNAPSHOT_SCHEMA, Snapshot,
 };
 use crate::socket::{Began, Socket};
@@ -35,6 +35,15 @@ pub struct About {
     pub drop_reasons: BTreeMap<u32, String>,
     /// Whether pids are those of the initial pid namespace.
     pub host_pids: bool,
+}
+
+impl About {
+    /// Whether the kernel side counts what processes accept.
+    #[must_use]
+    pub fn counts_accepts(&self) -> bool {
+        let tells = |probe: &Probe| probe.fact == "accept" && probe.state != ProbeState::Missing;
+        self.mode == Mode::Ebpf && self.probes.iter().any(tells)
+    }
 }
 
 /// Counts of one process on one endpoint as they are now, by who answers for each socket.
@@ -179,6 +188,7 @@ impl Tracker {
             systemd_unit: identity.and_then(|identity| identity.systemd_unit.clone()),
             launcher_group: identity.map(|identity| identity.group.id.clone()),
             alive: process.ended.is_none(),
+            accepted_total: self.accepts(process),
             connections: connections.collect(),
         }
     }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tracer_core::detect::{DetectConfig, Store};
 use tracer_core::event::{
-    Comm, Event, ProcessEvent, ProcessEventKind, ProcessId, Role, SocketEvent, SocketEventKind, Task, Totals, Tuple,
+    AcceptsEvent, Comm, Event, ProcessEvent, ProcessEventKind, ProcessId, Role, SocketEvent, SocketEventKind, Task,
+    Totals, Tuple,
 };
 use tracer_core::finding::{Change, EvidenceValue, Finding, FindingLine};
 use tracer_core::identity::{Identity, LauncherGroup};
@@ -47,6 +48,8 @@ pub struct Scene {
     /// Local ports of connections to the second database.
     elsewhere: BTreeSet<u16>,
     pub lines: Vec<FindingLine>,
+    /// What each process accepted on ports that are not watched.
+    accepted: BTreeMap<u32, u64>,
 }
 
 pub fn database() -> SocketAddr {
@@ -88,6 +91,7 @@ impl Scene {
             unreadable: 0,
             elsewhere: BTreeSet::new(),
             lines: Vec::new(),
+            accepted: BTreeMap::new(),
         };
         scene.look();
         scene
@@ -174,7 +178,9 @@ impl Scene {
     /// The process ends; its connections close after that, as the kernel does it.
     pub fn exit(&mut self, pid: u32) {
         let task = Task { id: self.id(pid), uid: 0, comm: Comm::default() };
-        self.tracker.apply(&Event::Process(ProcessEvent { kind: ProcessEventKind::Exit, at: self.now, task }));
+        let accepts = self.accepted.get(&pid).copied().unwrap_or(0);
+        let exit = ProcessEvent { kind: ProcessEventKind::Exit, at: self.now, task, accepts };
+        self.tracker.apply(&Event::Process(exit));
         let held: Vec<u16> = self.live.iter().filter(|(_, (_, by))| *by == pid).map(|(port, _)| *port).collect();
         self.close(&held);
     }
@@ -227,6 +233,20 @@ impl Scene {
         (event.established, event.inode) = (None, None);
         (event.old_state, event.error) = (TcpState::SynSent, error);
         self.tracker.apply(&Event::Socket(event));
+    }
+
+    /// Accepts are counted from now on.
+    pub fn count_accepts(&mut self) {
+        self.tracker.set_counts_accepts(true);
+    }
+
+    /// Requests come in to the process.
+    pub fn accept(&mut self, pid: u32, requests: u64) {
+        let (at, process) = (self.now, self.id(pid));
+        let total = self.accepted.entry(pid).or_default();
+        *total += requests;
+        let total = *total;
+        self.tracker.apply(&Event::Accepts(AcceptsEvent { at, process, total }));
     }
 
     /// The database takes a connection, says that it has too many, and hangs up.

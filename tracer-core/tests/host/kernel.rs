@@ -480,5 +480,5 @@ impl Kernel {
 }
 
 fn process_event(kind: ProcessEventKind, now: u64, task: Task) -> Event {
-    Event::Process(ProcessEvent { kind, at: BootNs(now), task })
+    Event::Process(ProcessEvent { kind, at: BootNs(now), task, accepts: 0 })
 }

@@ -116,6 +116,6 @@ fn address(event: &Event) -> u64 {
     match event {
         Event::Socket(event) => event.sk,
         Event::Process(event) => u64::from(event.task.id.pid),
-        Event::Drop(_) => 0,
+        Event::Drop(_) | Event::Accepts(_) => 0,
     }
 }

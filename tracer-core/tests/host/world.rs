@@ -479,6 +479,7 @@ fn brief(event: &Event) -> String {
             event.inode
         ),
         Event::Drop(event) => format!("{event:?}"),
+        Event::Accepts(event) => format!("{event:?}"),
         Event::Process(event) => format!("{event:?}"),
     }
 }

@@ -216,7 +216,12 @@ impl Host {
     /// The process ends, and the kernel closes what it held.
     pub fn exit(&mut self, id: ProcessId) {
         let at = self.tick();
-        self.tracker.apply(&Event::Process(ProcessEvent { kind: ProcessEventKind::Exit, at, task: task(id) }));
+        self.tracker.apply(&Event::Process(ProcessEvent {
+            kind: ProcessEventKind::Exit,
+            at,
+            task: task(id),
+            accepts: 0,
+        }));
         let live = self.conns.iter().enumerate().filter_map(|(at, conn)| conn.as_ref().map(|conn| (at, conn)));
         let held: Vec<ConnId> = live.filter(|(_, conn)| conn.owner == id).map(|(at, _)| at).collect();
         held.into_iter().for_each(|conn| self.close(conn));

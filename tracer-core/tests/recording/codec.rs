@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use tracer_core::event::{DropEvent, Event, ProcessId};
+use tracer_core::event::{AcceptsEvent, DropEvent, Event, ProcessId};
 use tracer_core::identity::Fnv1a;
 use tracer_core::inventory::{Holder, Inventory, RecognizedPort};
 use tracer_core::recording::{FORMAT_VERSION, Frame, RecordingError};
@@ -19,6 +19,7 @@ fn rare_frames() -> Vec<Frame<'static>> {
     let id = ProcessId { pid: 4_000_000_000, start_ticks: u64::MAX };
     let (source, destination) = ("[::1]:1".parse().unwrap(), "10.0.0.5:5432".parse().unwrap());
     let drop = Event::Drop(DropEvent { at, source, destination, reason: 3 });
+    let accepts = Event::Accepts(AcceptsEvent { at, process: id, total: u64::MAX });
     let port = RecognizedPort {
         port: 15_432,
         database: "postgres".to_owned(),
@@ -41,7 +42,7 @@ fn rare_frames() -> Vec<Frame<'static>> {
     };
     let loss = Loss { ring_full: 1, ends: 2, read_failed: 3, map_full: 4, program_skipped: 5, ..Loss::default() };
     vec![
-        Frame::Events { at, events: Cow::Owned(vec![drop]) },
+        Frame::Events { at, events: Cow::Owned(vec![drop, accepts]) },
         Frame::Look { at, look: Cow::Owned(look) },
         Frame::Gone { at, id },
         Frame::Loss { at, loss, drops_untold: u64::MAX },
@@ -79,7 +80,7 @@ fn every_kind_of_frame_comes_back_as_it_was() {
 fn the_format_has_this_version() {
     let mut hash = Fnv1a::default();
     hash.write(&bytes_of(&all_frames()));
-    assert_eq!((FORMAT_VERSION, hash.to_string().as_str()), (1, "8b36d47cd296f8ae"));
+    assert_eq!((FORMAT_VERSION, hash.to_string().as_str()), (2, "57fe505032d731d7"));
 }
 
 #[test]
@@ -109,7 +110,7 @@ fn what_is_no_recording_or_another_version_is_said_so() {
     }
     assert_eq!(
         RecordingError::Version { found: 9 }.to_string(),
-        "it has format 9, and this socklife reads format 1: use the version that recorded it"
+        "it has format 9, and this socklife reads format 2: use the version that recorded it"
     );
 }
 

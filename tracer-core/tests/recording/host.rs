@@ -154,7 +154,7 @@ impl Recorded {
 
     pub fn exit(&mut self, process: u16, tell: &mut impl FnMut(Frame<'static>)) {
         let task = Task { id: id(process), uid: 1_000, comm: Comm::default() };
-        let event = Event::Process(ProcessEvent { kind: ProcessEventKind::Exit, at: self.now, task });
+        let event = Event::Process(ProcessEvent { kind: ProcessEventKind::Exit, at: self.now, task, accepts: 0 });
         tell(Frame::Events { at: self.now.plus(Duration::from_millis(40)), events: Cow::Owned(vec![event]) });
         while self.live.values().any(|live| live.process == process) {
             self.close_oldest(process, tell);

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use tracer_core::detect::{DetectConfig, Store};
-use tracer_core::event::Role;
+use tracer_core::event::{AcceptsEvent, Comm, Event, ProcessEvent, ProcessEventKind, ProcessId, Role, Task};
 use tracer_core::finding::FindingLine;
 use tracer_core::inventory::Inventory;
 use tracer_core::ports::PortMap;
 use tracer_core::recording::{Frame, Header, Replay, Until};
-use tracer_core::snapshot::{Completeness, Snapshot};
+use tracer_core::snapshot::{Completeness, Probe, ProbeState, Snapshot};
 use tracer_core::time::BootNs;
 use tracer_core::tracker::{Bounds, Tracker};
 
@@ -187,6 +187,39 @@ fn connections_from_before_the_recording_keep_their_openers_and_ages() {
         assert_eq!(connection.opener.as_ref().unwrap().pid, connection.holders[0].pid);
     }
     assert_eq!(snapshot.capture.loss, tracker.loss(), "nothing is taken for lost");
+}
+
+#[test]
+fn accepts_count_from_the_recordings_first_look_on() {
+    let check = |counts: bool, stretch: u32, expected: Option<u64>| {
+        let mut header = header();
+        let state = if counts { ProbeState::Attached } else { ProbeState::Missing };
+        let probe =
+            |fact: &str, state| Probe { fact: fact.to_owned(), via: String::new(), state, reason: String::new() };
+        header.about.probes = vec![probe("process_exit", ProbeState::Attached), probe("accept", state)];
+        let mut replay = Replay::new(header, DetectConfig::default(), stretch, Until::End);
+        let mut tell = |frame: Frame<'static>| assert!(replay.apply(frame, &mut drop));
+        let process = ProcessId { pid: 1_000, start_ticks: 90_000 };
+        let accepts = |at: BootNs, total: u64| Event::Accepts(AcceptsEvent { at, process, total });
+        let before = accepts(BootNs(1), 70);
+        tell(Frame::Events { at: BootNs(1), events: vec![before].into() });
+        let mut host = Recorded::begin(1, 2, &mut |frame| {
+            if !matches!(frame, Frame::Header(_)) {
+                tell(frame);
+            }
+        });
+        tell(Frame::Events { at: host.now, events: vec![accepts(host.now, 75), accepts(host.now, 75)].into() });
+        // What it accepted last is told by its end.
+        let task = Task { id: process, uid: 0, comm: Comm::default() };
+        let exit = ProcessEvent { kind: ProcessEventKind::Exit, at: host.now, task, accepts: 79 };
+        tell(Frame::Events { at: host.now, events: vec![Event::Process(exit)].into() });
+        host.look(&mut tell);
+        let processes = replay.end(&mut drop).unwrap().processes;
+        assert_eq!(processes.iter().map(|each| each.accepted_total).collect::<Vec<_>>(), [expected]);
+    };
+    check(true, 1, Some(9));
+    check(true, 60, Some(9));
+    check(false, 1, None);
 }
 
 /// A frame that claims to be from the far future ends up within a year: a replay comes to its end.

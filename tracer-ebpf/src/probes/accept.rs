@@ -4,19 +4,28 @@
 //! None of these runs under the socket's lock: the connection may end on another CPU meanwhile and its entry in
 //! `OWNERS` may already belong to another socket. So entries are read with care here and never written. The socket
 //! itself stays, because the process has it.
+//!
+//! What a process that owns watched sockets accepts on any other port is a request to it, more or less: that is counted
+//! by process, and not told one by one. A connection that is kept alive carries many requests.
+
+use core::arch::asm;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::{fexit, kretprobe, tracepoint};
 use aya_ebpf::programs::{FExitContext, RetProbeContext, TracePointContext};
-use tracer_common::{Owner, kind, role};
+use tracer_common::{AcceptRecord, Owner, counter, kind, role};
 
 use super::{EMPTY, emit_socket, now_ns, tcp};
-use crate::maps::{OWNERS, offset};
-use crate::sock::{Head, Sock, read};
+use crate::maps::{ACCEPTS, OWNERS, PROCESSES, count, offset};
+use crate::sock::{Head, Ports, Sock, read};
 use crate::{filter, sock, task};
 
 /// Offset of `ret` in every `sys_exit_*` record: 8 bytes of common fields, then `int nr` padded to 8.
 const RET_OFFSET: usize = 16;
+
+/// Only if there is no such entry yet.
+const BPF_NOEXIST: u64 = 1;
+const EEXIST: i32 = -17;
 
 /// Before Linux 6.10: `inet_csk_accept(sk, flags, err, kern)`.
 #[fexit(function = "inet_csk_accept")]
@@ -75,9 +84,14 @@ fn accepted(sk: Sock, socket: u64) {
     if sk == 0 {
         return;
     }
+    let Some(ports) = sock::ports(sk) else { return };
+    if !filter::watched(ports.local) {
+        inbound(sk, ports);
+        return;
+    }
     let Some(head) = Head::read(sk) else { return };
     let ports = head.ports();
-    if !filter::watched(ports.local) || !sock::is_tcp(sk, ports) {
+    if !sock::is_tcp(sk, ports) {
         return;
     }
     let netns = head.netns();
@@ -92,6 +106,46 @@ fn accepted(sk: Sock, socket: u64) {
     (owner.birth_ns, owner.established_ns) = beginning(sk);
     task::watched(&mut owner.opener);
     emit_socket(kind::ACCEPT, sk, now_ns(), &owner, state, false);
+}
+
+/// Counts an accept of a process that owns watched sockets. Whoever owns none pays for one look into a map.
+#[inline(always)]
+fn inbound(sk: Sock, ports: Ports) {
+    let tgid = task::current_tgid();
+    if PROCESSES.get_ptr(tgid).is_none() || !sock::is_tcp(sk, ports) {
+        return;
+    }
+    if add_accept(tgid) {
+        return;
+    }
+    let first = AcceptRecord { start_ns: task::start_ns(task::current_task()), accepts: 1 };
+    match ACCEPTS.insert(tgid, first, BPF_NOEXIST) {
+        Ok(()) => {
+            count(counter::ACCEPTS);
+        }
+        // Another thread of the process came first.
+        Err(EEXIST) => {
+            add_accept(tgid);
+        }
+        Err(_) => {
+            count(counter::ACCEPTS_FULL);
+        }
+    }
+}
+
+/// Adds one to what the process accepted; false if it has no entry yet.
+#[inline(always)]
+fn add_accept(tgid: u32) -> bool {
+    let Some(known) = ACCEPTS.get_ptr_mut(tgid) else { return false };
+    // SAFETY: an aligned integer of a live map. The entry is this process' own and stays while one of its threads runs
+    // here: it goes when the last one has ended. In one instruction, because these threads may be here together; it is one
+    // that kernels before 5.12 know, which those are not that would also give what was there.
+    unsafe {
+        let accepts = &raw mut (*known).accepts;
+        asm!("lock *(u64 *)({accepts} + 0) += {one}", accepts = in(reg) accepts, one = in(reg) 1u64);
+    }
+    count(counter::ACCEPTS);
+    true
 }
 
 /// When the life in the socket's entry began. An entry that is still the same after it was read was this socket's all

@@ -6,7 +6,7 @@ use aya_ebpf::programs::RawTracePointContext;
 use tracer_common::{ProcessRecord, TaskRecord, kind};
 
 use super::now_ns;
-use crate::maps::{PROCESSES, offset};
+use crate::maps::{ACCEPTS, PROCESSES, offset};
 use crate::sock::read;
 use crate::{emit, task};
 
@@ -34,6 +34,8 @@ pub fn exit(_ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     report(kind::EXIT);
+    // Before the process' own entry: while there is one there is room for it. Not there if it accepted nothing.
+    let _ = ACCEPTS.remove(tgid);
     // Gone if another CPU's last thread came first, which cannot be: one thread is the last.
     let _ = PROCESSES.remove(tgid);
     0
@@ -43,8 +45,10 @@ pub fn exit(_ctx: RawTracePointContext) -> i32 {
 fn report(kind: u8) -> TaskRecord {
     let mut task = task::NOBODY;
     task::fill_current(&mut task);
+    // SAFETY: an aligned integer of a live map. The element is this process' own, and goes at its end only.
+    let accepts = unsafe { ACCEPTS.get(task::current_tgid()) }.map_or(0, |known| known.accepts);
     emit::emit(kind, now_ns(), |header, slot| {
-        slot.write(ProcessRecord { header, task });
+        slot.write(ProcessRecord { header, task, accepts });
     });
     task
 }

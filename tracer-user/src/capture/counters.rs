@@ -17,6 +17,8 @@ pub struct KernelCounters {
     pub map_full: u64,
     /// Processes that found their map full.
     pub process_map_full: u64,
+    /// Accepts that found their map full.
+    pub accept_map_full: u64,
     /// Reads of kernel memory that failed.
     pub read_failed: u64,
     /// Thrown away packets that were not told.
@@ -61,6 +63,7 @@ impl Counters {
         }
         all.map_full = self.sum(counter::OWNERS_FULL)?;
         all.process_map_full = self.sum(counter::PROCESSES_FULL)?;
+        all.accept_map_full = self.sum(counter::ACCEPTS_FULL)?;
         all.read_failed = self.sum(counter::READ_FAILED)?;
         all.drops_untold = self.sum(counter::DROPS_UNTOLD)?;
         all.nested = self.sum(counter::NESTED)?;
@@ -70,6 +73,11 @@ impl Counters {
     /// Changes of the owner map that no record told of.
     pub(super) fn untold(&self) -> Result<u64, CaptureError> {
         self.sum(counter::UNTOLD)
+    }
+
+    /// Accepts in the map of them.
+    pub(super) fn accepts(&self) -> Result<u64, CaptureError> {
+        self.sum(counter::ACCEPTS)
     }
 
     fn sum(&self, index: u32) -> Result<u64, CaptureError> {

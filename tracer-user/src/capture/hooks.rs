@@ -147,7 +147,7 @@ const FACTS: &[Fact] = &[
                 short: "accepts through io_uring are not seen, and every system call of the host costs a little more",
             },
         ],
-        otherwise: "the holder at the next look",
+        otherwise: "the holder at the next look; requests that come in to a process are not counted",
         required: false,
     },
     Fact {

@@ -5,17 +5,18 @@ use std::path::PathBuf;
 
 use aya::maps::{Array, HashMap, MapData};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use tracer_common::{Offsets, TaskRecord, control};
+use tracer_common::{Offsets, Owner, TaskRecord, control};
 use tracer_core::decode;
 use tracer_core::event::{Event, ProcessId};
 use tracer_core::ports::PortMap;
 use tracer_core::snapshot::Probe;
 use tracer_core::time::BootNs;
 
+use super::accepts::Accepts;
+use super::batch::Batched;
 use super::counters::Counters;
 use super::hooks::{Allowed, attach_all};
 use super::offsets::{self, Types};
-use super::owners::Owners;
 use super::ring::Ring;
 use super::skipped::Skipped;
 use super::{CaptureError, KernelCounters, chain, log};
@@ -55,6 +56,14 @@ struct PodTask(TaskRecord);
 // SAFETY: as for `PodOffsets`; integers and bytes without padding.
 unsafe impl aya::Pod for PodTask {}
 
+/// `Owner` as a map's value.
+#[repr(transparent)]
+#[derive(Clone, Copy, Default)]
+struct PodOwner(Owner);
+
+// SAFETY: as for `PodOffsets`; integers and bytes, padding spelled out.
+unsafe impl aya::Pod for PodOwner {}
+
 /// The loaded, attached programs. Dropping it detaches and unloads everything: nothing is pinned.
 pub struct Capture {
     ebpf: Ebpf,
@@ -63,7 +72,8 @@ pub struct Capture {
     processes: HashMap<MapData, u32, PodTask>,
     control: Array<MapData, u64>,
     counters: Counters,
-    owners: Owners,
+    owners: Batched<u64, PodOwner>,
+    accepts: Accepts,
     skipped: Skipped,
     /// Changes of the owner map when it was last read, and when that was.
     told: Option<u64>,
@@ -88,6 +98,7 @@ impl Capture {
             .map_max_entries("EVENTS", settings.ring_bytes)
             .map_max_entries("OWNERS", settings.map_entries)
             .map_max_entries("PROCESSES", processes)
+            .map_max_entries("ACCEPTS", processes)
             .load(OBJECT)
             .map_err(load_error)?;
         set_bits(&mut ebpf, "PORTS", ports.iter().map(|(port, _)| u32::from(port)))?;
@@ -97,7 +108,8 @@ impl Capture {
         control.set(control::CONNECT, 1, 0).map_err(in_map("CONTROL"))?;
         let attached = attach_all(&mut ebpf, settings.hooks, &settings.btf)?;
         let counters = Counters::new(&mut ebpf)?;
-        let owners = Owners::new(&mut ebpf)?;
+        let owners = Batched::new(&mut ebpf, "OWNERS")?;
+        let accepts = Accepts::new(&mut ebpf)?;
         let processes = HashMap::try_from(take_map(&mut ebpf, "PROCESSES")?).map_err(in_map("PROCESSES"))?;
         control.set(control::CONNECT, u64::from(attached.has_connect_hook), 0).map_err(in_map("CONTROL"))?;
         let skipped = Skipped::new(&ebpf).map_err(|error| CaptureError::Load(error.to_string()))?;
@@ -110,6 +122,7 @@ impl Capture {
             control,
             counters,
             owners,
+            accepts,
             skipped,
             told: None,
             told_until: BootNs(0),
@@ -163,7 +176,7 @@ impl Capture {
         self.told = None;
         let since = if all { BootNs(0) } else { self.told_until.minus(IN_PROGRESS) };
         let started = now();
-        self.owners.each(|sk, owner| {
+        self.owners.each(|sk, PodOwner(owner)| {
             if owner.state_ns.max(owner.retransmit_ns) >= since.0
                 && let Some(event) = decode::remembered(sk, owner).transpose()
             {
@@ -172,6 +185,17 @@ impl Capture {
         })?;
         (self.told, self.told_until) = (Some(changes), started);
         Ok(())
+    }
+
+    /// How many connections each process has accepted on ports that are not watched, for those where it is more than at the
+    /// last call.
+    pub fn accepts(
+        &mut self,
+        at: BootNs,
+        each: impl FnMut(Result<Event, decode::DecodeError>),
+    ) -> Result<(), CaptureError> {
+        let counted = self.counters.accepts()?;
+        self.accepts.each_new(counted, at, each)
     }
 
     /// Whether openings and changes of state are told as they happen, at some cost each.
@@ -194,6 +218,7 @@ impl Capture {
 
     /// The process is gone: its place is free again. The kernel side frees it itself if it saw the end.
     pub fn unwatch_process(&mut self, process: ProcessId) {
+        self.accepts.forget(process);
         // A later process of that pid may be watched already.
         let known = self.processes.get(&process.pid, 0);
         if known.is_ok_and(|PodTask(task)| ProcessId::from_boot(process.pid, BootNs(task.start_ns)) == process) {

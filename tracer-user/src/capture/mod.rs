@@ -2,12 +2,13 @@
 //!
 //! The only module that knows aya. It hands out decoded events and numbers, never what they mean.
 
+mod accepts;
+mod batch;
 mod counters;
 mod hooks;
 mod load;
 mod log;
 mod offsets;
-mod owners;
 mod ring;
 mod skipped;
 mod tracefs;

@@ -174,6 +174,7 @@ impl Actor {
                     read_failed: kernel.read_failed,
                     map_full: kernel.map_full,
                     process_map_full: kernel.process_map_full,
+                    accept_map_full: kernel.accept_map_full,
                     program_skipped: kernel.program_skipped,
                     // The queue takes only what it has room for; the rest waits in the ring.
                     queue_full: 0,

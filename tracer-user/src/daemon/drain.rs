@@ -4,7 +4,8 @@
 //! Openings and changes of state are not told by the ring but left in the kernel side's map, which is read every
 //! [`LOOK_EVERY`] if something in it is new. What the ring has by then is passed on before what the map told: a socket
 //! in the map may have the kernel address of one whose end is still in the ring. An end that overtakes its beginning in
-//! this way is told apart by the tracker's tombstones.
+//! this way is told apart by the tracker's tombstones. What processes accept is counted in another map, which is read as
+//! often.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -149,6 +150,7 @@ impl Drain {
                     self.follow_watchers()?;
                     self.tell_untold(false).await?;
                     self.empty();
+                    self.tell_accepts().await;
                     self.report().await?;
                 }
             }
@@ -183,11 +185,30 @@ impl Drain {
         if !events.is_empty() {
             self.empty_whole().await;
         }
+        self.send(&events).await;
+        Ok(())
+    }
+
+    /// Passes on what processes accepted since the last time.
+    async fn tell_accepts(&mut self) {
+        let mut events: Vec<Event> = Vec::new();
+        let decode_errors = &mut self.decode_errors;
+        let read = self.kernel.capture.accepts(clock::boot_clock(), |event| match event {
+            Ok(event) => events.push(event),
+            Err(error) => unreadable(decode_errors, error),
+        });
+        if let Err(error) = read {
+            // They stay counted until the next time.
+            tracing::warn!(%error, "cannot read what the kernel side counted of accepts");
+        }
+        self.send(&events).await;
+    }
+
+    async fn send(&self, events: &[Event]) {
         for batch in events.chunks(BATCH) {
             // Fails only when the actor is gone, which the loop notices.
             let _ = self.messages.send(Message::Events(batch.to_vec())).await;
         }
-        Ok(())
     }
 
     /// Empties the ring however long it takes: what came before this call is in the queue afterwards.
@@ -254,6 +275,7 @@ impl Drain {
                 self.tell_untold(lost != self.ring_full).await?;
                 self.ring_full = lost;
                 self.empty();
+                self.tell_accepts().await;
                 // The tracker has to know of a loss before it trusts what it had.
                 self.report().await?;
                 // Fails only when the actor is gone, which the loop notices.

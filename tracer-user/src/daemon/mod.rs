@@ -97,6 +97,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tracker.go_on_from(left);
     }
     tracker.set_home(inventory::own_netns(Path::new(PROC))?);
+    tracker.set_counts_accepts(about.counts_accepts());
     if polls {
         tracker = tracker.without_events();
     }
