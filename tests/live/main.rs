@@ -20,4 +20,5 @@ mod namespaces;
 mod poll;
 mod recognized;
 mod recording;
+mod requests;
 mod restart;

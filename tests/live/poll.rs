@@ -30,6 +30,9 @@ fn follows_the_table(watched: &Watched, reason: &str) -> Result<()> {
         ensure!(connection["age"] == "at_least" && connection["opened_at"].is_null(), "an age by guess: {connection}");
         ensure!(connection["opener"].is_null(), "an opener by guess: {connection}");
     }
+    for process in snapshot["processes"].as_array().context("no processes")? {
+        ensure!(process["accepted_total"].is_null(), "nobody counts accepts: {process}");
+    }
     client.run("close 3")?;
     let snapshot = watched.agree()?;
     ensure!(counts(&snapshot, DATABASE, "client")? == (2, 5, 3), "{}", snapshot["endpoints"]);

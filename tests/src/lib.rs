@@ -15,6 +15,7 @@ pub mod postgres;
 pub mod program;
 pub mod sandbox;
 pub mod scenarios;
+pub mod service;
 pub mod session;
 pub mod truth;
 pub mod watched;
