@@ -21,3 +21,4 @@ mod poll;
 mod recognized;
 mod recording;
 mod restart;
+mod verify;

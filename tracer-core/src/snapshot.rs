@@ -406,6 +406,8 @@ pub struct Connection {
     pub opener: Option<Opener>,
     /// Who has it open, at the last look.
     pub holders: Vec<HolderFd>,
+    /// Inode number of its socket, as `/proc/PID/fd` shows it while a process has it open; null while unknown.
+    pub inode: Option<u32>,
     /// Seconds since the last byte either way, at the last look; null before the first look.
     pub idle_s: Option<u64>,
     /// Bytes sent at the last look.

@@ -245,6 +245,7 @@ impl Tracker {
             age,
             opener: socket.opener.map(|opener| Opener { pid: opener.id.pid, comm: opener.comm.to_text().into_owned() }),
             holders: socket.holders.iter().map(|holder| HolderFd { pid: holder.process.pid, fd: holder.fd }).collect(),
+            inode: socket.inode.map(NonZeroU32::get),
             idle_s: socket.last_active().map(|at| now.since(at).as_secs()),
             bytes_sent: seen.map_or(0, |seen| seen.bytes_sent),
             bytes_received: seen.map_or(0, |seen| seen.bytes_received),

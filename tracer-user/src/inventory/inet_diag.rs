@@ -233,7 +233,7 @@ fn address(family: u8, head: &[u8; MESSAGE_LEN], at: usize, port_at: usize) -> R
 }
 
 /// `struct tcp_info`: it grows with the kernel, so a field counts only if the attribute is long enough to have it.
-fn tcp_info(bytes: &[u8]) -> SocketInfo {
+pub(crate) fn tcp_info(bytes: &[u8]) -> SocketInfo {
     let word = |at: usize| part::<4>(bytes, at).map(|raw| u32::from_ne_bytes(*raw));
     let long = |at: usize| part::<8>(bytes, at).map(|raw| u64::from_ne_bytes(*raw));
     SocketInfo {

@@ -55,6 +55,21 @@ pub(super) fn dump(
     Ok(rows)
 }
 
+/// One request about one socket that the kernel acknowledges, or answers with an error, in the calling thread's network
+/// namespace.
+pub(crate) fn command(request: &[u8], sequence: u32) -> Result<(), InventoryError> {
+    let diag = open()?;
+    ask(&diag, request)?;
+    let mut buffer = [0; 4_096];
+    let len = datagram(&diag, &mut buffer)?;
+    match inet_diag::parse(buffer.get(..len).unwrap_or_default(), sequence, |_| {}) {
+        // An error that is none is the acknowledgement.
+        Err(WireError::Kernel(0)) => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(_) => Err(WireError::Truncated { what: "the acknowledgement", need: 1, have: 0 }.into()),
+    }
+}
+
 /// Begins a dump again while the kernel says that the table changed under it.
 fn until_whole(mut dump: impl FnMut(u32) -> Result<bool, InventoryError>) -> Result<(), InventoryError> {
     for attempt in 1..=ATTEMPTS {
@@ -101,7 +116,7 @@ fn open() -> Result<OwnedFd, InventoryError> {
 
 fn ask(diag: &OwnedFd, request: &[u8]) -> Result<(), InventoryError> {
     let sent = again(|| send(diag.as_raw_fd(), request, MsgFlags::empty()))
-        .map_err(|errno| InventoryError::Netlink { step: "ask for the socket table", source: errno.into() })?;
+        .map_err(|errno| InventoryError::Netlink { step: "send a sock_diag request", source: errno.into() })?;
     if sent == request.len() { Ok(()) } else { Err(InventoryError::ShortRequest { sent, of: request.len() }) }
 }
 

@@ -85,6 +85,7 @@ pub fn connection(id: &str, endpoint: &str, state: TcpState, opener: u32, holder
         age: Age::Exact,
         opener: Some(Opener { pid: opener, comm: "python3".to_owned() }),
         holders: vec![HolderFd { pid: holder, fd: 3 }],
+        inode: Some(77),
         idle_s: None,
         bytes_sent: 0,
         bytes_received: 0,
