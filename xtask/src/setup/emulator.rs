@@ -10,7 +10,6 @@ use anyhow::{Context, Result, bail};
 
 use super::packages::{self, Source};
 use super::{already_there, doing};
-use crate::sh;
 use crate::vm::emulator::{find, unpacked, with_its_files};
 
 const PACKAGE: &str = "qemu-system-x86";
