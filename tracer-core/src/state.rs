@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::endpoint::Place;
+use crate::endpoint::{Place, Spell};
 use crate::event::{ProcessId, Role};
 use crate::finding::Kind;
 use crate::history::History;
@@ -13,7 +13,7 @@ use crate::series::Series;
 use crate::time::BootNs;
 
 /// Version of the bytes. Whatever changes them changes it.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const MAGIC: [u8; 8] = *b"socklsta";
 /// Magic, version, CRC-32 of the rest.
 const HEAD_BYTES: usize = MAGIC.len() + 2 + 4;
@@ -46,6 +46,8 @@ pub struct EndpointState {
     pub in_use_peak: u32,
     /// Counts over time.
     pub series: Series,
+    /// When the database hung up on clients: a limit is inferred from them.
+    pub spells: Vec<Spell>,
 }
 
 /// An account's course.
@@ -133,7 +135,14 @@ mod tests {
         State {
             boot_id: "b".to_owned(),
             saved_at: at,
-            endpoints: vec![EndpointState { place, role: Role::Client, open_peak: 3, in_use_peak: 2, series }],
+            endpoints: vec![EndpointState {
+                place,
+                role: Role::Client,
+                open_peak: 3,
+                in_use_peak: 2,
+                series,
+                spells: vec![Spell { from: at, until: at, hang_ups: 3, low: 9, fell_to: 1 }],
+            }],
             accounts: vec![AccountState { process, place, role: Role::Client, in_use_peak: 2, history }],
             findings: vec![FindingState { kind: Kind::LimitPressure, key: "k".to_owned(), first_seen: at }],
         }

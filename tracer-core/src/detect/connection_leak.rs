@@ -312,7 +312,7 @@ fn verdict(
         confidence += (1.0 - confidence) / 2.0;
     }
     let key = key(suspect.id, suspect.endpoint);
-    let full_in = full_in(suspect.endpoint, rate);
+    let full_in = full_in(context, suspect.endpoint, rate);
     let was_critical = (context.before)(Kind::ConnectionLeak, &key) == Some(Severity::Critical);
     let soon = if was_critical { SOON.1 } else { SOON.0 };
     let pause = if proof.is_some() { "" } else { ", none lately" };
@@ -337,8 +337,8 @@ fn verdict(
 }
 
 /// When the endpoint is full at this rate, if it has a limit.
-fn full_in(endpoint: &Endpoint, rate: f64) -> Option<Duration> {
-    let left = endpoint.limit?.value.saturating_sub(endpoint.open);
+fn full_in(context: &Context<'_>, endpoint: &Endpoint, rate: f64) -> Option<Duration> {
+    let left = context.limit(endpoint)?.value.saturating_sub(endpoint.open);
     let seconds = f64::from(left) / rate;
     (seconds < 1e9).then(|| Duration::from_secs_f64(seconds))
 }

@@ -12,7 +12,6 @@ mod copies;
 mod duplicate_launchers;
 mod headroom_forecast;
 mod idle_hold;
-mod inferred;
 mod limit_pressure;
 mod orphaned_connection;
 mod oversized_pool;
@@ -36,7 +35,7 @@ use crate::endpoint::Endpoint;
 use crate::event::ProcessId;
 use crate::finding::{Evidence, EvidenceValue, Kind, Severity, Subject};
 use crate::process::Process;
-use crate::snapshot::Completeness;
+use crate::snapshot::{Completeness, Limit};
 use crate::time::BootNs;
 use crate::tracker::Tracker;
 use survey::{Held, Survey};
@@ -79,6 +78,11 @@ impl<'a> Context<'a> {
 }
 
 impl Context<'_> {
+    /// The most that an endpoint takes, as far as it is known.
+    pub(crate) fn limit(&self, endpoint: &Endpoint) -> Option<Limit> {
+        endpoint.known_limit(self.now)
+    }
+
     /// Factor on a confidence when counts may be short.
     #[must_use]
     pub fn completeness_factor(&self) -> f64 {

@@ -10,6 +10,7 @@ mod duplicate_launchers;
 mod headroom_forecast;
 mod healthy_pools;
 mod idle_hold;
+mod inferred_limit;
 mod limit_pressure;
 mod orphaned_connection;
 mod oversized_pool;

@@ -12,10 +12,11 @@ use tracer_core::finding::{Change, EvidenceValue, Finding, FindingLine};
 use tracer_core::identity::{Identity, LauncherGroup};
 use tracer_core::inventory::{Certainty, Holder, Inventory, SocketInfo, SocketRow, Table};
 use tracer_core::ports::PortMap;
-use tracer_core::snapshot::{Limit, LimitSource};
+use tracer_core::snapshot::{Host, Limit, LimitSource, Mode, Snapshot};
+use tracer_core::state::State;
 use tracer_core::tcp::TcpState;
 use tracer_core::time::{BootNs, WallAnchor};
-use tracer_core::tracker::{Bounds, EndpointRule, Tracker};
+use tracer_core::tracker::{About, Bounds, EndpointRule, Tracker};
 
 pub const NETNS: u32 = 7;
 
@@ -47,6 +48,9 @@ pub struct Scene {
     /// Local ports of connections to the second database.
     elsewhere: BTreeSet<u16>,
     pub lines: Vec<FindingLine>,
+    setup: (Bounds, BTreeMap<SocketAddr, EndpointRule>),
+    /// What /proc said of everybody before a restart.
+    known: Vec<Identity>,
 }
 
 pub fn database() -> SocketAddr {
@@ -74,9 +78,12 @@ impl Scene {
     pub fn with(limit: Option<u32>, kind: Option<&str>, bounds: Bounds) -> Self {
         let limit = limit.map(|value| Limit { value, source: LimitSource::Config });
         let rule = EndpointRule { name: Some("orders-db".to_owned()), limit, database: kind.map(str::to_owned) };
+        let rules = BTreeMap::from([(database(), rule)]);
         let mut scene = Self {
             now: BootNs(1_000_000_000_000),
-            tracker: Tracker::new(bounds, PortMap::default(), BTreeMap::from([(database(), rule)])),
+            tracker: Tracker::new(bounds, PortMap::default(), rules.clone()),
+            setup: (bounds, rules),
+            known: Vec::new(),
             store: Store::default(),
             config: DetectConfig::default(),
             next_port: 10_000,
@@ -332,6 +339,25 @@ impl Scene {
         self.now = finished;
     }
 
+    /// The daemon is restarted: what it kept is all that is known until [`Self::first_look`].
+    pub fn restart(&mut self) {
+        let state = State { findings: self.store.keep(), ..self.tracker.keep("boot", self.now) };
+        let state = State::decode(&state.encode().unwrap()).unwrap();
+        self.known = self.tracker.identities().cloned().collect();
+        let (bounds, rules) = self.setup.clone();
+        self.tracker = Tracker::new(bounds, PortMap::default(), rules);
+        self.tracker.go_on_from(&state);
+        self.store = Store::default();
+        self.store.go_on_from(&state.findings, self.now);
+        self.lines.clear();
+    }
+
+    /// The first look after a restart, and what /proc says of everybody it found.
+    pub fn first_look(&mut self) {
+        self.look();
+        self.known.drain(..).for_each(|identity| self.tracker.apply_identity(identity));
+    }
+
     /// The daemon restarts: what was told is forgotten, and what another scene left open is still there.
     pub fn take_over(&mut self, before: &Self) {
         self.live.clone_from(&before.live);
@@ -368,6 +394,14 @@ impl Scene {
             let lines = self.store.run(&self.tracker, &self.config, self.now, &anchor());
             self.lines.extend(lines);
         }
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        let text = String::new;
+        let host = Host { hostname: text(), kernel: text(), arch: text(), boot_id: text(), socklife_version: text() };
+        let (probes, drop_reasons) = (Vec::new(), BTreeMap::new());
+        let about = About { host, mode: Mode::Ebpf, started: BootNs(0), probes, drop_reasons, host_pids: true };
+        self.tracker.snapshot(&about, &self.store, self.now, &anchor())
     }
 
     pub fn findings(&self) -> Vec<Finding> {
