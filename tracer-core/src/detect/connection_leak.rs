@@ -31,7 +31,7 @@ use super::abandoned::{Rule, Run, spread};
 use super::restart_drop::{self, Freed};
 use super::staircase::{self, COURSES, Climb, LONG};
 use super::survey::Held;
-use super::{Context, DetectConfig, Detector, Threshold, Verdict, count, plural, spoken, text};
+use super::{Carried, Context, DetectConfig, Detector, Threshold, Verdict, count, plural, spoken, text};
 use crate::endpoint::Endpoint;
 use crate::event::{ProcessId, Role};
 use crate::finding::{Evidence, EvidenceValue, Kind, Severity, Subject};
@@ -123,6 +123,11 @@ impl Detector for ConnectionLeak {
             }
         }
         verdicts
+    }
+
+    fn may_hold(&self, context: &Context<'_>, carried: &Carried<'_>) -> bool {
+        // As through a pause: half of what was left idle is open still, and nobody used it.
+        carried.unused(context).saturating_mul(2) >= carried.verdict.number("idle").max(1)
     }
 
     fn resolved_summary(&self, context: &Context<'_>, last: &Verdict) -> String {

@@ -19,7 +19,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use super::copies::{self, Copy, Job, Member};
-use super::{Context, DetectConfig, Detector, Holding, Threshold, Verdict, count, list, plural, spoken, text};
+use super::{Carried, Context, DetectConfig, Detector, Holding, Threshold, Verdict, count, list, plural, spoken, text};
 use crate::endpoint::Endpoint;
 use crate::finding::{Evidence, Kind, Severity, Subject};
 use crate::memory;
@@ -76,6 +76,11 @@ impl Detector for DuplicateLaunchers {
             judge(context, context.tracker.endpoints().get(*endpoint)?, members, least)
         });
         found.map(|found| verdict(context, &found)).collect()
+    }
+
+    fn may_hold(&self, _: &Context<'_>, _: &Carried<'_>) -> bool {
+        // One look, and /proc, tell all of it.
+        false
     }
 
     fn resolved_summary(&self, context: &Context<'_>, last: &Verdict) -> String {

@@ -14,7 +14,7 @@
 use std::time::Duration;
 
 use super::blame::{self, Culprit};
-use super::{Context, DetectConfig, Detector, Threshold, Verdict, count, list, spoken, text};
+use super::{Carried, Context, DetectConfig, Detector, Threshold, Verdict, count, list, spoken, text};
 use crate::endpoint::{Endpoint, Place};
 use crate::event::Role;
 use crate::finding::{Evidence, Kind, Severity, Subject};
@@ -78,6 +78,11 @@ impl Detector for LimitPressure {
 
     fn detect(&self, context: &Context<'_>) -> Vec<Verdict> {
         ceilings(context).into_iter().filter_map(|ceiling| judge(context, &ceiling)).collect()
+    }
+
+    fn may_hold(&self, _: &Context<'_>, _: &Carried<'_>) -> bool {
+        // Counts and limits are known at once.
+        false
     }
 
     fn resolved_summary(&self, context: &Context<'_>, last: &Verdict) -> String {

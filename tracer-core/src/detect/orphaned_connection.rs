@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use super::rest::local_ports;
 use super::survey::Held;
-use super::{Context, DetectConfig, Detector, Threshold, Verdict, count, list, plural, spoken, text};
+use super::{Carried, Context, DetectConfig, Detector, Threshold, Verdict, count, list, plural, spoken, text};
 use crate::endpoint::Endpoint;
 use crate::event::ProcessId;
 use crate::finding::{Kind, Severity, Subject};
@@ -93,6 +93,10 @@ impl Detector for OrphanedConnection {
             verdicts.extend(stray.into_iter().map(|(way, held)| verdict(context, id, endpoint, way, &held)));
         }
         verdicts
+    }
+
+    fn may_hold(&self, context: &Context<'_>, carried: &Carried<'_>) -> bool {
+        carried.lie_unused(context)
     }
 
     fn resolved_summary(&self, _: &Context<'_>, last: &Verdict) -> String {

@@ -15,6 +15,7 @@ mod limit_pressure;
 mod orphaned_connection;
 mod oversized_pool;
 mod pool_sprawl;
+mod restart;
 mod restart_drop;
 mod scene;
 mod unused_connection;

@@ -39,6 +39,8 @@ pub struct Scene {
     live: BTreeMap<u16, (Role, u32)>,
     opened_at: BTreeMap<u16, BootNs>,
     traffic: BTreeMap<u16, Traffic>,
+    /// Local ports of connections that the database has closed.
+    hung_up: BTreeSet<u16>,
     /// When processes were started, in clock ticks; 100 for the rest.
     pub starts: BTreeMap<u32, u64>,
     /// Who holds what, where that is not its opener.
@@ -90,6 +92,7 @@ impl Scene {
             live: BTreeMap::new(),
             opened_at: BTreeMap::new(),
             traffic: BTreeMap::new(),
+            hung_up: BTreeSet::new(),
             starts: BTreeMap::new(),
             holders: BTreeMap::new(),
             unreadable: 0,
@@ -199,6 +202,7 @@ impl Scene {
             let event = self.event(SocketEventKind::End, role, *port, pid, TcpState::Close);
             self.tracker.apply(&Event::Socket(event));
             self.traffic.remove(port);
+            self.hung_up.remove(port);
         }
     }
 
@@ -207,6 +211,7 @@ impl Scene {
             let (role, pid) = self.live[port];
             let event = self.event(SocketEventKind::State, role, *port, pid, TcpState::CloseWait);
             self.tracker.apply(&Event::Socket(event));
+            self.hung_up.insert(*port);
         }
     }
 
@@ -319,12 +324,12 @@ impl Scene {
                 last_ack_received_ms: ago(sent.1.max(received.1)),
                 ..SocketInfo::default()
             };
-            let state = self.tracker.sockets().find(|socket| socket.tuple == event.tuple).map(|socket| socket.state);
+            let state = if self.hung_up.contains(port) { TcpState::CloseWait } else { TcpState::Established };
             SocketRow {
                 tuple: event.tuple,
                 role: *role,
                 certainty: Certainty::Sure,
-                state: state.unwrap_or(TcpState::Established),
+                state,
                 uid: 0,
                 inode: u64::from(*port),
                 cookie: u64::from(*port),
@@ -339,6 +344,11 @@ impl Scene {
         self.now = finished;
     }
 
+    /// These end while nobody watches.
+    pub fn end_unseen(&mut self, ports: &[u16]) {
+        self.live.retain(|port, _| !ports.contains(port));
+    }
+
     /// The daemon is restarted: what it kept is all that is known until [`Self::first_look`].
     pub fn restart(&mut self) {
         let state = State { findings: self.store.keep(), ..self.tracker.keep("boot", self.now) };
@@ -348,7 +358,7 @@ impl Scene {
         self.tracker = Tracker::new(bounds, PortMap::default(), rules);
         self.tracker.go_on_from(&state);
         self.store = Store::default();
-        self.store.go_on_from(&state.findings, self.now);
+        self.store.go_on_from(state.findings);
         self.lines.clear();
     }
 

@@ -101,9 +101,9 @@ impl Actor {
         }
     }
 
-    /// Keeps what outlives a restart, and takes findings that were open before one for the same when they are true again.
+    /// Keeps what outlives a restart, and goes on with the findings that were open before one.
     pub fn keep_with(&mut self, keeper: Keeper, findings: Vec<FindingState>) {
-        self.findings.go_on_from(&findings, clock::boot_clock());
+        self.findings.go_on_from(findings);
         self.keeper = Some(keeper);
     }
 
