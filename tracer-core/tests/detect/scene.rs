@@ -353,7 +353,7 @@ impl Scene {
     pub fn restart(&mut self) {
         let state = State { findings: self.store.keep(), ..self.tracker.keep("boot", self.now) };
         let state = State::decode(&state.encode().unwrap()).unwrap();
-        self.known = self.tracker.identities().cloned().collect();
+        self.known = self.tracker.identities().collect();
         let (bounds, rules) = self.setup.clone();
         self.tracker = Tracker::new(bounds, PortMap::default(), rules);
         self.tracker.go_on_from(&state);
