@@ -1,5 +1,7 @@
 //! A database as one side of this host sees it.
 
+mod inferred;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
@@ -49,7 +51,7 @@ pub struct Failure {
 }
 
 /// Hang-ups in quick succession.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spell {
     /// The first.
     pub from: BootNs,
@@ -59,6 +61,8 @@ pub struct Spell {
     pub hang_ups: u32,
     /// Fewest open just after one.
     pub low: u32,
+    /// Fewest open since the spell before, or since this was first seen.
+    pub fell_to: u32,
 }
 
 /// Reasons for throwing packets away that are told apart.
@@ -110,7 +114,7 @@ pub struct Endpoint {
     pub name: Option<String>,
     /// Which database.
     pub database: String,
-    /// The most it takes.
+    /// The most it takes, if somebody told.
     pub limit: Option<Limit>,
     /// Open now.
     pub open: u32,
@@ -128,6 +132,8 @@ pub struct Endpoint {
     pub failures: VecDeque<Failure>,
     /// When the database hung up on clients lately, oldest first.
     pub spells: VecDeque<Spell>,
+    /// Fewest open since the last of these.
+    low_since: u32,
     /// Packets from or to it that this host threw away, by the kernel's reason: how many, and when the last.
     pub drops: BTreeMap<u32, (u64, BootNs)>,
     /// Counts over time.
@@ -150,6 +156,7 @@ impl Endpoint {
             failed_total: 0,
             failures: VecDeque::new(),
             spells: VecDeque::new(),
+            low_since: 0,
             drops: BTreeMap::new(),
             series: Series::default(),
         }
@@ -167,6 +174,12 @@ impl Endpoint {
         self.name.clone().unwrap_or_else(|| self.id())
     }
 
+    /// The most it takes: as it was told, else as it shows from where clients were turned away.
+    #[must_use]
+    pub fn known_limit(&self, now: BootNs) -> Option<Limit> {
+        self.limit.or_else(|| inferred::limit(self, now))
+    }
+
     pub(crate) fn count_opened(&mut self, at: BootNs) {
         self.series.opened(at, self.open);
         self.open = self.open.saturating_add(1);
@@ -177,6 +190,7 @@ impl Endpoint {
     pub(crate) fn count_closed(&mut self, at: BootNs) {
         self.series.closed(at, self.open);
         self.open = self.open.saturating_sub(1);
+        self.low_since = self.low_since.min(self.open);
         self.closed_total += 1;
     }
 
@@ -200,7 +214,21 @@ impl Endpoint {
                 if self.spells.len() == SPELLS_KEPT {
                     self.spells.pop_front();
                 }
-                self.spells.push_back(Spell { from: at, until: at, hang_ups: 1, low: self.open });
+                let (low, fell_to) = (self.open, self.low_since);
+                self.spells.push_back(Spell { from: at, until: at, hang_ups: 1, low, fell_to });
+            }
+        }
+        self.low_since = self.open;
+    }
+
+    /// What was kept of the time before the daemon was restarted goes before what happened since.
+    pub(crate) fn resume(&mut self, series: Series, spells: Vec<Spell>, now: BootNs) {
+        self.series = series;
+        self.series.advance(now, self.open);
+        self.low_since = self.open;
+        for spell in spells.into_iter().rev() {
+            if self.spells.len() < SPELLS_KEPT {
+                self.spells.push_front(spell);
             }
         }
     }

@@ -1,7 +1,8 @@
 //! A finding: a verdict with its evidence. Shapes only; `detect` makes them.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::time::WallTime;
 
@@ -76,6 +77,16 @@ impl Kind {
             Self::OrphanedConnection => "orphaned_connection",
             Self::ConnectFailures => "connect_failures",
         }
+    }
+
+    /// By name, where bytes are kept: the order of kinds is no promise.
+    pub(crate) fn serialize_name<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.name())
+    }
+
+    pub(crate) fn deserialize_name<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(from)?;
+        Self::from_name(&name).ok_or_else(|| D::Error::custom("no kind of finding"))
     }
 
     /// The kind of that name.

@@ -185,8 +185,20 @@ pub enum LimitSource {
     Config,
     /// The database said so.
     Database,
-    /// A plateau with refusals.
+    /// From where clients were turned away twice: about so many.
     Inferred,
+}
+
+impl LimitSource {
+    /// The name in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Database => "database",
+            Self::Inferred => "inferred",
+        }
+    }
 }
 
 /// The most connections an endpoint takes.
@@ -238,7 +250,7 @@ pub struct Endpoint {
     pub database: String,
     /// This host's side.
     pub role: Role,
-    /// The most it takes, if known.
+    /// The most it takes: as somebody told, else as inferred; null if neither.
     pub limit: Option<Limit>,
     /// Connections past their handshake and not gone.
     pub open: u32,

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::who::{self, Who};
-use super::{Context, DetectConfig, Detector, Threshold, Verdict, count, list, spoken, text};
+use super::{Carried, Context, DetectConfig, Detector, Threshold, Verdict, count, list, spoken, text};
 use crate::endpoint::{Endpoint, Failure, Why};
 use crate::event::Role;
 use crate::finding::{Kind, Severity, Subject};
@@ -72,6 +72,11 @@ impl Detector for ConnectFailures {
             endpoint.role == Role::Client && endpoint.place.is_some() && lately
         };
         context.tracker.endpoints().iter().filter(troubled).filter_map(|endpoint| judge(context, endpoint)).collect()
+    }
+
+    fn may_hold(&self, context: &Context<'_>, carried: &Carried<'_>) -> bool {
+        // Nobody has to hold anything there for attempts to go on.
+        carried.is_within(context, context.config.window * SLOW_WINDOWS)
     }
 
     fn resolved_summary(&self, context: &Context<'_>, last: &Verdict) -> String {

@@ -85,6 +85,13 @@ impl<'a> Survey<'a> {
         self.held.get(&(id, endpoint)).map_or(&[], Vec::as_slice)
     }
 
+    /// What whoever has that pid holds there.
+    pub fn held_by_pid(&self, pid: u32, endpoint: usize) -> impl Iterator<Item = &Held<'a>> {
+        let (first, last) = (ProcessId { pid, start_ticks: 0 }, ProcessId { pid, start_ticks: u64::MAX });
+        let of_pid = self.held.range((first, 0)..=(last, usize::MAX));
+        of_pid.filter(move |((_, at), _)| *at == endpoint).flat_map(|(_, held)| held)
+    }
+
     /// Connections in CLOSE_WAIT, whoever answers for them, in no particular order.
     pub fn left(&self) -> impl Iterator<Item = &'a Socket> {
         self.left.iter().copied()

@@ -26,6 +26,7 @@ impl Tracker {
             open_peak: endpoint.open_peak,
             in_use_peak: endpoint.in_use_peak,
             series: endpoint.series.clone(),
+            spells: endpoint.spells.iter().copied().collect(),
         });
         let accounts = self.processes.values().filter(|process| process.ended.is_none()).flat_map(|process| {
             process.accounts.iter().filter_map(|(endpoint, account)| {
@@ -78,8 +79,7 @@ impl Tracker {
             let Some(before) = kept.endpoints.remove(&(endpoint.place, endpoint.role)) else { continue };
             endpoint.open_peak = endpoint.open_peak.max(before.open_peak);
             endpoint.in_use_peak = endpoint.in_use_peak.max(before.in_use_peak);
-            endpoint.series = before.series;
-            endpoint.series.advance(now, endpoint.open);
+            endpoint.resume(before.series, before.spells, now);
         }
     }
 }

@@ -7,6 +7,7 @@ mod accepted;
 mod booking;
 mod events;
 mod kept;
+mod kin;
 mod lines;
 mod reconcile;
 mod recorded;
@@ -29,7 +30,6 @@ use crate::detect::DetectConfig;
 use crate::endpoint::{Endpoint, Place};
 use crate::event::{ProcessId, Role, SocketEvent, Tuple};
 use crate::history::History;
-use crate::identity::Identity;
 use crate::inventory::RecognizedPort;
 use crate::ports::PortMap;
 use crate::process::{Account, Process};
@@ -37,6 +37,7 @@ use crate::snapshot::{Completeness, Limit, Loss};
 use crate::socket::{Opener, Socket};
 use crate::time::BootNs;
 use kept::Kept;
+use kin::Kin;
 use sockets::{Slot, Sockets};
 use tombstones::Tombstones;
 use unseen::Sight;
@@ -100,6 +101,7 @@ pub struct Tracker {
     processes: BTreeMap<ProcessId, Process>,
     ended: VecDeque<ProcessId>,
     unidentified: Vec<ProcessId>,
+    kin: Kin,
     /// Where the last round of `take_unconfirmed` stopped.
     confirmed_to: Option<ProcessId>,
     tombstones: Tombstones,
@@ -141,6 +143,7 @@ impl Tracker {
             processes: BTreeMap::new(),
             ended: VecDeque::new(),
             unidentified: Vec::new(),
+            kin: Kin::default(),
             confirmed_to: None,
             tombstones: Tombstones::new(bounds.tombstones),
             loss: Loss::default(),
@@ -271,13 +274,6 @@ impl Tracker {
         ids
     }
 
-    /// What /proc said of a process.
-    pub fn apply_identity(&mut self, identity: Identity) {
-        if let Some(process) = self.processes.get_mut(&identity.id) {
-            process.identity = Some(Box::new(identity));
-        }
-    }
-
     /// A process was found gone without its end having been reported.
     pub fn apply_gone(&mut self, id: ProcessId, now: BootNs) {
         self.end_process(id, now);
@@ -289,6 +285,7 @@ impl Tracker {
             process.ended = Some(now);
             process.accounts.values_mut().for_each(|account| account.open_at_end = account.open());
             self.ended.push_back(id);
+            self.lose_parent(id);
         }
         self.forget_ended();
     }

@@ -96,9 +96,19 @@ impl Tracker {
         }
     }
 
-    /// What /proc said of every process, as far as it was asked.
-    pub fn identities(&self) -> impl Iterator<Item = &Identity> {
-        self.processes.values().filter_map(|process| process.identity.as_deref())
+    /// What /proc said of every process, as far as it was asked; of one that another process has adopted, what it said
+    /// before that goes first.
+    pub fn identities(&self) -> impl Iterator<Item = Identity> {
+        self.processes.values().flat_map(|process| {
+            let now = process.identity.as_deref();
+            let before = process.origin.as_deref().zip(now).map(|(origin, now)| Identity {
+                ppid: origin.ancestors.first().map(|parent| parent.pid),
+                ancestors: origin.ancestors.clone(),
+                master: origin.master,
+                ..now.clone()
+            });
+            before.into_iter().chain(now.cloned())
+        })
     }
 
     /// Processes that have ended and are still known.

@@ -113,7 +113,7 @@ impl Tracker {
                     name: endpoint.display_name(),
                     database: endpoint.database.clone(),
                     role: endpoint.role,
-                    limit: endpoint.limit,
+                    limit: endpoint.known_limit(now),
                     open: endpoint.open,
                     in_use_peak: endpoint.in_use_peak,
                     open_peak: endpoint.open_peak,

@@ -12,10 +12,11 @@ use tracer_core::finding::{Change, EvidenceValue, Finding, FindingLine};
 use tracer_core::identity::{Identity, LauncherGroup};
 use tracer_core::inventory::{Certainty, Holder, Inventory, SocketInfo, SocketRow, Table};
 use tracer_core::ports::PortMap;
-use tracer_core::snapshot::{Limit, LimitSource};
+use tracer_core::snapshot::{Host, Limit, LimitSource, Mode, Snapshot};
+use tracer_core::state::State;
 use tracer_core::tcp::TcpState;
 use tracer_core::time::{BootNs, WallAnchor};
-use tracer_core::tracker::{Bounds, EndpointRule, Tracker};
+use tracer_core::tracker::{About, Bounds, EndpointRule, Tracker};
 
 pub const NETNS: u32 = 7;
 
@@ -38,6 +39,8 @@ pub struct Scene {
     live: BTreeMap<u16, (Role, u32)>,
     opened_at: BTreeMap<u16, BootNs>,
     traffic: BTreeMap<u16, Traffic>,
+    /// Local ports of connections that the database has closed.
+    hung_up: BTreeSet<u16>,
     /// When processes were started, in clock ticks; 100 for the rest.
     pub starts: BTreeMap<u32, u64>,
     /// Who holds what, where that is not its opener.
@@ -47,6 +50,9 @@ pub struct Scene {
     /// Local ports of connections to the second database.
     elsewhere: BTreeSet<u16>,
     pub lines: Vec<FindingLine>,
+    setup: (Bounds, BTreeMap<SocketAddr, EndpointRule>),
+    /// What /proc said of everybody before a restart.
+    known: Vec<Identity>,
 }
 
 pub fn database() -> SocketAddr {
@@ -74,15 +80,19 @@ impl Scene {
     pub fn with(limit: Option<u32>, kind: Option<&str>, bounds: Bounds) -> Self {
         let limit = limit.map(|value| Limit { value, source: LimitSource::Config });
         let rule = EndpointRule { name: Some("orders-db".to_owned()), limit, database: kind.map(str::to_owned) };
+        let rules = BTreeMap::from([(database(), rule)]);
         let mut scene = Self {
             now: BootNs(1_000_000_000_000),
-            tracker: Tracker::new(bounds, PortMap::default(), BTreeMap::from([(database(), rule)])),
+            tracker: Tracker::new(bounds, PortMap::default(), rules.clone()),
+            setup: (bounds, rules),
+            known: Vec::new(),
             store: Store::default(),
             config: DetectConfig::default(),
             next_port: 10_000,
             live: BTreeMap::new(),
             opened_at: BTreeMap::new(),
             traffic: BTreeMap::new(),
+            hung_up: BTreeSet::new(),
             starts: BTreeMap::new(),
             holders: BTreeMap::new(),
             unreadable: 0,
@@ -192,6 +202,7 @@ impl Scene {
             let event = self.event(SocketEventKind::End, role, *port, pid, TcpState::Close);
             self.tracker.apply(&Event::Socket(event));
             self.traffic.remove(port);
+            self.hung_up.remove(port);
         }
     }
 
@@ -200,6 +211,7 @@ impl Scene {
             let (role, pid) = self.live[port];
             let event = self.event(SocketEventKind::State, role, *port, pid, TcpState::CloseWait);
             self.tracker.apply(&Event::Socket(event));
+            self.hung_up.insert(*port);
         }
     }
 
@@ -312,12 +324,12 @@ impl Scene {
                 last_ack_received_ms: ago(sent.1.max(received.1)),
                 ..SocketInfo::default()
             };
-            let state = self.tracker.sockets().find(|socket| socket.tuple == event.tuple).map(|socket| socket.state);
+            let state = if self.hung_up.contains(port) { TcpState::CloseWait } else { TcpState::Established };
             SocketRow {
                 tuple: event.tuple,
                 role: *role,
                 certainty: Certainty::Sure,
-                state: state.unwrap_or(TcpState::Established),
+                state,
                 uid: 0,
                 inode: u64::from(*port),
                 cookie: u64::from(*port),
@@ -330,6 +342,30 @@ impl Scene {
         let look = Inventory::of(Table { netns: NETNS, started, finished, sockets });
         self.tracker.apply_inventory(Inventory { unreadable_processes: self.unreadable, ..look });
         self.now = finished;
+    }
+
+    /// These end while nobody watches.
+    pub fn end_unseen(&mut self, ports: &[u16]) {
+        self.live.retain(|port, _| !ports.contains(port));
+    }
+
+    /// The daemon is restarted: what it kept is all that is known until [`Self::first_look`].
+    pub fn restart(&mut self) {
+        let state = State { findings: self.store.keep(), ..self.tracker.keep("boot", self.now) };
+        let state = State::decode(&state.encode().unwrap()).unwrap();
+        self.known = self.tracker.identities().collect();
+        let (bounds, rules) = self.setup.clone();
+        self.tracker = Tracker::new(bounds, PortMap::default(), rules);
+        self.tracker.go_on_from(&state);
+        self.store = Store::default();
+        self.store.go_on_from(state.findings);
+        self.lines.clear();
+    }
+
+    /// The first look after a restart, and what /proc says of everybody it found.
+    pub fn first_look(&mut self) {
+        self.look();
+        self.known.drain(..).for_each(|identity| self.tracker.apply_identity(identity));
     }
 
     /// The daemon restarts: what was told is forgotten, and what another scene left open is still there.
@@ -368,6 +404,14 @@ impl Scene {
             let lines = self.store.run(&self.tracker, &self.config, self.now, &anchor());
             self.lines.extend(lines);
         }
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        let text = String::new;
+        let host = Host { hostname: text(), kernel: text(), arch: text(), boot_id: text(), socklife_version: text() };
+        let (probes, drop_reasons) = (Vec::new(), BTreeMap::new());
+        let about = About { host, mode: Mode::Ebpf, started: BootNs(0), probes, drop_reasons, host_pids: true };
+        self.tracker.snapshot(&about, &self.store, self.now, &anchor())
     }
 
     pub fn findings(&self) -> Vec<Finding> {

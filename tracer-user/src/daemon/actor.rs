@@ -34,6 +34,8 @@ const IDENTIFY_QUEUE: usize = 65_536;
 
 /// Processes that are checked for being alive after a look.
 const CONFIRM_MOST: usize = 4_096;
+/// Processes that are asked for their parents after a look.
+const KIN_MOST: usize = 1_024;
 /// Longest time between looks that lasting loss asks for.
 const LOSS_LOOK_MOST: Duration = Duration::from_secs(5);
 
@@ -101,9 +103,9 @@ impl Actor {
         }
     }
 
-    /// Keeps what outlives a restart, and takes findings that were open before one for the same when they are true again.
+    /// Keeps what outlives a restart, and goes on with the findings that were open before one.
     pub fn keep_with(&mut self, keeper: Keeper, findings: Vec<FindingState>) {
-        self.findings.go_on_from(&findings, clock::boot_clock());
+        self.findings.go_on_from(findings);
         self.keeper = Some(keeper);
     }
 
@@ -282,6 +284,7 @@ impl Actor {
         let unconfirmed = self.tracker.take_unconfirmed(CONFIRM_MOST);
         // A full queue leaves them to the next look.
         let _ = self.peers.identities.try_send(Ask::Alive(unconfirmed));
+        let _ = self.peers.identities.try_send(Ask::Kin(self.tracker.take_kin(KIN_MOST)));
         // A snapshot should know who the processes are that the look introduced.
         if !self.waiting.is_empty() && self.peers.identities.try_send(Ask::Done(started)).is_err() {
             self.answer_waiting(started);

@@ -207,7 +207,7 @@ impl Recorders {
         }
         waiting.iter_mut().for_each(|recorder| recorder.wants_look = None);
         let at = clock::boot_clock();
-        let who = tracker.identities().map(|identity| Frame::Identity { at, identity: Cow::Borrowed(identity) });
+        let who = tracker.identities().map(|identity| Frame::Identity { at, identity: Cow::Owned(identity) });
         let gone = tracker.ended().into_iter().map(|id| Frame::Gone { at, id });
         for frame in who.chain(gone).filter_map(|frame| Encoded::of(&frame)) {
             waiting.iter_mut().for_each(|recorder| recorder.send(&frame));
