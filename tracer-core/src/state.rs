@@ -6,14 +6,15 @@
 use serde::{Deserialize, Serialize};
 
 use crate::endpoint::Place;
-use crate::event::{ProcessId, Role};
+use crate::event::{ProcessId, Role, Tuple};
 use crate::finding::Kind;
 use crate::history::History;
 use crate::series::Series;
 use crate::time::BootNs;
+use crate::tracker::Parting;
 
 /// Version of the bytes. Whatever changes them changes it.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const MAGIC: [u8; 8] = *b"socklsta";
 /// Magic, version, CRC-32 of the rest.
 const HEAD_BYTES: usize = MAGIC.len() + 2 + 4;
@@ -31,6 +32,8 @@ pub struct State {
     pub accounts: Vec<AccountState>,
     /// Of every open finding.
     pub findings: Vec<FindingState>,
+    /// Closes that the peer has not acknowledged, or had not when the socket was gone.
+    pub partings: Vec<(Tuple, Parting)>,
 }
 
 /// An endpoint's course.
@@ -136,6 +139,10 @@ mod tests {
             endpoints: vec![EndpointState { place, role: Role::Client, open_peak: 3, in_use_peak: 2, series }],
             accounts: vec![AccountState { process, place, role: Role::Client, in_use_peak: 2, history }],
             findings: vec![FindingState { kind: Kind::LimitPressure, key: "k".to_owned(), first_seen: at }],
+            partings: vec![(
+                Tuple::new(7, "10.0.0.9:1".parse().unwrap(), "10.0.0.5:5432".parse().unwrap()),
+                Parting { closer: Some(process), at, severed: None },
+            )],
         }
     }
 
