@@ -11,6 +11,7 @@ pub mod ending;
 pub mod flood;
 pub mod look;
 pub mod pace;
+pub mod pathlab;
 pub mod postgres;
 pub mod program;
 pub mod sandbox;

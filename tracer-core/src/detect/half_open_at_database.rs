@@ -66,6 +66,13 @@ impl Detector for HalfOpenAtDatabase {
         for closing in waiting(context).chain(gone(context)) {
             closed.entry((closing.by, closing.endpoint)).or_default().push(closing);
         }
+        for ((by, index), all) in &mut closed {
+            let key = context.tracker.endpoints().get(*index).map(|endpoint| key(*by, endpoint)).unwrap_or_default();
+            // A word of the peer's that does not acknowledge the close does not end it.
+            if (context.before)(Kind::HalfOpenAtDatabase, &key).is_none() {
+                all.retain(|one| one.is_gone || one.is_silent);
+            }
+        }
         closed.into_iter().filter_map(|((by, endpoint), all)| judge(context, by, endpoint, &all)).collect()
     }
 
@@ -88,6 +95,8 @@ struct Closed {
     rtos: u8,
     /// The socket is gone.
     is_gone: bool,
+    /// Nothing is heard of the peer.
+    is_silent: bool,
     /// The database's own socket is seen.
     is_seen_there: bool,
 }
@@ -98,9 +107,9 @@ fn waiting<'a>(context: &'a Context<'_>) -> impl Iterator<Item = Closed> + 'a {
     let at_least = context.config.time(Kind::HalfOpenAtDatabase, &SILENCE);
     let stuck = move |socket: &&Socket| {
         let told = socket.counters.is_some_and(|counters| u32::from(counters.consecutive_rtos) >= rtos);
-        socket.role == Role::Client && socket.is_parting() && told && is_silent(socket, at_least)
+        socket.role == Role::Client && socket.is_parting() && told
     };
-    context.survey.troubled().filter(stuck).map(|socket| Closed {
+    context.survey.troubled().filter(stuck).map(move |socket| Closed {
         endpoint: socket.endpoint(),
         by: context.tracker.closer(&socket.tuple).or(socket.responsible()),
         tuple: socket.tuple,
@@ -108,6 +117,7 @@ fn waiting<'a>(context: &'a Context<'_>) -> impl Iterator<Item = Closed> + 'a {
         heard_at: socket.heard_at(),
         rtos: socket.counters.map_or(0, |counters| counters.consecutive_rtos),
         is_gone: false,
+        is_silent: is_silent(socket, at_least),
         is_seen_there: context.tracker.other_end(&socket.tuple).is_some(),
     })
 }
@@ -127,9 +137,14 @@ fn gone<'a>(context: &'a Context<'_>) -> impl Iterator<Item = Closed> + 'a {
             heard_at: severed.heard_at,
             rtos: severed.rtos,
             is_gone: true,
+            is_silent: true,
             is_seen_there: severed.twin.is_some(),
         })
     })
+}
+
+fn key(by: Option<ProcessId>, endpoint: &Endpoint) -> String {
+    format!("{} {}", path::key(by), endpoint.id())
 }
 
 fn judge(context: &Context<'_>, by: Option<ProcessId>, index: usize, all: &[Closed]) -> Option<Verdict> {
@@ -148,7 +163,7 @@ fn judge(context: &Context<'_>, by: Option<ProcessId>, index: usize, all: &[Clos
         seen => format!("{seen} still open in the database"),
     };
     Some(Verdict {
-        key: format!("{} {}", path::key(by), endpoint.id()),
+        key: key(by, endpoint),
         severity: Severity::Warning,
         confidence: confidence(closed, seen_there, gone, by) * context.completeness_factor(),
         subject: Subject {

@@ -4,8 +4,8 @@
 //! `keepalives` (2) without an answer, and nothing at all heard of the peer for `silence_s` (5 s) and for 5 times the
 //! smoothed round trip, since what waits was sent. All of it as of one look at the socket: sockets with time-outs are asked about every second.
 //! Either side may be here: a client whose database is gone, or a database whose client is. Critical while nothing that the
-//! process has at the endpoint was heard of since; else a warning. Clears when the peer is heard of, or the connection
-//! ends.
+//! process has at the endpoint was heard of since; else a warning. Clears when what waits is acknowledged, or the
+//! connection ends.
 //!
 //! Confidence: 0.9; 0.95 with more than one connection or twice as many time-outs; 0.98 when this host was seen to drop the
 //! packets; times the completeness factor.
@@ -63,14 +63,22 @@ impl Detector for PeerUnreachable {
 
     fn detect(&self, context: &Context<'_>) -> Vec<Verdict> {
         let mut dead = BTreeMap::<(usize, Whose), Vec<&Socket>>::new();
-        for socket in context.survey.troubled().filter(|socket| is_dead(context, socket)) {
+        for socket in context.survey.troubled().filter(|socket| is_unanswered(context, socket)) {
             let whose = match socket.role {
                 Role::Client => Whose::Process(socket.responsible()),
                 Role::Server => Whose::Client(socket.tuple.remote().ip()),
             };
             dead.entry((socket.endpoint(), whose)).or_default().push(socket);
         }
-        let all = dead.into_iter();
+        let at_least = context.config.time(Kind::PeerUnreachable, &SILENCE);
+        let all = dead.into_iter().filter_map(|((index, whose), mut sockets)| {
+            let key = key(whose, context.tracker.endpoints().get(index)?);
+            // A word of the peer's that acknowledges nothing does not end it.
+            if (context.before)(Kind::PeerUnreachable, &key).is_none() {
+                sockets.retain(|socket| is_silent(socket, at_least));
+            }
+            Some(((index, whose), sockets))
+        });
         all.filter_map(|((endpoint, whose), sockets)| Outage::of(context, endpoint, whose, sockets)?.verdict()).collect()
     }
 
@@ -88,14 +96,21 @@ enum Whose {
     Client(IpAddr),
 }
 
-fn is_dead(context: &Context<'_>, socket: &Socket) -> bool {
+/// What makes one: the endpoint, the side of it, and whose.
+fn key(whose: Whose, endpoint: &Endpoint) -> String {
+    let whose = match whose {
+        Whose::Process(id) => path::key(id),
+        Whose::Client(ip) => ip.to_string(),
+    };
+    format!("{whose} {} {}", endpoint.role.name(), endpoint.id())
+}
+
+fn is_unanswered(context: &Context<'_>, socket: &Socket) -> bool {
     let set = |threshold| context.config.get(Kind::PeerUnreachable, threshold);
     let Some(counters) = socket.counters else { return false };
     let probes = if counters.timer == Timer::Keepalive { set(&KEEPALIVES) } else { set(&RTOS) };
     let unanswered = u32::from(counters.consecutive_rtos) >= set(&RTOS) || u32::from(counters.probes) >= probes;
-    unanswered
-        && matches!(socket.state, TcpState::Established | TcpState::CloseWait)
-        && is_silent(socket, context.config.time(Kind::PeerUnreachable, &SILENCE))
+    unanswered && matches!(socket.state, TcpState::Established | TcpState::CloseWait)
 }
 
 /// The dead connections of one subject at one endpoint.
@@ -151,7 +166,7 @@ impl<'a, 'b> Outage<'a, 'b> {
         };
         let port = |socket: &&Socket| client_end(socket).port();
         Some(Verdict {
-            key: format!("{} {} {}", self.key(), endpoint.role.name(), endpoint.id()),
+            key: key(self.whose, endpoint),
             severity: if self.alive == 0 && endpoint.role == Role::Client { Severity::Critical } else { Severity::Warning },
             confidence: confidence(dead, rtos, &dropper) * context.completeness_factor(),
             subject: self.subject(),
@@ -202,13 +217,6 @@ impl<'a, 'b> Outage<'a, 'b> {
                 let what = format!("{name} has {} from {ip}", plural(dead, "dead connection"));
                 (who, what)
             }
-        }
-    }
-
-    fn key(&self) -> String {
-        match self.whose {
-            Whose::Process(id) => path::key(id),
-            Whose::Client(ip) => ip.to_string(),
         }
     }
 
