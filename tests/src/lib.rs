@@ -12,6 +12,7 @@ pub mod far;
 pub mod flood;
 pub mod look;
 pub mod pace;
+pub mod pathlab;
 pub mod postgres;
 pub mod program;
 pub mod sandbox;

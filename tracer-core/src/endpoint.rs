@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{ProcessId, Role};
+use crate::event::{DropEvent, ProcessId, Role};
 use crate::history::Life;
 use crate::series::Series;
 use crate::snapshot::Limit;
@@ -64,6 +64,20 @@ pub struct Spell {
     /// Fewest open since the spell before, or since this was first seen.
     pub fell_to: u32,
 }
+
+/// A packet between a client and the database that this host threw away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// When.
+    pub at: BootNs,
+    /// The client's end.
+    pub client: SocketAddr,
+    /// The kernel's number of the reason.
+    pub reason: u32,
+}
+
+/// Packets that are remembered one by one.
+const DROPPED_KEPT: usize = 256;
 
 /// Reasons for throwing packets away that are told apart.
 const DROP_REASONS_KEPT: usize = 256;
@@ -136,6 +150,10 @@ pub struct Endpoint {
     low_since: u32,
     /// Packets from or to it that this host threw away, by the kernel's reason: how many, and when the last.
     pub drops: BTreeMap<u32, (u64, BootNs)>,
+    /// The latest of them, oldest first.
+    pub dropped: VecDeque<Dropped>,
+    /// The longest silence after which the other side was heard of again: the network remembers connections for so long.
+    pub silence_survived: Duration,
     /// Counts over time.
     pub series: Series,
 }
@@ -158,6 +176,8 @@ impl Endpoint {
             spells: VecDeque::new(),
             low_since: 0,
             drops: BTreeMap::new(),
+            dropped: VecDeque::new(),
+            silence_survived: Duration::ZERO,
             series: Series::default(),
         }
     }
@@ -254,7 +274,13 @@ impl Endpoint {
             && little
     }
 
-    pub(crate) fn count_drop(&mut self, reason: u32, at: BootNs) {
+    pub(crate) fn count_drop(&mut self, event: &DropEvent) {
+        let DropEvent { at, source, destination, reason } = *event;
+        if self.dropped.len() == DROPPED_KEPT {
+            self.dropped.pop_front();
+        }
+        let is_answer = self.place.is_some_and(|place| place.addr == source);
+        self.dropped.push_back(Dropped { at, client: if is_answer { destination } else { source }, reason });
         // The kernel side tells of a bounded set of reasons; a record that says otherwise is not worth room.
         if self.drops.len() < DROP_REASONS_KEPT || self.drops.contains_key(&reason) {
             let (packets, last) = self.drops.entry(reason).or_insert((0, at));

@@ -39,11 +39,17 @@ pub enum Kind {
     OrphanedConnection,
     /// An endpoint refuses or does not answer.
     ConnectFailures,
+    /// The path is dead, and the process does not know.
+    PeerUnreachable,
+    /// This side closed, and the database never heard of it.
+    HalfOpenAtDatabase,
+    /// Idle for longer than the network remembers.
+    SilentDropRisk,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::ConnectionLeak,
         Self::LimitPressure,
         Self::HeadroomForecast,
@@ -57,6 +63,9 @@ impl Kind {
         Self::OversizedPool,
         Self::OrphanedConnection,
         Self::ConnectFailures,
+        Self::PeerUnreachable,
+        Self::HalfOpenAtDatabase,
+        Self::SilentDropRisk,
     ];
 
     /// The name in JSON and configuration.
@@ -76,6 +85,9 @@ impl Kind {
             Self::OversizedPool => "oversized_pool",
             Self::OrphanedConnection => "orphaned_connection",
             Self::ConnectFailures => "connect_failures",
+            Self::PeerUnreachable => "peer_unreachable",
+            Self::HalfOpenAtDatabase => "half_open_at_database",
+            Self::SilentDropRisk => "silent_drop_risk",
         }
     }
 

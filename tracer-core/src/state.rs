@@ -6,11 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::detect::Verdict;
 use crate::endpoint::{Place, Spell};
-use crate::event::{ProcessId, Role};
+use crate::event::{ProcessId, Role, Tuple};
 use crate::finding::Kind;
 use crate::history::History;
 use crate::series::Series;
 use crate::time::BootNs;
+use crate::tracker::Parting;
 
 /// Version of the bytes. Whatever changes them changes it.
 const VERSION: u16 = 2;
@@ -31,6 +32,8 @@ pub struct State {
     pub accounts: Vec<AccountState>,
     /// Of every open finding.
     pub findings: Vec<FindingState>,
+    /// Closes that the peer has not acknowledged, or had not when the socket was gone.
+    pub partings: Vec<(Tuple, Parting)>,
 }
 
 /// An endpoint's course.
@@ -154,6 +157,10 @@ mod tests {
                 last_seen: at,
                 verdict: verdict(),
             }],
+            partings: vec![(
+                Tuple::new(7, "10.0.0.9:1".parse().unwrap(), "10.0.0.5:5432".parse().unwrap()),
+                Parting { closer: Some(process), at, severed: None },
+            )],
         }
     }
 

@@ -12,15 +12,19 @@ mod connection_leak;
 mod copies;
 mod duplicate_launchers;
 mod facts;
+mod half_open_at_database;
 mod headroom_forecast;
 mod idle_hold;
 mod limit_pressure;
 mod orphaned_connection;
 mod oversized_pool;
+mod path;
+mod peer_unreachable;
 mod pool_sprawl;
 mod relations;
 mod rest;
 mod restart_drop;
+mod silent_drop_risk;
 mod staircase;
 mod store;
 mod survey;
@@ -167,6 +171,9 @@ pub const DETECTORS: [&dyn Detector; Kind::ALL.len()] = [
     &oversized_pool::OversizedPool,
     &orphaned_connection::OrphanedConnection,
     &connect_failures::ConnectFailures,
+    &peer_unreachable::PeerUnreachable,
+    &half_open_at_database::HalfOpenAtDatabase,
+    &silent_drop_risk::SilentDropRisk,
 ];
 
 /// A whole number as evidence.

@@ -9,6 +9,7 @@ mod events;
 mod kept;
 mod kin;
 mod lines;
+mod path;
 mod reconcile;
 mod recorded;
 mod sockets;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 pub use events::Effect;
 pub use lines::{LineRoom, event_line};
+pub use path::{Parting, Severed};
 use serde::{Deserialize, Serialize};
 pub use view::About;
 
@@ -38,6 +40,7 @@ use crate::socket::{Opener, Socket};
 use crate::time::BootNs;
 use kept::Kept;
 use kin::Kin;
+use path::Path;
 use sockets::{Slot, Sockets};
 use tombstones::Tombstones;
 use unseen::Sight;
@@ -119,6 +122,9 @@ pub struct Tracker {
     histories: usize,
     without_history: u64,
     sight: Sight,
+    path: Path,
+    /// The running kernel's names of its reasons for throwing packets away.
+    drop_reasons: BTreeMap<u32, String>,
     /// What a daemon before this one left, until the first look.
     kept: Kept,
     /// Whether events tell what happens between looks.
@@ -156,6 +162,8 @@ impl Tracker {
             histories: 0,
             without_history: 0,
             sight: Sight::default(),
+            path: Path::default(),
+            drop_reasons: BTreeMap::new(),
             kept: Kept::default(),
             has_events: true,
             pace: 1,
@@ -191,6 +199,12 @@ impl Tracker {
     pub fn endpoint(&self, place: impl Into<Place>, role: Role) -> Option<(usize, &Endpoint)> {
         let index = *self.endpoint_index.get(&(Some(place.into()), role))?;
         self.endpoints.get(index).map(|endpoint| (index, endpoint))
+    }
+
+    /// Index of the endpoint at one end of a connection, if it is known.
+    #[must_use]
+    pub fn endpoint_at(&self, tuple: &Tuple, role: Role) -> Option<usize> {
+        self.endpoint(self.place(tuple, role), role).map(|(index, _)| index)
     }
 
     /// Processes by id.
@@ -403,6 +417,7 @@ impl Tracker {
             return None;
         }
         if socket.is_open() {
+            self.forget_parting(&socket.tuple);
             self.book_open(socket.endpoint(), socket.account, socket.began().moment());
         }
         Some(self.sockets.insert(socket))

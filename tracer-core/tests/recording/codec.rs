@@ -79,7 +79,7 @@ fn every_kind_of_frame_comes_back_as_it_was() {
 fn the_format_has_this_version() {
     let mut hash = Fnv1a::default();
     hash.write(&bytes_of(&all_frames()));
-    assert_eq!((FORMAT_VERSION, hash.to_string().as_str()), (1, "8b36d47cd296f8ae"));
+    assert_eq!((FORMAT_VERSION, hash.to_string().as_str()), (2, "73f302796cf2828c"));
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn what_is_no_recording_or_another_version_is_said_so() {
     }
     assert_eq!(
         RecordingError::Version { found: 9 }.to_string(),
-        "it has format 9, and this socklife reads format 1: use the version that recorded it"
+        "it has format 9, and this socklife reads format 2: use the version that recorded it"
     );
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tracer_core::detect::{DetectConfig, Store};
-use tracer_core::event::{Event, ProcessId};
+use tracer_core::event::{Event, ProcessId, Tuple};
 use tracer_core::finding::FindingLine;
 use tracer_core::inventory::Inventory;
 use tracer_core::snapshot::{LOSS_SCHEMA, Loss, LossLine, Snapshot};
@@ -55,6 +55,8 @@ pub struct Peers {
     pub wanted: Arc<Notify>,
     /// Sockets, by namespace and inode number, that the next look should ask about because no table showed them.
     pub unseen: watch::Sender<BTreeSet<(u32, u64)>>,
+    /// Sockets in trouble go here, to be asked about at once.
+    pub glances: mpsc::Sender<Vec<(Tuple, u64)>>,
 }
 
 /// The tracker's owner.
@@ -144,7 +146,10 @@ impl Actor {
                     Some(request) => self.answer(request),
                     None => return,
                 },
-                _ = tick.tick() => self.detect(),
+                _ = tick.tick() => {
+                    self.ask_about_troubled();
+                    self.detect();
+                }
                 _ = keep.tick(), if self.keeper.is_some() => self.keep(),
                 _ = stopped.changed() => return,
             }
@@ -187,6 +192,12 @@ impl Actor {
                 self.take_loss(loss, now);
             }
             Message::Inventory(inventory) => self.take_look(*inventory),
+            Message::Glance(glance) => {
+                self.recorders.glance(&glance);
+                self.tracker.apply_glance(&glance);
+                // What it tells is wanted soon.
+                self.detect();
+            }
             Message::InventoryFailed(reason) => {
                 tracing::error!(reason, "cannot look at the socket table");
                 // What is known is still worth an answer; before the first look nothing is.
@@ -331,6 +342,16 @@ impl Actor {
             Request::OpenFindings { reply } => {
                 let findings = self.findings.findings(&clock::wall_anchor());
                 let _ = reply.send(findings.into_iter().map(Arc::new).collect());
+            }
+        }
+    }
+
+    fn ask_about_troubled(&mut self) {
+        // While the last question is unanswered, the next one waits.
+        if let Ok(permit) = self.peers.glances.try_reserve() {
+            let due = self.tracker.due(clock::boot_clock());
+            if !due.is_empty() {
+                permit.send(due);
             }
         }
     }

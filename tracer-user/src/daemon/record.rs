@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tracer_core::event::{Event, ProcessId};
 use tracer_core::identity::Identity;
-use tracer_core::inventory::Inventory;
+use tracer_core::inventory::{Glance, Inventory};
 use tracer_core::recording::{Frame, Header, encode, preamble};
 use tracer_core::snapshot::Loss;
 use tracer_core::time::BootNs;
@@ -167,6 +167,12 @@ impl Recorders {
     pub(super) fn identity(&mut self, identity: &Identity) {
         if !self.all.is_empty() {
             self.tell(&Frame::Identity { at: clock::boot_clock(), identity: Cow::Borrowed(identity) });
+        }
+    }
+
+    pub(super) fn glance(&mut self, glance: &Glance) {
+        if !self.all.is_empty() {
+            self.tell(&Frame::Glance { at: clock::boot_clock(), glance: Cow::Borrowed(glance) });
         }
     }
 

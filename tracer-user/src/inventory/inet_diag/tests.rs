@@ -133,6 +133,12 @@ fn a_socket_with_everything() {
             last_data_received_ms: 2_000,
             last_ack_received_ms: 3_000,
             keepalive: Some(false),
+            probes: 2,
+            backoff: 5,
+            rto_ms: 400,
+            segments_received: 12,
+            timer: Timer::Off,
+            timer_ms: 0,
         }),
     };
     assert_eq!(rows, [expected]);
