@@ -84,7 +84,7 @@ impl Net {
     pub fn rules(&self, rules: &[&str]) -> Result<()> {
         let chain = "type filter hook forward priority 0; policy accept;";
         self.nft(&format!(
-            "table ip lab\nflush table ip lab\ntable ip lab {{ chain forward {{ {chain}\n{}\n}} }}\n",
+            "table ip lab\nflush table ip lab\ntable ip lab {{\nchain forward {{\n{chain}\n{}\n}}\n}}\n",
             rules.join("\n")
         ))
     }
