@@ -175,6 +175,8 @@ pub struct Capture {
     pub findings_without_room: u64,
     /// Accounts of a process at an endpoint that found no room for a history: no trend is seen on these.
     pub accounts_without_history: u64,
+    /// Closes that the peer had not acknowledged and of which it is not kept who did them, for want of room.
+    pub closers_without_room: u64,
 }
 
 /// Where a limit comes from.
@@ -436,4 +438,10 @@ pub struct Connection {
     pub unacked: u32,
     /// Keepalive on; null while unknown.
     pub keepalive: Option<bool>,
+    /// Keepalives or window probes without an answer.
+    pub unanswered_probes: u8,
+    /// Seconds since anything was heard of the peer; null before the first look.
+    pub heard_s: Option<u64>,
+    /// The process that closed a client's side, while the peer has not closed its own; null if nobody did, or was seen to.
+    pub closer_pid: Option<u32>,
 }

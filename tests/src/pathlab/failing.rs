@@ -5,8 +5,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
-use super::net::{Net, TO_APP, TO_DATABASE, database_host, is_about, ports};
 use super::PLAIN;
+use super::net::{Net, TO_APP, TO_DATABASE, database_host, is_about, ports};
 use crate::pace::patience;
 use crate::postgres::{PORT, Postgres};
 use crate::program::until;
@@ -221,7 +221,9 @@ fn peer_rebooted(lab: &mut Lab) -> Result<()> {
     net.at_database(&["ss", "-K", "dst", &format!("{}/26", crate::sandbox::NETWORK.to_owned() + ".0")])?;
     app.ports("send 3")?;
     lab.is_true("peer_unreachable");
-    lab.expect_open("peer_unreachable", 30, |line| pids(line) == [app.pid()] && number(line, "connections") == Some(3))?;
+    lab.expect_open("peer_unreachable", 30, |line| {
+        pids(line) == [app.pid()] && number(line, "connections") == Some(3)
+    })?;
     net.rules(&[])?;
     // The next segment is answered with a reset.
     lab.expect_resolved("peer_unreachable", 30).map(drop)

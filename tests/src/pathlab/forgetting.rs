@@ -2,8 +2,8 @@
 
 use anyhow::{Result, ensure};
 
-use super::net::{Net, database_host, is_about};
 use super::FORGETFUL;
+use super::net::{Net, database_host, is_about};
 use crate::postgres::PORT;
 use crate::scenarios::lab::{number, pids};
 use crate::scenarios::{Lab, Scenario};
@@ -39,8 +39,8 @@ fn drop_after_idle(lab: &mut Lab) -> Result<()> {
 fn nat_forgets(lab: &mut Lab) -> Result<()> {
     let net = Net::new()?;
     net.nft(
-        "table ip nat { chain out { type nat hook postrouting priority 100;\noifname \"db-out\" masquerade\n} }\n\
-         table ip lab { chain forward { type filter hook forward priority 0; policy accept;\nct state invalid drop\n} }\n",
+        "table ip nat {\nchain out {\ntype nat hook postrouting priority 100;\noifname \"db-out\" masquerade\n}\n}\n\
+         table ip lab {\nchain forward {\ntype filter hook forward priority 0; policy accept;\nct state invalid drop\n}\n}\n",
     )?;
     net.router(&["sysctl", "-qw", "net.netfilter.nf_conntrack_tcp_loose=0"])?;
     net.router(&["sysctl", "-qw", "net.netfilter.nf_conntrack_tcp_timeout_established=30"])?;

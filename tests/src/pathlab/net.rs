@@ -38,12 +38,14 @@ pub fn database_host() -> String {
     format!("{NETWORK}.{DATABASE}")
 }
 
-
 impl Net {
     /// Makes and joins them.
     pub fn new() -> Result<Self> {
-        let net =
-            Self { app: Namespace::named("app")?, router: Namespace::named("fw")?, database: Some(Namespace::named("db")?) };
+        let net = Self {
+            app: Namespace::named("app")?,
+            router: Namespace::named("fw")?,
+            database: Some(Namespace::named("db")?),
+        };
         let database = net.database()?;
         join(&net.app, &net.router, "app", (APP, ROUTER_APP))?;
         join(database, &net.router, "db", (DATABASE, ROUTER_DATABASE))?;
@@ -84,7 +86,7 @@ impl Net {
     pub fn rules(&self, rules: &[&str]) -> Result<()> {
         let chain = "type filter hook forward priority 0; policy accept;";
         self.nft(&format!(
-            "table ip lab\nflush table ip lab\ntable ip lab {{ chain forward {{ {chain}\n{}\n}} }}\n",
+            "table ip lab\nflush table ip lab\ntable ip lab {{\nchain forward {{\n{chain}\n{}\n}}\n}}\n",
             rules.join("\n")
         ))
     }

@@ -63,9 +63,18 @@ impl Dropper {
         clients: &BTreeSet<SocketAddr>,
         since: BootNs,
     ) -> Self {
+        Self::by(context, endpoint, since, |client| clients.contains(client))
+    }
+
+    /// Of packets between anybody and the database since then.
+    pub(super) fn of_all(context: &Context<'_>, endpoint: &Endpoint, since: BootNs) -> Self {
+        Self::by(context, endpoint, since, |_| true)
+    }
+
+    fn by(context: &Context<'_>, endpoint: &Endpoint, since: BootNs, wanted: impl Fn(&SocketAddr) -> bool) -> Self {
         let since = since.minus(BEFORE);
         let mut times = BTreeMap::<String, usize>::new();
-        let theirs = endpoint.dropped.iter().filter(|of| of.at >= since && clients.contains(&of.client));
+        let theirs = endpoint.dropped.iter().filter(|of| of.at >= since && wanted(&of.client));
         for dropped in theirs {
             let name = context.tracker.drop_reason(dropped.reason);
             let name = name.map_or_else(|| format!("reason {}", dropped.reason), str::to_owned);

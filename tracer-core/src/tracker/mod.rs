@@ -23,6 +23,7 @@ use std::ops::Bound;
 use std::time::Duration;
 
 pub use events::Effect;
+pub(crate) use lines::errno_text;
 pub use lines::{LineRoom, event_line};
 pub use path::{Parting, Severed};
 use serde::{Deserialize, Serialize};

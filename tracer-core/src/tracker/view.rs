@@ -85,6 +85,7 @@ impl Tracker {
                 drops_untold: self.drops_untold,
                 findings_without_room: store.without_room(),
                 accounts_without_history: self.without_history,
+                closers_without_room: self.partings_without_room(),
             },
             endpoints: self.endpoint_views(by_state, about, now, anchor),
             processes: self.process_views(&open_by, anchor),
@@ -254,6 +255,9 @@ impl Tracker {
             consecutive_rtos: seen.map_or(0, |seen| seen.consecutive_rtos),
             unacked: seen.map_or(0, |seen| seen.unacked),
             keepalive: seen.and_then(|seen| seen.keepalive),
+            unanswered_probes: seen.map_or(0, |seen| seen.probes),
+            heard_s: socket.heard_at().map(|at| now.since(at).as_secs()),
+            closer_pid: self.closer(&socket.tuple).map(|closer| closer.pid),
         }
     }
 }
