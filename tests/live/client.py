@@ -8,6 +8,10 @@ something has happened. Connections are numbered by age: commands that take a co
   close N         close N the polite way      -> ports
   drop N          forget N without closing    -> ports
   abort N         close N with a reset        -> ports
+  hangup N        close N without a goodbye: the kernel's FIN and nothing else -> ports
+  send N [BYTES]  send a statement as long as that on each of N, and do not wait -> ports
+  send-last BYTES send one as long as that on the youngest, as far as it fits -> nothing
+  receive N       wait for the answers to those sent -> done
   reap N          wait until the database has hung up on N, closing each at once -> ports
   dup N           move N to other descriptors -> done
   listen PATH     wait for descriptors at a unix socket -> done
@@ -166,13 +170,44 @@ class Client:
         gc.collect()
         return {"ports": ports}
 
+    def do_send(self, count, length="20"):
+        filler = b"x" * int(length)
+        for connection in self.open[: int(count)]:
+            connection.pgconn.send_query(b"SELECT length('" + filler + b"')")
+            connection.pgconn.flush()
+        return {"ports": [local_port(each) for each in self.open[: int(count)]]}
+
+    def do_send_last(self, length):
+        last = self.open[-1].pgconn
+        last.send_query(b"SELECT length('" + b"x" * int(length) + b"')")
+        last.flush()
+        return {}
+
+    def do_receive(self, count):
+        for connection in self.open[: int(count)]:
+            wire = connection.pgconn
+            while True:
+                while wire.is_busy():
+                    select.select([wire.socket], [], [])
+                    wire.consume_input()
+                if wire.get_result() is None:
+                    break
+        return {}
+
     def do_abort(self, count):
+        return self.take_away(count, RESET_ON_CLOSE)
+
+    def do_hangup(self, count):
+        return self.take_away(count, None)
+
+    def take_away(self, count, linger):
         ports = []
         null = os.open("/dev/null", os.O_RDWR)
         for connection in self.take(count):
             ports.append(local_port(connection))
-            with socket.socket(fileno=os.dup(connection.fileno())) as same:
-                same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            if linger:
+                with socket.socket(fileno=os.dup(connection.fileno())) as same:
+                    same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             # The driver would say goodbye first; taking the descriptor from under it closes the socket mid-life.
             os.dup2(null, connection.fileno())
             connection.close()

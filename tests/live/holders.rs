@@ -46,6 +46,35 @@ fn dup_changes_the_number_and_nothing_else() -> Result<()> {
 }
 
 #[test]
+fn a_child_that_its_parent_left_behind_is_told() -> Result<()> {
+    let settings = ["inventory.reconcile_s=1", "detect.orphaned_connection.left_behind_after_s=3"];
+    let watched = Watched::start(&settings.map(|setting| ["--set", setting]).concat())?;
+    let mut client = Client::start()?;
+    client.open(2, "127.0.0.1")?;
+    let (parent, child) = (client.pid(), client.fork()?);
+    let ppid_of = |snapshot: &Value, pid: u32| -> Result<Value> {
+        let processes = snapshot["processes"].as_array().context("no processes")?;
+        let process = processes.iter().find(|process| process["pid"] == pid);
+        Ok(process.map_or(Value::Null, |process| process["ppid"].clone()))
+    };
+    until("the child's parent", || {
+        let ppid = ppid_of(&watched.daemon.snapshot()?, child)?;
+        Ok(if ppid == parent { Ok(()) } else { Err(format!("{ppid} and not {parent}")) })
+    })?;
+    client.kill()?;
+    let its = |line: &Value| line["kind"] == "orphaned_connection" && line["subject"]["pids"][0] == child;
+    let line = watched.daemon.tail(&[])?.wait_for("the child is left behind", its)?;
+    ensure!(
+        line["severity"] == "info" && line["summary"].as_str().is_some_and(|s| s.contains("lost its parent")),
+        "{line}"
+    );
+    let ppid = ppid_of(&watched.daemon.snapshot()?, child)?;
+    ensure!(ppid.is_u64() && ppid != parent, "{ppid}");
+    client.release();
+    Ok(())
+}
+
+#[test]
 fn in_flight_between_two_processes_nobody_holds_it() -> Result<()> {
     let watched = Watched::start(&[])?;
     let (mut giver, mut taker) = (Client::start()?, Client::start()?);

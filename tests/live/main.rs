@@ -22,3 +22,4 @@ mod recognized;
 mod recording;
 mod requests;
 mod restart;
+mod verify;

@@ -3,6 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use socklife_tests::client::Client;
 use socklife_tests::daemon::Daemon;
@@ -64,5 +65,33 @@ fn a_daemon_goes_on_where_one_that_was_killed_stood() -> Result<()> {
     ensure!(daemon.log().contains("set aside"), "{}", daemon.log());
     let again = daemon.tail(&[])?.wait_for("pressure at 90 of 100 once more", pressure)?;
     ensure!(again["id"] == before["id"], "{before} then {again}");
+    Ok(())
+}
+
+#[test]
+fn what_ended_while_the_daemon_was_down_is_told_as_resolved() -> Result<()> {
+    let sandbox = Sandbox::enter()?;
+    let _postgres = Postgres::start(&sandbox, 100)?;
+    let dir = sandbox.path("state");
+    let dir = dir.to_str().context("a path that is no text")?;
+    let args = ["--state-dir", dir, "--limit", "127.0.0.1:5432=100", "--set", "detect.window_s=2"];
+
+    let daemon = Daemon::start(&sandbox, &args)?;
+    let (mut stays, mut goes) = (Client::start()?, Client::start()?);
+    stays.open(5, "127.0.0.1")?;
+    goes.open(85, "127.0.0.1")?;
+    let pressure = |line: &Value| line["kind"] == "limit_pressure" && evidence(line, "open") == Some(90);
+    let before = daemon.tail(&[])?.wait_for("pressure at 90 of 100", pressure)?;
+    // An orderly end writes the state once more.
+    daemon.stop(Signal::SIGTERM)?;
+    goes.kill()?;
+
+    let daemon = Daemon::start(&sandbox, &args)?;
+    let its = |line: &Value| line["id"] == before["id"] && line["change"] == "resolved";
+    let after = daemon.tail(&[])?.wait_for("the pressure resolved", its)?;
+    ensure!(after["first_seen"] == before["first_seen"], "{before} then {after}");
+    let summary = after["summary"].as_str().context("no summary")?;
+    ensure!(summary.contains(" 5 of 100 open (was 90), open for "), "{after}");
+    ensure!(daemon.snapshot()?["findings"].as_array().is_some_and(Vec::is_empty), "{after}");
     Ok(())
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::pace::patience;
 use crate::program::{Finished, Program, command, finish};
-use crate::sandbox::{Sandbox, faulty_binary, socklife_binary};
+use crate::sandbox::{Sandbox, example_binary, socklife_binary};
 
 /// A running `socklife run`.
 pub struct Daemon {
@@ -46,7 +46,7 @@ impl Daemon {
     /// Starts a daemon that loses so many in a hundred ends of connections.
     pub fn start_faulty(sandbox: &Sandbox, percent: u32) -> Result<Self> {
         let socket = socket_path(sandbox);
-        let mut faulty = command(faulty_binary()?);
+        let mut faulty = command(example_binary("faulty")?);
         faulty.arg(percent.to_string()).arg(&socket).arg("inventory.reconcile_s=1");
         let daemon = Self { program: Program::start("faulty", faulty)?, socket };
         daemon.program.err_line("the line `ready`", says_ready)?;

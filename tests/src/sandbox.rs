@@ -132,12 +132,16 @@ pub fn socklife_binary() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The example `faulty`, the daemon with faults to switch on: beside the `socklife` under test.
-pub fn faulty_binary() -> Result<PathBuf> {
-    let path = socklife_binary()?.with_file_name("examples").join("faulty");
-    let made =
-        "`cargo build --release -p tracer-user --example faulty` makes it, `cargo xtask test` does that by itself";
-    ensure!(path.is_file(), "{} is missing: {made}", path.display());
+/// An example of `tracer-user`, beside the `socklife` under test: `faulty`, the daemon with faults to switch on, and
+/// `interrupted`, a `verify` that dies at a step.
+pub fn example_binary(name: &str) -> Result<PathBuf> {
+    let path = socklife_binary()?.with_file_name("examples").join(name);
+    ensure!(
+        path.is_file(),
+        "{} is missing: `cargo build --release -p tracer-user --example {name}` makes it, `cargo xtask test` does that by \
+         itself",
+        path.display()
+    );
     Ok(path)
 }
 

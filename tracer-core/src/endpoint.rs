@@ -1,5 +1,7 @@
 //! A database as one side of this host sees it.
 
+mod inferred;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{ProcessId, Role};
+use crate::event::{DropEvent, ProcessId, Role};
 use crate::history::Life;
 use crate::series::Series;
 use crate::snapshot::Limit;
@@ -49,7 +51,7 @@ pub struct Failure {
 }
 
 /// Hang-ups in quick succession.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spell {
     /// The first.
     pub from: BootNs,
@@ -59,7 +61,23 @@ pub struct Spell {
     pub hang_ups: u32,
     /// Fewest open just after one.
     pub low: u32,
+    /// Fewest open since the spell before, or since this was first seen.
+    pub fell_to: u32,
 }
+
+/// A packet between a client and the database that this host threw away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// When.
+    pub at: BootNs,
+    /// The client's end.
+    pub client: SocketAddr,
+    /// The kernel's number of the reason.
+    pub reason: u32,
+}
+
+/// Packets that are remembered one by one.
+const DROPPED_KEPT: usize = 256;
 
 /// Reasons for throwing packets away that are told apart.
 const DROP_REASONS_KEPT: usize = 256;
@@ -110,7 +128,7 @@ pub struct Endpoint {
     pub name: Option<String>,
     /// Which database.
     pub database: String,
-    /// The most it takes.
+    /// The most it takes, if somebody told.
     pub limit: Option<Limit>,
     /// Open now.
     pub open: u32,
@@ -128,8 +146,14 @@ pub struct Endpoint {
     pub failures: VecDeque<Failure>,
     /// When the database hung up on clients lately, oldest first.
     pub spells: VecDeque<Spell>,
+    /// Fewest open since the last of these.
+    low_since: u32,
     /// Packets from or to it that this host threw away, by the kernel's reason: how many, and when the last.
     pub drops: BTreeMap<u32, (u64, BootNs)>,
+    /// The latest of them, oldest first.
+    pub dropped: VecDeque<Dropped>,
+    /// The longest silence after which the other side was heard of again: the network remembers connections for so long.
+    pub silence_survived: Duration,
     /// Counts over time.
     pub series: Series,
 }
@@ -150,7 +174,10 @@ impl Endpoint {
             failed_total: 0,
             failures: VecDeque::new(),
             spells: VecDeque::new(),
+            low_since: 0,
             drops: BTreeMap::new(),
+            dropped: VecDeque::new(),
+            silence_survived: Duration::ZERO,
             series: Series::default(),
         }
     }
@@ -167,6 +194,12 @@ impl Endpoint {
         self.name.clone().unwrap_or_else(|| self.id())
     }
 
+    /// The most it takes: as it was told, else as it shows from where clients were turned away.
+    #[must_use]
+    pub fn known_limit(&self, now: BootNs) -> Option<Limit> {
+        self.limit.or_else(|| inferred::limit(self, now))
+    }
+
     pub(crate) fn count_opened(&mut self, at: BootNs) {
         self.series.opened(at, self.open);
         self.open = self.open.saturating_add(1);
@@ -177,6 +210,7 @@ impl Endpoint {
     pub(crate) fn count_closed(&mut self, at: BootNs) {
         self.series.closed(at, self.open);
         self.open = self.open.saturating_sub(1);
+        self.low_since = self.low_since.min(self.open);
         self.closed_total += 1;
     }
 
@@ -200,7 +234,21 @@ impl Endpoint {
                 if self.spells.len() == SPELLS_KEPT {
                     self.spells.pop_front();
                 }
-                self.spells.push_back(Spell { from: at, until: at, hang_ups: 1, low: self.open });
+                let (low, fell_to) = (self.open, self.low_since);
+                self.spells.push_back(Spell { from: at, until: at, hang_ups: 1, low, fell_to });
+            }
+        }
+        self.low_since = self.open;
+    }
+
+    /// What was kept of the time before the daemon was restarted goes before what happened since.
+    pub(crate) fn resume(&mut self, series: Series, spells: Vec<Spell>, now: BootNs) {
+        self.series = series;
+        self.series.advance(now, self.open);
+        self.low_since = self.open;
+        for spell in spells.into_iter().rev() {
+            if self.spells.len() < SPELLS_KEPT {
+                self.spells.push_front(spell);
             }
         }
     }
@@ -226,7 +274,13 @@ impl Endpoint {
             && little
     }
 
-    pub(crate) fn count_drop(&mut self, reason: u32, at: BootNs) {
+    pub(crate) fn count_drop(&mut self, event: &DropEvent) {
+        let DropEvent { at, source, destination, reason } = *event;
+        if self.dropped.len() == DROPPED_KEPT {
+            self.dropped.pop_front();
+        }
+        let is_answer = self.place.is_some_and(|place| place.addr == source);
+        self.dropped.push_back(Dropped { at, client: if is_answer { destination } else { source }, reason });
         // The kernel side tells of a bounded set of reasons; a record that says otherwise is not worth room.
         if self.drops.len() < DROP_REASONS_KEPT || self.drops.contains_key(&reason) {
             let (packets, last) = self.drops.entry(reason).or_insert((0, at));

@@ -21,6 +21,17 @@ pub enum Role {
     Server,
 }
 
+impl Role {
+    /// The name in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        }
+    }
+}
+
 /// One end of a connection inside one network namespace. Unique among live sockets, reused over time.
 ///
 /// There is one for every socket, event and row: kept at 40 bytes, addresses as IPv6 with IPv4 mapped into it.

@@ -1,7 +1,8 @@
 //! A finding: a verdict with its evidence. Shapes only; `detect` makes them.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::time::WallTime;
 
@@ -38,11 +39,17 @@ pub enum Kind {
     OrphanedConnection,
     /// An endpoint refuses or does not answer.
     ConnectFailures,
+    /// The path is dead, and the process does not know.
+    PeerUnreachable,
+    /// This side closed, and the database never heard of it.
+    HalfOpenAtDatabase,
+    /// Idle for longer than the network remembers.
+    SilentDropRisk,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::ConnectionLeak,
         Self::LimitPressure,
         Self::HeadroomForecast,
@@ -56,6 +63,9 @@ impl Kind {
         Self::OversizedPool,
         Self::OrphanedConnection,
         Self::ConnectFailures,
+        Self::PeerUnreachable,
+        Self::HalfOpenAtDatabase,
+        Self::SilentDropRisk,
     ];
 
     /// The name in JSON and configuration.
@@ -75,7 +85,20 @@ impl Kind {
             Self::OversizedPool => "oversized_pool",
             Self::OrphanedConnection => "orphaned_connection",
             Self::ConnectFailures => "connect_failures",
+            Self::PeerUnreachable => "peer_unreachable",
+            Self::HalfOpenAtDatabase => "half_open_at_database",
+            Self::SilentDropRisk => "silent_drop_risk",
         }
+    }
+
+    /// By name, where bytes are kept: the order of kinds is no promise.
+    pub(crate) fn serialize_name<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.name())
+    }
+
+    pub(crate) fn deserialize_name<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(from)?;
+        Self::from_name(&name).ok_or_else(|| D::Error::custom("no kind of finding"))
     }
 
     /// The kind of that name.

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
 
 use crate::event::{ProcessId, Role, Tuple};
@@ -50,6 +51,70 @@ pub struct Table {
     pub finished: BootNs,
     /// The sockets, in the kernel's order.
     pub sockets: Vec<SocketRow>,
+    /// What the namespace does with its connections, where it has some.
+    pub network: Option<Network>,
+}
+
+/// Routes of a namespace that are kept; a peer beyond those counts as not on its link.
+pub const MOST_LINKS: usize = 64;
+
+/// What a network namespace does with quiet connections, and who is near, as far as /proc tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// `net.ipv4.tcp_keepalive_time`: the idle time of sockets that did not choose one of their own.
+    pub keepalive_idle_s: Option<u32>,
+    /// `net.ipv4.tcp_keepalive_intvl`.
+    pub keepalive_interval_s: Option<u32>,
+    /// `net.ipv4.tcp_keepalive_probes`.
+    pub keepalive_probes: Option<u32>,
+    /// `net.ipv4.tcp_retries2`: time-outs before an open connection is given up.
+    pub retries: Option<u32>,
+    /// `net.netfilter.nf_conntrack_tcp_timeout_established`, where connections are tracked at all.
+    pub conntrack_s: Option<u32>,
+    /// Networks that are reached without a router: address and length of the prefix.
+    pub links: Vec<(IpAddr, u8)>,
+}
+
+impl Network {
+    /// Whether that address is reached without a router.
+    #[must_use]
+    pub fn is_near(&self, addr: IpAddr) -> bool {
+        self.links.iter().any(|(network, length)| match (network, addr) {
+            (IpAddr::V4(network), IpAddr::V4(addr)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(*length).min(32)).unwrap_or(0);
+                network.to_bits() & mask == addr.to_bits() & mask
+            }
+            (IpAddr::V6(network), IpAddr::V6(addr)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(*length).min(128)).unwrap_or(0);
+                network.to_bits() & mask == addr.to_bits() & mask
+            }
+            _ => false,
+        })
+    }
+}
+
+/// A look at some sockets alone, between two looks at the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Glance {
+    /// Before the first was asked about.
+    pub started: BootNs,
+    /// After the last answer.
+    pub finished: BootNs,
+    /// Those that are there.
+    pub sockets: Vec<GlanceRow>,
+}
+
+/// One socket of a [`Glance`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GlanceRow {
+    /// Both ends.
+    pub tuple: Tuple,
+    /// The kernel's own identity of this life.
+    pub cookie: u64,
+    /// Its state.
+    pub state: TcpState,
+    /// Counters.
+    pub info: SocketInfo,
 }
 
 /// A port that is watched because a database server listens on it.
@@ -135,6 +200,58 @@ pub struct SocketInfo {
     pub last_ack_received_ms: u32,
     /// Keepalive on, as far as the armed timer tells; `None` while another timer hides it.
     pub keepalive: Option<bool>,
+    /// `tcpi_probes`: keepalives or window probes without an answer.
+    pub probes: u8,
+    /// `tcpi_backoff`: how often the time-out was doubled.
+    pub backoff: u8,
+    /// `tcpi_rto`, the present time-out.
+    pub rto_ms: u32,
+    /// `tcpi_segs_in`: segments of the peer, whatever they were; 0 where the kernel does not count them.
+    pub segments_received: u32,
+    /// Which timer is armed.
+    pub timer: Timer,
+    /// How long until it fires.
+    pub timer_ms: u32,
+}
+
+/// The timer of a socket that is armed (`idiag_timer`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Timer {
+    /// None.
+    #[default]
+    Off,
+    /// Data or a FIN waits for its acknowledgement.
+    Retransmit,
+    /// Keepalive, or the end of FIN_WAIT2.
+    Keepalive,
+    /// The peer's window is closed.
+    Probe,
+}
+
+impl SocketInfo {
+    /// Milliseconds since anything of the peer's was received, as far as the kernel keeps it: its bare keepalives are not
+    /// in there.
+    #[must_use]
+    pub fn heard_ms(&self) -> u32 {
+        self.last_ack_received_ms.min(self.last_data_received_ms)
+    }
+
+    /// Milliseconds that what waits for an acknowledgement has waited, at least. Each time-out took twice as long as the one
+    /// before it (`tcp_retransmit_timer`, net/ipv4/tcp_timer.c), up to a limit; so the first is known by the present one.
+    #[must_use]
+    pub fn unacked_ms(&self) -> u32 {
+        if self.unacked == 0 && self.timer != Timer::Retransmit {
+            return 0;
+        }
+        let doubled = u32::from(self.backoff.min(self.consecutive_rtos)).min(31);
+        let first = self.rto_ms.checked_shr(u32::from(self.backoff)).unwrap_or(0);
+        let constant = u32::from(self.consecutive_rtos).saturating_sub(doubled);
+        let passed = first.saturating_mul((1_u32 << doubled) - 1 + constant);
+        match self.timer {
+            Timer::Retransmit => passed.saturating_add(self.rto_ms.saturating_sub(self.timer_ms)),
+            _ => passed,
+        }
+    }
 }
 
 /// A process that has a socket open.
@@ -228,6 +345,41 @@ impl fmt::Debug for Holders {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_waits_has_waited_for_all_its_time_outs() {
+        let check = |rtos: u8, backoff: u8, rto_ms: u32, timer_ms: u32, expected: u32| {
+            let timer = Timer::Retransmit;
+            let info = SocketInfo { consecutive_rtos: rtos, backoff, rto_ms, timer_ms, timer, ..SocketInfo::default() };
+            assert_eq!(info.unacked_ms(), expected, "{info:?}");
+        };
+        check(0, 0, 200, 150, 50);
+        check(1, 1, 400, 400, 200);
+        check(3, 3, 1_600, 600, 1_400 + 1_000);
+        // Thin streams do not double at first.
+        check(3, 1, 400, 400, 600);
+        check(255, 255, u32::MAX, 0, u32::MAX);
+        assert_eq!(SocketInfo { rto_ms: 200, consecutive_rtos: 3, ..SocketInfo::default() }.unacked_ms(), 0);
+    }
+
+    #[test]
+    fn who_is_near_shares_a_link() {
+        let network = |links: &[(&str, u8)]| Network {
+            links: links.iter().map(|(addr, length)| (addr.parse().unwrap(), *length)).collect(),
+            ..Network::default()
+        };
+        let check = |links: &[(&str, u8)], addr: &str, expected: bool| {
+            assert_eq!(network(links).is_near(addr.parse().unwrap()), expected, "{links:?} {addr}");
+        };
+        check(&[("10.0.1.0", 24)], "10.0.1.9", true);
+        check(&[("10.0.1.0", 24)], "10.0.2.9", false);
+        check(&[("10.0.1.7", 32)], "10.0.1.7", true);
+        check(&[("10.0.1.7", 32)], "10.0.1.6", false);
+        check(&[("0.0.0.0", 0)], "10.0.2.9", true);
+        check(&[("fd00::", 64), ("10.0.0.0", 8)], "fd00::1", true);
+        check(&[("fd00::", 64)], "fd00:0:0:1::1", false);
+        check(&[], "10.0.1.9", false);
+    }
 
     #[test]
     fn holders_keep_one_in_place_and_any_number() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::event::{Comm, ProcessId};
 use crate::history::{History, Life};
-use crate::identity::Identity;
+use crate::identity::{Ancestor, Identity};
 use crate::inbound::Inbound;
 use crate::time::BootNs;
 
@@ -60,6 +60,15 @@ impl Account {
     }
 }
 
+/// Who started a process that has another parent now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Parents up to init, nearest first.
+    pub ancestors: Vec<Ancestor>,
+    /// See [`Identity::master`].
+    pub master: Option<u32>,
+}
+
 /// One process.
 #[derive(Clone, Debug)]
 pub struct Process {
@@ -71,6 +80,10 @@ pub struct Process {
     pub uid: Option<u32>,
     /// What /proc said, once it was read.
     pub identity: Option<Box<Identity>>,
+    /// Its parent ended after it was read, and another process has adopted it.
+    pub lost_parent: bool,
+    /// Its parents before that.
+    pub origin: Option<Box<Origin>>,
     /// When it ended, if it did.
     pub ended: Option<BootNs>,
     /// Counts by endpoint index.
@@ -88,10 +101,34 @@ impl Process {
             comm: None,
             uid: None,
             identity: None,
+            lost_parent: false,
+            origin: None,
             ended: None,
             accounts: BTreeMap::new(),
             inbound: None,
             seen_look: 0,
+        }
+    }
+
+    /// Its parent's pid, if it is known.
+    #[must_use]
+    pub fn ppid(&self) -> Option<u32> {
+        self.identity.as_deref()?.ppid
+    }
+
+    /// Who started it, nearest first, whoever its parents are now.
+    #[must_use]
+    pub fn starters(&self) -> &[Ancestor] {
+        let now = self.identity.as_deref().map(|identity| &identity.ancestors);
+        self.origin.as_deref().map(|origin| &origin.ancestors).or(now).map_or(&[], Vec::as_slice)
+    }
+
+    /// The master that started it, if one did: a worker stays one when its master is gone.
+    #[must_use]
+    pub fn master(&self) -> Option<u32> {
+        match self.origin.as_deref() {
+            Some(origin) => origin.master,
+            None => self.identity.as_deref()?.master,
         }
     }
 

@@ -177,6 +177,8 @@ pub struct Capture {
     pub findings_without_room: u64,
     /// Accounts of a process at an endpoint that found no room for a history: no trend is seen on these.
     pub accounts_without_history: u64,
+    /// Closes that the peer had not acknowledged and of which it is not kept who did them, for want of room.
+    pub closers_without_room: u64,
 }
 
 /// Where a limit comes from.
@@ -187,8 +189,20 @@ pub enum LimitSource {
     Config,
     /// The database said so.
     Database,
-    /// A plateau with refusals.
+    /// From where clients were turned away twice: about so many.
     Inferred,
+}
+
+impl LimitSource {
+    /// The name in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Database => "database",
+            Self::Inferred => "inferred",
+        }
+    }
 }
 
 /// The most connections an endpoint takes.
@@ -240,7 +254,7 @@ pub struct Endpoint {
     pub database: String,
     /// This host's side.
     pub role: Role,
-    /// The most it takes, if known.
+    /// The most it takes: as somebody told, else as inferred; null if neither.
     pub limit: Option<Limit>,
     /// Connections past their handshake and not gone.
     pub open: u32,
@@ -411,6 +425,8 @@ pub struct Connection {
     pub opener: Option<Opener>,
     /// Who has it open, at the last look.
     pub holders: Vec<HolderFd>,
+    /// Inode number of its socket, as `/proc/PID/fd` shows it while a process has it open; null while unknown.
+    pub inode: Option<u32>,
     /// Seconds since the last byte either way, at the last look; null before the first look.
     pub idle_s: Option<u64>,
     /// Bytes sent at the last look.
@@ -427,4 +443,10 @@ pub struct Connection {
     pub unacked: u32,
     /// Keepalive on; null while unknown.
     pub keepalive: Option<bool>,
+    /// Keepalives or window probes without an answer.
+    pub unanswered_probes: u8,
+    /// Seconds since anything was heard of the peer; null before the first look.
+    pub heard_s: Option<u64>,
+    /// The process that closed a client's side, while the peer has not closed its own; null if nobody did, or was seen to.
+    pub closer_pid: Option<u32>,
 }

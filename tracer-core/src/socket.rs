@@ -2,9 +2,10 @@
 //! one word, identities without padding, one holder in place.
 
 use std::num::{NonZeroU32, NonZeroU64};
+use std::time::Duration;
 
 use crate::event::{Comm, ProcessId, Role, Tuple};
-use crate::inventory::{Holders, SocketInfo};
+use crate::inventory::{Holders, SocketInfo, Timer};
 use crate::tcp::TcpState;
 use crate::time::BootNs;
 
@@ -93,10 +94,32 @@ pub struct Counters {
     pub consecutive_rtos: u8,
     /// Keepalive on, if known.
     pub keepalive: Option<bool>,
+    /// Keepalives or window probes without an answer.
+    pub probes: u8,
+    /// Which timer is armed.
+    pub timer: Timer,
+    /// Milliseconds that what waits for an acknowledgement has waited, at least.
+    pub unacked_ms: u32,
+    /// Milliseconds since anything came from the peer.
+    pub heard_ms: u32,
+    /// Segments of the peer.
+    pub segments_received: u32,
 }
 
-impl From<&SocketInfo> for Counters {
-    fn from(info: &SocketInfo) -> Self {
+impl Counters {
+    /// What a look tells, so many milliseconds after the one `before`. The kernel does not keep when the peer's own
+    /// keepalives came, but it counts them: what came since the look before may have come just now.
+    #[must_use]
+    pub fn new(info: &SocketInfo, before: Option<(Self, u32)>) -> Self {
+        let told = info.heard_ms();
+        let heard_ms = match before {
+            Some((before, passed_ms)) => {
+                let unheard_ms = before.heard_ms.saturating_add(passed_ms);
+                let came = before.segments_received != info.segments_received;
+                if came && told >= unheard_ms { 0 } else { told.min(unheard_ms) }
+            }
+            None => told,
+        };
         Self {
             bytes_sent: info.bytes_sent,
             bytes_received: info.bytes_received,
@@ -106,7 +129,18 @@ impl From<&SocketInfo> for Counters {
             last_data_received_ms: info.last_data_received_ms,
             consecutive_rtos: info.consecutive_rtos,
             keepalive: info.keepalive,
+            probes: info.probes,
+            timer: info.timer,
+            unacked_ms: info.unacked_ms(),
+            heard_ms,
+            segments_received: info.segments_received,
         }
+    }
+
+    /// Something waits for an answer that is overdue.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.consecutive_rtos > 0 || self.probes > 0
     }
 }
 
@@ -257,8 +291,29 @@ impl Socket {
     pub fn last_active(&self) -> Option<BootNs> {
         self.counters.map(|counters| {
             let ago_ms = counters.last_data_sent_ms.min(counters.last_data_received_ms);
-            self.counters_at.minus(std::time::Duration::from_millis(u64::from(ago_ms)))
+            self.counters_at.minus(Duration::from_millis(u64::from(ago_ms)))
         })
+    }
+
+    /// When the peer was last heard of, as far as the last look told.
+    #[must_use]
+    pub fn heard_at(&self) -> Option<BootNs> {
+        let ago = self.counters.map(|counters| Duration::from_millis(u64::from(counters.heard_ms)))?;
+        Some(self.counters_at.minus(ago))
+    }
+
+    /// This side has closed, and the peer has not acknowledged it.
+    #[must_use]
+    pub fn is_parting(&self) -> bool {
+        matches!(self.state, TcpState::FinWait1 | TcpState::LastAck | TcpState::Closing)
+    }
+
+    /// Takes in what a look at `at` told.
+    pub(crate) fn take_counters(&mut self, info: &SocketInfo, at: BootNs) {
+        let passed = u32::try_from(at.since(self.counters_at).as_millis()).unwrap_or(u32::MAX);
+        self.retransmits = self.retransmits.max(info.retransmits);
+        self.counters = Some(Counters::new(info, self.counters.map(|before| (before, passed))));
+        self.counters_at = at;
     }
 
     /// A request is out and its answer is not in, at the last look: bytes sent after the last received, or data not
@@ -286,6 +341,26 @@ mod tests {
                 assert_eq!(Began::from(PackedBegan::from(began)), began);
             }
         }
+    }
+
+    #[test]
+    fn the_peers_own_keepalives_are_heard_though_the_kernel_does_not_keep_when() {
+        let info = |segments_received: u32, ago_ms: u32| SocketInfo {
+            segments_received,
+            last_ack_received_ms: ago_ms,
+            last_data_received_ms: ago_ms + 5,
+            ..SocketInfo::default()
+        };
+        let check = |before: Option<(u32, u32, u32)>, now: (u32, u32), expected: u32| {
+            let before = before.map(|(segments, ago, passed)| (Counters::new(&info(segments, ago), None), passed));
+            assert_eq!(Counters::new(&info(now.0, now.1), before).heard_ms, expected, "{before:?} {now:?}");
+        };
+        check(None, (7, 4_000), 4_000);
+        check(Some((7, 4_000, 1_000)), (7, 5_000), 5_000);
+        check(Some((7, 4_000, 1_000)), (9, 200), 200);
+        check(Some((7, 4_000, 1_000)), (8, 5_000), 0);
+        // A kernel that counts neither.
+        check(Some((0, 0, 1_000)), (0, 0), 0);
     }
 
     #[test]

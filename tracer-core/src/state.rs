@@ -1,25 +1,26 @@
-//! What outlives a restart of the daemon: the course of endpoints and accounts over time, and since when findings are
-//! open. Shapes and bytes only; who writes them where is the daemon's business.
+//! What outlives a restart of the daemon: the course of endpoints and accounts over time, and the open findings. Shapes and bytes only; who writes them where is the daemon's business.
 //!
 //! Times are boot-time: a state is good for the boot it was made in.
 
 use serde::{Deserialize, Serialize};
 
-use crate::endpoint::Place;
-use crate::event::{ProcessId, Role};
+use crate::detect::Verdict;
+use crate::endpoint::{Place, Spell};
+use crate::event::{ProcessId, Role, Tuple};
 use crate::finding::Kind;
 use crate::history::History;
 use crate::series::Series;
 use crate::time::BootNs;
+use crate::tracker::Parting;
 
 /// Version of the bytes. Whatever changes them changes it.
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 const MAGIC: [u8; 8] = *b"socklsta";
 /// Magic, version, CRC-32 of the rest.
 const HEAD_BYTES: usize = MAGIC.len() + 2 + 4;
 
 /// Everything that is kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
@@ -31,6 +32,8 @@ pub struct State {
     pub accounts: Vec<AccountState>,
     /// Of every open finding.
     pub findings: Vec<FindingState>,
+    /// Closes that the peer has not acknowledged, or had not when the socket was gone.
+    pub partings: Vec<(Tuple, Parting)>,
 }
 
 /// An endpoint's course.
@@ -46,6 +49,8 @@ pub struct EndpointState {
     pub in_use_peak: u32,
     /// Counts over time.
     pub series: Series,
+    /// When the database hung up on clients: a limit is inferred from them.
+    pub spells: Vec<Spell>,
 }
 
 /// An account's course.
@@ -64,14 +69,17 @@ pub struct AccountState {
 }
 
 /// An open finding.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FindingState {
-    /// Which verdict.
+    /// Of which kind.
+    #[serde(serialize_with = "Kind::serialize_name", deserialize_with = "Kind::deserialize_name")]
     pub kind: Kind,
-    /// What tells it from others of its kind.
-    pub key: String,
     /// Since when.
     pub first_seen: BootNs,
+    /// When it was last true.
+    pub last_seen: BootNs,
+    /// What was true then.
+    pub verdict: Verdict,
 }
 
 /// Why bytes are no state to go on from.
@@ -121,6 +129,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::finding::{Evidence, EvidenceValue, Severity, Subject};
 
     fn state() -> State {
         let at = BootNs(5_000_000_000);
@@ -133,9 +142,47 @@ mod tests {
         State {
             boot_id: "b".to_owned(),
             saved_at: at,
-            endpoints: vec![EndpointState { place, role: Role::Client, open_peak: 3, in_use_peak: 2, series }],
+            endpoints: vec![EndpointState {
+                place,
+                role: Role::Client,
+                open_peak: 3,
+                in_use_peak: 2,
+                series,
+                spells: vec![Spell { from: at, until: at, hang_ups: 3, low: 9, fell_to: 1 }],
+            }],
             accounts: vec![AccountState { process, place, role: Role::Client, in_use_peak: 2, history }],
-            findings: vec![FindingState { kind: Kind::LimitPressure, key: "k".to_owned(), first_seen: at }],
+            findings: vec![FindingState {
+                kind: Kind::LimitPressure,
+                first_seen: at,
+                last_seen: at,
+                verdict: verdict(),
+            }],
+            partings: vec![(
+                Tuple::new(7, "10.0.0.9:1".parse().unwrap(), "10.0.0.5:5432".parse().unwrap()),
+                Parting { closer: Some(process), at, severed: None },
+            )],
+        }
+    }
+
+    /// With evidence of every type.
+    fn verdict() -> Verdict {
+        let fact = |value| Evidence { fact: "f".to_owned(), value, unit: "u".to_owned() };
+        Verdict {
+            key: "k".to_owned(),
+            severity: Severity::Critical,
+            confidence: 0.5,
+            subject: Subject { endpoint: Some("e".to_owned()), pids: vec![9], launcher_group: None },
+            summary: "s".to_owned(),
+            news: "n".to_owned(),
+            evidence: vec![
+                fact(EvidenceValue::Integer(-3)),
+                fact(EvidenceValue::Number(1.5)),
+                fact(EvidenceValue::Text("3".to_owned())),
+                fact(EvidenceValue::List(vec!["5432".to_owned()])),
+            ],
+            ruled_out: vec!["r".to_owned()],
+            remedy: "m".to_owned(),
+            verify: "v".to_owned(),
         }
     }
 

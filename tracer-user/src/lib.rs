@@ -1,7 +1,7 @@
 //! Everything around the pure core: the kernel's events and tables come in here, users' commands are answered here.
 //!
 //! Only `capture` knows aya; only `inventory`, `process` and `doctor::host` read /proc; `cli` and `ui` reach the daemon
-//! through `api::client` alone.
+//! through `api::client` alone; only `probe` touches sockets of others, and only commands call it.
 
 pub mod api;
 pub mod capture;
@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod doctor;
 pub mod inventory;
 pub mod ndjson;
+pub mod probe;
 pub mod process;
 pub mod recording;
 pub mod standalone;

@@ -11,6 +11,7 @@ use tracer_core::diff::{DIFF_SCHEMA, Diff};
 use tracer_core::finding::{FINDING_SCHEMA, FindingLine};
 use tracer_core::snapshot::{EVENT_SCHEMA, EventLine, LOSS_SCHEMA, LossLine, SNAPSHOT_SCHEMA, Snapshot};
 use tracer_user::api::{LOST_SCHEMA, LostLine};
+use tracer_user::probe::report::{REAP_SCHEMA, ReapLine, VERIFY_SCHEMA, VerifyLine};
 
 fn check<T: JsonSchema>(file: &str, schema: &str) {
     let mut made = serde_json::to_value(schema_for!(T)).unwrap();
@@ -57,4 +58,14 @@ fn lost() {
 #[test]
 fn diff() {
     check::<Diff>("diff.v1.json", DIFF_SCHEMA);
+}
+
+#[test]
+fn verify() {
+    check::<VerifyLine>("verify.v1.json", VERIFY_SCHEMA);
+}
+
+#[test]
+fn reap() {
+    check::<ReapLine>("reap.v1.json", REAP_SCHEMA);
 }

@@ -42,6 +42,8 @@ enum Command {
     Bench(bench::Options),
     /// The incident lab: real drivers against real servers, and what socklife finds; needs root
     Scenarios(scenarios::Options),
+    /// The path lab: firewalls, NAT and dead peers between an application and its database, and what socklife finds; needs root
+    Paths(scenarios::Options),
     /// The live suite on other kernels, each in a guest (QEMU)
     Vm(vm::Options),
     /// Cut a kernel's types down to a fixture for the tests of offsets
@@ -56,7 +58,8 @@ fn main() -> ExitCode {
         Command::Lint => lint::lint().map(|()| ExitCode::SUCCESS),
         Command::Test(options) => test::test(&options),
         Command::Bench(_) => bench::bench(),
-        Command::Scenarios(options) => scenarios::scenarios(&options),
+        Command::Scenarios(options) => scenarios::scenarios(scenarios::INCIDENTS, &options),
+        Command::Paths(options) => scenarios::scenarios(scenarios::PATHS, &options),
         Command::Vm(options) => vm::vm(&options),
         Command::BtfFixture(options) => btf::fixture(&options).map(|()| ExitCode::SUCCESS),
     };

@@ -3,12 +3,14 @@
 //!
 //! Time is compressed by configuration (`window_s`, `after_s` of the kinds): a scenario lasts seconds.
 
+mod command;
 mod healthy;
 mod incidents;
-mod lab;
+pub(crate) mod lab;
 mod servers;
 mod table;
 
+pub use command::run;
 pub use lab::Lab;
 pub use table::{Outcome, table};
 

@@ -155,7 +155,7 @@ pub fn host() -> (Tracker, BootNs) {
     let all = PROCESSES * EACH;
     let look = |at: u64, open: &[u32]| {
         let sockets = open.iter().map(|number| row(*number, at)).collect();
-        Inventory::of(Table { netns: NETNS, started: BootNs(at), finished: BootNs(at), sockets })
+        Inventory::of(Table { netns: NETNS, started: BootNs(at), finished: BootNs(at), sockets, network: None })
     };
     tracker.apply_inventory(look(BEGIN - SECOND, &[]));
     let mut coming: Vec<u32> = (0..all).collect();

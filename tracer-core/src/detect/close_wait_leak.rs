@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Context, DetectConfig, Detector, Threshold, Verdict, count, list, plural, spoken, text};
+use super::{Carried, Context, DetectConfig, Detector, Threshold, Verdict, count, list, plural, spoken, text};
 use crate::event::ProcessId;
 use crate::finding::{Kind, Severity, Subject};
 use crate::socket::{Began, Socket};
@@ -52,6 +52,14 @@ impl Detector for CloseWaitLeak {
         left.into_iter()
             .filter_map(|((process, endpoint), sockets)| judge(context, process, endpoint, &sockets))
             .collect()
+    }
+
+    fn may_hold(&self, context: &Context<'_>, carried: &Carried<'_>) -> bool {
+        // Since when they are in that state has to be seen anew.
+        let at = |socket: &Socket| Some(socket.endpoint()) == carried.endpoint;
+        let is_its =
+            |socket: &Socket| socket.responsible().is_none_or(|id| carried.verdict.subject.pids.contains(&id.pid));
+        context.survey.left().any(|socket| at(socket) && is_its(socket))
     }
 
     fn resolved_summary(&self, _: &Context<'_>, last: &Verdict) -> String {

@@ -7,6 +7,9 @@
 //! word ("too many clients"), counts as a failure: see [`Endpoint::turned_away`]. Critical
 //! while nothing gets through, a warning otherwise. Clears when a window has less than half of `failures`.
 //!
+//! The evidence tells time-outs from refusals, resets and routes by errno, and for time-outs who lost the packets: this host,
+//! with the kernel's reason, or somebody beyond it.
+//!
 //! Confidence: what the failures themselves are worth, the mean of 1 for an errno, 0.9 for a hang-up (told from states
 //! and byte counts) and 0.7 for a client that gave up or an end that nobody told; times the completeness factor.
 //!
@@ -17,13 +20,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::path::Dropper;
 use super::who::{self, Who};
-use super::{Context, DetectConfig, Detector, Threshold, Verdict, count, list, spoken, text};
+use super::{Carried, Context, DetectConfig, Detector, Threshold, Verdict, count, list, spoken, text};
 use crate::endpoint::{Endpoint, Failure, Why};
 use crate::event::Role;
 use crate::finding::{Kind, Severity, Subject};
 use crate::series::Attempts;
 use crate::time::BootNs;
+use crate::tracker::errno_text;
 
 /// Windows without a success that make few failures count.
 const SLOW_WINDOWS: u32 = 6;
@@ -74,6 +79,11 @@ impl Detector for ConnectFailures {
         context.tracker.endpoints().iter().filter(troubled).filter_map(|endpoint| judge(context, endpoint)).collect()
     }
 
+    fn may_hold(&self, context: &Context<'_>, carried: &Carried<'_>) -> bool {
+        // Nobody has to hold anything there for attempts to go on.
+        carried.is_within(context, context.config.window * SLOW_WINDOWS)
+    }
+
     fn resolved_summary(&self, context: &Context<'_>, last: &Verdict) -> String {
         let mut endpoints = context.tracker.endpoints().iter();
         let endpoint = endpoints.find(|endpoint| endpoint.role == Role::Client && endpoint.id() == last.key);
@@ -92,6 +102,8 @@ enum Reason {
     Refused,
     TimedOut,
     NoRoute,
+    Forbidden,
+    NoPort,
     Reset,
     HungUp,
     GivenUp,
@@ -108,6 +120,8 @@ impl From<Why> for Reason {
             Why::Error(110) => Self::TimedOut,
             Why::Error(100 | 101 | 112 | 113) => Self::NoRoute,
             Why::Error(32 | 103 | 104) => Self::Reset,
+            Why::Error(1 | 13) => Self::Forbidden,
+            Why::Error(99) => Self::NoPort,
             Why::Error(errno) => Self::Errno(errno),
         }
     }
@@ -119,6 +133,8 @@ impl Reason {
             Self::Refused => "refused".to_owned(),
             Self::TimedOut => "timed out".to_owned(),
             Self::NoRoute => "without a route".to_owned(),
+            Self::Forbidden => "forbidden by this host".to_owned(),
+            Self::NoPort => "without a free local port".to_owned(),
             Self::Reset => "reset".to_owned(),
             Self::HungUp => "hung up on at once".to_owned(),
             Self::GivenUp => "given up".to_owned(),
@@ -142,6 +158,12 @@ impl Reason {
                 format!("Look for a firewall that drops packets, a wrong address or a dead host on the way to {id}")
             }
             Self::NoRoute => format!("Repair the route to {id}, or correct the address"),
+            Self::Forbidden => {
+                format!("This host's own firewall or security policy forbids to connect to {id}: change that")
+            }
+            Self::NoPort => format!(
+                "All local ports to {id} are taken: close what is not needed, or widen net.ipv4.ip_local_port_range"
+            ),
             Self::HungUp => format!(
                 "See the log of {id} for why it turns clients away: too many of them, a login that fails, or a \
                  database that is starting"
@@ -233,6 +255,7 @@ fn judge(context: &Context<'_>, endpoint: &Endpoint) -> Option<Verdict> {
     };
     let by: Vec<String> = who.iter().take(NAMED).map(|(who, _)| who.sentence()).collect();
     let by = if by.is_empty() { String::new() } else { format!("; tried by {}", by.join(", ")) };
+    let path = path_of(context, endpoint, since, main);
     let told: u32 = reasons.iter().map(|(_, times)| times).sum();
     Some(Verdict {
         severity: if nothing { Severity::Critical } else { Severity::Warning },
@@ -247,6 +270,8 @@ fn judge(context: &Context<'_>, endpoint: &Endpoint) -> Option<Verdict> {
             count("got_through", span.all.succeeded(), "connects"),
             count("within", span.lasted.as_secs(), "s"),
             list("reasons", why.clone()),
+            list("errnos", errnos(endpoint, since)),
+            text("path", path.0),
             count("reasons_of", told, "latest failures"),
             list("tried_by", who.iter().take(20).map(|(who, times)| format!("{} {times}", who.sentence())).collect()),
             count("open", endpoint.open, "connections"),
@@ -254,12 +279,41 @@ fn judge(context: &Context<'_>, endpoint: &Endpoint) -> Option<Verdict> {
             text("was", format!("{failed} failed in {lasted}: {}", why.join(", "))),
         ],
         ruled_out: ruled_out(&span, all),
-        remedy: main.remedy(endpoint),
+        remedy: path.1.unwrap_or_else(|| main.remedy(endpoint)),
         verify: endpoint
             .place
             .map_or_else(String::new, |place| format!("nc -zvw 5 {} {}", place.addr.ip(), place.addr.port())),
         key,
     })
+}
+
+/// What the failures say of the path: whether an answer came at all and who gave it, or who lost the packets, with the
+/// remedy for that.
+fn path_of(context: &Context<'_>, endpoint: &Endpoint, since: BootNs, main: Reason) -> (String, Option<String>) {
+    match main {
+        Reason::TimedOut | Reason::GivenUp => {
+            let dropper = Dropper::of_all(context, endpoint, since);
+            let remedy = dropper.is_here().then(|| dropper.remedy());
+            (format!("no answer came: {}", dropper.sentence()), remedy)
+        }
+        Reason::NoRoute => ("this host or a router on the way has no way there".to_owned(), None),
+        Reason::Forbidden | Reason::NoPort => ("nothing was sent: this host refused".to_owned(), None),
+        Reason::Refused => ("an answer came: the host is there, or a firewall answers for it".to_owned(), None),
+        Reason::Reset | Reason::HungUp | Reason::Errno(_) => ("answers come".to_owned(), None),
+    }
+}
+
+/// The errnos by number, the most frequent first; 0 is a client that gave up.
+fn errnos(endpoint: &Endpoint, from: BootNs) -> Vec<String> {
+    let mut times = BTreeMap::<u16, u32>::new();
+    for failure in since(endpoint, from) {
+        if let Why::Error(errno) = failure.why {
+            *times.entry(errno).or_default() += 1;
+        }
+    }
+    let mut times: Vec<(u16, u32)> = times.into_iter().collect();
+    times.sort_by_key(|(errno, times)| (std::cmp::Reverse(*times), *errno));
+    times.into_iter().map(|(errno, times)| format!("{} {times}", errno_text(errno))).collect()
 }
 
 /// Whether who fails here gets through at the other address of the same name: an endpoint of the other family with the

@@ -31,7 +31,7 @@ use super::abandoned::{Rule, Run, spread};
 use super::restart_drop::{self, Freed};
 use super::staircase::{self, COURSES, Climb, LONG};
 use super::survey::Held;
-use super::{Context, DetectConfig, Detector, Threshold, Verdict, count, plural, spoken, text};
+use super::{Carried, Context, DetectConfig, Detector, Threshold, Verdict, count, plural, spoken, text};
 use crate::endpoint::Endpoint;
 use crate::event::{ProcessId, Role};
 use crate::finding::{Evidence, EvidenceValue, Kind, Severity, Subject};
@@ -123,6 +123,11 @@ impl Detector for ConnectionLeak {
             }
         }
         verdicts
+    }
+
+    fn may_hold(&self, context: &Context<'_>, carried: &Carried<'_>) -> bool {
+        // As through a pause: half of what was left idle is open still, and nobody used it.
+        carried.unused(context).saturating_mul(2) >= carried.verdict.number("idle").max(1)
     }
 
     fn resolved_summary(&self, context: &Context<'_>, last: &Verdict) -> String {
@@ -312,7 +317,7 @@ fn verdict(
         confidence += (1.0 - confidence) / 2.0;
     }
     let key = key(suspect.id, suspect.endpoint);
-    let full_in = full_in(suspect.endpoint, rate);
+    let full_in = full_in(context, suspect.endpoint, rate);
     let was_critical = (context.before)(Kind::ConnectionLeak, &key) == Some(Severity::Critical);
     let soon = if was_critical { SOON.1 } else { SOON.0 };
     let pause = if proof.is_some() { "" } else { ", none lately" };
@@ -337,8 +342,8 @@ fn verdict(
 }
 
 /// When the endpoint is full at this rate, if it has a limit.
-fn full_in(endpoint: &Endpoint, rate: f64) -> Option<Duration> {
-    let left = endpoint.limit?.value.saturating_sub(endpoint.open);
+fn full_in(context: &Context<'_>, endpoint: &Endpoint, rate: f64) -> Option<Duration> {
+    let left = context.limit(endpoint)?.value.saturating_sub(endpoint.open);
     let seconds = f64::from(left) / rate;
     (seconds < 1e9).then(|| Duration::from_secs_f64(seconds))
 }

@@ -47,6 +47,8 @@ pub(super) struct Copy<'a> {
     pub started: BootNs,
     /// Who it is; the first worker, where the master holds nothing.
     pub identity: &'a Identity,
+    /// Who started that one, nearest first.
+    above: &'a [Ancestor],
     /// Connections it holds.
     pub open: u32,
     /// Most it ever held, as far as was seen.
@@ -80,18 +82,19 @@ pub(super) fn copies<'a>(now: BootNs, members: &[Member<'a>]) -> Vec<Copy<'a>> {
     let pids: BTreeMap<u32, ProcessId> = members.iter().map(|(process, ..)| (process.id.pid, process.id)).collect();
     let mut families = BTreeMap::<u32, Copy<'a>>::new();
     for (process, identity, endpoint, held) in members {
-        let above = identity.ancestors.iter().rev().map(|ancestor| ancestor.pid).find(|pid| pids.contains_key(pid));
-        let pid = identity.master.or(above).unwrap_or(process.id.pid);
+        let starters = process.starters();
+        let above = starters.iter().rev().map(|ancestor| ancestor.pid).find(|pid| pids.contains_key(pid));
+        let pid = process.master().or(above).unwrap_or(process.id.pid);
         let open = u32::try_from(held.len()).unwrap_or(u32::MAX);
         let idle = held.iter().filter(|held| now.since(held.idle_since()) >= IDLE).count();
         let most = process.accounts.get(endpoint).map_or(0, |account| account.open_peak).max(open);
         let started = process.id.start();
-        let one = Copy { pid, started, identity, open, most, idle, processes: 1 };
+        let one = Copy { pid, started, identity, above: starters, open, most, idle, processes: 1 };
         families
             .entry(pid)
             .and_modify(|copy| {
                 if (started, process.id.pid) < (copy.started, copy.identity.id.pid) {
-                    (copy.started, copy.identity) = (started, identity);
+                    (copy.started, copy.identity, copy.above) = (started, identity, starters);
                 }
                 copy.open = copy.open.saturating_add(open);
                 copy.most = copy.most.saturating_add(most);
@@ -106,8 +109,8 @@ pub(super) fn copies<'a>(now: BootNs, members: &[Member<'a>]) -> Vec<Copy<'a>> {
 impl<'a> Copy<'a> {
     /// Who started it, nearest first, without the master.
     fn starters(&self) -> impl Iterator<Item = &'a Ancestor> {
-        let above = self.identity.ancestors.iter().position(|ancestor| ancestor.pid == self.pid).map_or(0, |at| at + 1);
-        self.identity.ancestors.iter().skip(above)
+        let above = self.above.iter().position(|ancestor| ancestor.pid == self.pid).map_or(0, |at| at + 1);
+        self.above.iter().skip(above)
     }
 
     /// What it belongs to.

@@ -19,7 +19,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use super::copies::{self, Copy, Job, Member};
-use super::{Context, DetectConfig, Detector, Holding, Threshold, Verdict, count, list, plural, spoken, text};
+use super::{Carried, Context, DetectConfig, Detector, Holding, Threshold, Verdict, count, list, plural, spoken, text};
 use crate::endpoint::Endpoint;
 use crate::finding::{Evidence, Kind, Severity, Subject};
 use crate::memory;
@@ -76,6 +76,11 @@ impl Detector for DuplicateLaunchers {
             judge(context, context.tracker.endpoints().get(*endpoint)?, members, least)
         });
         found.map(|found| verdict(context, &found)).collect()
+    }
+
+    fn may_hold(&self, _: &Context<'_>, _: &Carried<'_>) -> bool {
+        // One look, and /proc, tell all of it.
+        false
     }
 
     fn resolved_summary(&self, context: &Context<'_>, last: &Verdict) -> String {
@@ -138,7 +143,7 @@ fn verdict(context: &Context<'_>, found: &Found<'_>) -> Verdict {
     pids.sort_unstable();
     let was_critical = (context.before)(Kind::DuplicateLaunchers, &key) == Some(Severity::Critical);
     let percent = if was_critical { RELIEF_PERCENT } else { CRITICAL_PERCENT };
-    let full = endpoint.limit.is_some_and(|limit| u64::from(open) * 100 >= u64::from(limit.value) * percent);
+    let full = context.limit(endpoint).is_some_and(|limit| u64::from(open) * 100 >= u64::from(limit.value) * percent);
     let severity = match (replicas, full) {
         (true, _) => Severity::Info,
         (false, true) => Severity::Critical,
@@ -198,7 +203,7 @@ fn evidence(context: &Context<'_>, found: &Found<'_>, label: &str, open: u32) ->
         count("last_started", last.as_secs(), "s ago"),
         list("processes", copies.iter().take(COPIES_LISTED).map(|copy| copy.described(context.now)).collect()),
     ];
-    if let Some(limit) = endpoint.limit {
+    if let Some(limit) = context.limit(endpoint) {
         facts.push(count("limit", limit.value, "connections"));
     }
     if let Some(each) = memory::per_connection(&endpoint.database)

@@ -1,6 +1,6 @@
 //! `headroom_forecast`: at this rate an endpoint is full at a time that can be told, as an interval.
 //!
-//! Trigger: the low-water marks of an endpoint with a limit rise over at least four whole steps, at one of four scales
+//! Trigger: the low-water marks of an endpoint with a limit, told or inferred ([`Endpoint::known_limit`]), rise over at least four whole steps, at one of four scales
 //! (the window, 6, 60 and 360 of them), and a line through them reaches the limit within `within_s` and within ten times
 //! the time that they cover. Growth that no open `connection_leak` explains is told from `from_percent` of the limit on:
 //! before that it is as likely a service that has just been started, or the morning. The interval spans the line's slope, twice its standard error either way, and the slopes of
@@ -9,7 +9,8 @@
 //!
 //! Info; warning if a process there has an open `connection_leak`.
 //!
-//! Confidence: how well the line fits (r squared), times n/(n+1) for n steps, times the completeness factor.
+//! Confidence: how well the line fits (r squared), times n/(n+1) for n steps, times the completeness factor; 0.7 of
+//! that when the limit is inferred.
 //!
 //! Look-alikes: growth that flattens (its newer half is slower), a count that only comes back to where it was, a trend
 //! shorter than four steps; a ramp or a warm-up far below the limit.
@@ -22,6 +23,7 @@ use super::{Context, DetectConfig, Detector, Threshold, Verdict, count, limit_pr
 use crate::endpoint::{Endpoint, Place};
 use crate::event::Role;
 use crate::finding::{Evidence, EvidenceValue, Kind, Severity, Subject};
+use crate::snapshot::LimitSource;
 
 /// Fewest and most steps in a trend.
 const STEPS: (usize, usize) = (4, 12);
@@ -88,7 +90,7 @@ impl Detector for HeadroomForecast {
 
     fn resolved_summary(&self, context: &Context<'_>, last: &Verdict) -> String {
         let name = last.text("endpoint");
-        let is_it = |endpoint: &&Endpoint| endpoint.limit.is_some() && Some(endpoint.id()) == last.subject.endpoint;
+        let is_it = |endpoint: &&Endpoint| Some(endpoint.id()) == last.subject.endpoint;
         let open = context.tracker.endpoints().iter().filter(is_it).map(|endpoint| endpoint.open).max().unwrap_or(0);
         let (limit, was) = (last.number("limit"), last.text("full_in"));
         format!("{name} {open} of {limit} open, not growing as it was (was to be full {was})")
@@ -103,7 +105,7 @@ fn is_counting(context: &Context<'_>, place: Place, endpoint: &Endpoint) -> bool
 }
 
 fn judge(context: &Context<'_>, index: usize, endpoint: &Endpoint) -> Option<Verdict> {
-    let (place, limit) = (endpoint.place?, endpoint.limit?);
+    let (place, limit) = (endpoint.place?, context.limit(endpoint)?);
     let (warn_percent, _) = limit_pressure::percents(context.config);
     let under_pressure = u64::from(endpoint.open) * 100 >= u64::from(limit.value) * u64::from(warn_percent)
         || (context.before)(Kind::LimitPressure, &place.to_string()).is_some();
@@ -132,18 +134,19 @@ fn judge(context: &Context<'_>, index: usize, endpoint: &Endpoint) -> Option<Ver
         None => place.to_string(),
     };
     let rate = per_time(trend.slope);
+    let (about, certainty) = if limit.source == LimitSource::Inferred { ("about ", 0.7) } else { ("", 1.0) };
     let steps = f64::from(u32::try_from(trend.steps).unwrap_or(u32::MAX));
     Some(Verdict {
         key: place.to_string(),
         severity: if leaker.is_some() { Severity::Warning } else { Severity::Info },
-        confidence: trend.fit * steps / (steps + 1.0) * context.completeness_factor(),
+        confidence: trend.fit * steps / (steps + 1.0) * certainty * context.completeness_factor(),
         subject: Subject {
             endpoint: Some(endpoint.id()),
             pids: leaker.iter().map(|(pid, _)| *pid).collect(),
             launcher_group: None,
         },
         summary: format!(
-            "{name} {} of {} open, {rate}, full {full_in}{}",
+            "{name} {} of {about}{} open, {rate}, full {full_in}{}",
             endpoint.open,
             limit.value,
             leaker.as_ref().map_or_else(String::new, |(pid, who)| format!("; {who} (pid {pid}) leaks"))
@@ -153,6 +156,7 @@ fn judge(context: &Context<'_>, index: usize, endpoint: &Endpoint) -> Option<Ver
             text("endpoint", name),
             count("open", endpoint.open, "connections"),
             count("limit", limit.value, "connections"),
+            text("limit_source", limit.source.name()),
             number("rate", trend.slope * 3_600.0, "connections/h"),
             number("rate_slowest", trend.slowest * 3_600.0, "connections/h"),
             number("rate_fastest", trend.fastest * 3_600.0, "connections/h"),

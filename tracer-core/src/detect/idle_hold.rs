@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use super::rest::{local_ports, rounds};
 use super::survey::Held;
-use super::{Context, DetectConfig, Detector, Holding, Threshold, Verdict, count, list, plural, spoken, text};
+use super::{Carried, Context, DetectConfig, Detector, Holding, Threshold, Verdict, count, list, plural, spoken, text};
 use crate::endpoint::Endpoint;
 use crate::event::ProcessId;
 use crate::finding::{Kind, Severity, Subject};
@@ -89,6 +89,10 @@ impl Detector for IdleHold {
             }
         }
         verdicts
+    }
+
+    fn may_hold(&self, context: &Context<'_>, carried: &Carried<'_>) -> bool {
+        carried.lie_unused(context)
     }
 
     fn resolved_summary(&self, context: &Context<'_>, last: &Verdict) -> String {

@@ -2,8 +2,8 @@
 //!
 //! Trigger: open connections reach `warn_percent` of the limit (warning); `critical_percent`, or a flat top with failed
 //! connects within the last window (critical). The limit is the user's, else one inferred from where the database turned
-//! clients away: see [`inferred`]. Clears 5 points below the threshold, and only
-//! after it has stayed there for one window. Where both sides of the connections are on this host, the database's side
+//! clients away ([`Endpoint::known_limit`]). Clears 5 points below the threshold, and only after it has stayed there for
+//! one window. Where both sides of the connections are on this host, the database's side
 //! counts (it sees clients elsewhere too) and the clients' side names who holds them.
 //!
 //! Confidence: 1 with exact counts; 0.9 while counts are lower bounds (the truth can only be nearer to the limit), 0.6
@@ -14,7 +14,7 @@
 use std::time::Duration;
 
 use super::blame::{self, Culprit};
-use super::{Context, DetectConfig, Detector, Threshold, Verdict, count, inferred, list, spoken, text};
+use super::{Carried, Context, DetectConfig, Detector, Threshold, Verdict, count, list, spoken, text};
 use crate::endpoint::{Endpoint, Place};
 use crate::event::Role;
 use crate::finding::{Evidence, Kind, Severity, Subject};
@@ -80,6 +80,11 @@ impl Detector for LimitPressure {
         ceilings(context).into_iter().filter_map(|ceiling| judge(context, &ceiling)).collect()
     }
 
+    fn may_hold(&self, _: &Context<'_>, _: &Carried<'_>) -> bool {
+        // Counts and limits are known at once.
+        false
+    }
+
     fn resolved_summary(&self, context: &Context<'_>, last: &Verdict) -> String {
         let ceiling = ceilings(context).into_iter().find(|ceiling| ceiling.place.to_string() == last.key);
         let was = last.number("open");
@@ -98,8 +103,7 @@ fn ceilings<'a>(context: &Context<'a>) -> Vec<Ceiling<'a>> {
     let tracker = context.tracker;
     let mut all = Vec::new();
     for endpoint in tracker.endpoints() {
-        let limit = endpoint.limit.or_else(|| inferred::limit(endpoint, context.now));
-        let (Some(place), Some(limit)) = (endpoint.place, limit) else { continue };
+        let (Some(place), Some(limit)) = (endpoint.place, context.limit(endpoint)) else { continue };
         let client = tracker.endpoint(place, Role::Client).filter(|(_, side)| side.open > 0);
         let server = tracker.endpoint(place, Role::Server).filter(|(_, side)| side.open > 0);
         // Both sides have an entry: speak once, on the client's turn.
@@ -236,16 +240,11 @@ fn subject(endpoint: &str, culprits: &[Culprit]) -> Subject {
 }
 
 fn evidence(ceiling: &Ceiling<'_>, open: u32, growth: f64, failed: usize, culprits: &[Culprit]) -> Vec<Evidence> {
-    let source = match ceiling.limit.source {
-        LimitSource::Config => "config",
-        LimitSource::Database => "database",
-        LimitSource::Inferred => "inferred",
-    };
     let holders = culprits.iter().take(20).map(|culprit| blame::sentence(std::slice::from_ref(culprit))).collect();
     vec![
         count("open", open, "connections"),
         count("limit", ceiling.limit.value, "connections"),
-        text("limit_source", source),
+        text("limit_source", ceiling.limit.source.name()),
         text(
             "counted_on",
             if ceiling.counting.role == Role::Server { "the database's side" } else { "the clients' side" },

@@ -3,6 +3,7 @@
 
 mod abandoned;
 mod blame;
+mod carried;
 mod client_per_request;
 mod close_wait_leak;
 mod config;
@@ -10,17 +11,21 @@ mod connect_failures;
 mod connection_leak;
 mod copies;
 mod duplicate_launchers;
+mod facts;
+mod half_open_at_database;
 mod headroom_forecast;
 mod idle_hold;
-mod inferred;
 mod limit_pressure;
 mod orphaned_connection;
 mod oversized_pool;
+mod path;
+mod peer_unreachable;
 mod pool_sprawl;
 mod relations;
 mod requests;
 mod rest;
 mod restart_drop;
+mod silent_drop_risk;
 mod staircase;
 mod store;
 mod survey;
@@ -30,17 +35,23 @@ mod who;
 
 use std::time::Duration;
 
+pub use carried::Carried;
 pub use config::{DetectConfig, SettingError, Settings, Threshold, thresholds};
 pub use store::Store;
+
+use serde::{Deserialize, Serialize};
 
 use crate::endpoint::Endpoint;
 use crate::event::ProcessId;
 use crate::finding::{Evidence, EvidenceValue, Kind, Severity, Subject};
 use crate::process::Process;
-use crate::snapshot::Completeness;
+use crate::snapshot::{Completeness, Limit};
 use crate::time::BootNs;
 use crate::tracker::Tracker;
 use survey::{Held, Survey};
+
+/// Windows in which a course that goes on shows again after a restart of the daemon.
+const SHOWS_WINDOWS: u32 = 6;
 
 /// What a detector may look at.
 pub struct Context<'a> {
@@ -80,6 +91,11 @@ impl<'a> Context<'a> {
 }
 
 impl Context<'_> {
+    /// The most that an endpoint takes, as far as it is known.
+    pub(crate) fn limit(&self, endpoint: &Endpoint) -> Option<Limit> {
+        endpoint.known_limit(self.now)
+    }
+
     /// Factor on a confidence when counts may be short.
     #[must_use]
     pub fn completeness_factor(&self) -> f64 {
@@ -92,7 +108,7 @@ impl Context<'_> {
 }
 
 /// Something that is true now.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
     /// Tells findings of one kind apart and stays the same while one is open, and across restarts.
     pub key: String,
@@ -107,6 +123,7 @@ pub struct Verdict {
     /// An update is worth telling when this changes: the summary, less what merely passes, like an age.
     pub news: String,
     /// The facts behind it.
+    #[serde(with = "facts")]
     pub evidence: Vec<Evidence>,
     /// Look-alikes that were checked and excluded.
     pub ruled_out: Vec<String>,
@@ -130,6 +147,12 @@ pub trait Detector: Send + Sync {
     /// All that is true now.
     fn detect(&self, context: &Context<'_>) -> Vec<Verdict>;
 
+    /// Whether a finding from before a restart of the daemon may be true although it does not show yet. What has to be
+    /// seen anew takes some windows, unless those that it names are gone.
+    fn may_hold(&self, context: &Context<'_>, carried: &Carried<'_>) -> bool {
+        carried.is_within(context, context.config.window * SHOWS_WINDOWS) && carried.open(context) > 0
+    }
+
     /// The last words of a finding: what is true of its subject now that it is resolved, and what was true last.
     fn resolved_summary(&self, context: &Context<'_>, last: &Verdict) -> String;
 }
@@ -149,6 +172,9 @@ pub const DETECTORS: [&dyn Detector; Kind::ALL.len()] = [
     &oversized_pool::OversizedPool,
     &orphaned_connection::OrphanedConnection,
     &connect_failures::ConnectFailures,
+    &peer_unreachable::PeerUnreachable,
+    &half_open_at_database::HalfOpenAtDatabase,
+    &silent_drop_risk::SilentDropRisk,
 ];
 
 /// A whole number as evidence.

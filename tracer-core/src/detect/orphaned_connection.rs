@@ -5,8 +5,8 @@
 //!   without close-on-exec). Warning.
 //! - unheld: the opener has ended and two looks in a row found nobody who holds the established connection: it hangs in
 //!   a message that nobody reads, or in a registered file. Only said while every process can be read. Warning.
-//! - left behind: the holder's parent was init when it first connected, it belongs to no service, and none of its
-//!   connections to the endpoint was used for `left_behind_after_s` (an hour). Info.
+//! - left behind: the holder's parent is init, or ended after the holder had connected (whoever adopts it, as a subreaper
+//!   does); it belongs to no service and no container, and none of its connections to the endpoint was used for `left_behind_after_s` (an hour). Info.
 //!
 //! The first two need `after_s` (60 s) without a byte either way, as of a look at least that late. Clears at once when
 //! the connection ends, is used, or has its opener back.
@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use super::rest::local_ports;
 use super::survey::Held;
-use super::{Context, DetectConfig, Detector, Threshold, Verdict, count, list, plural, spoken, text};
+use super::{Carried, Context, DetectConfig, Detector, Threshold, Verdict, count, list, plural, spoken, text};
 use crate::endpoint::Endpoint;
 use crate::event::ProcessId;
 use crate::finding::{Kind, Severity, Subject};
@@ -95,6 +95,10 @@ impl Detector for OrphanedConnection {
         verdicts
     }
 
+    fn may_hold(&self, context: &Context<'_>, carried: &Carried<'_>) -> bool {
+        carried.lie_unused(context)
+    }
+
     fn resolved_summary(&self, _: &Context<'_>, last: &Verdict) -> String {
         let endpoint = last.subject.endpoint.as_deref().unwrap_or_default();
         let was = u32::try_from(last.number("connections")).unwrap_or(u32::MAX);
@@ -139,16 +143,17 @@ fn is_other_program(one: &Identity, other: &Identity) -> bool {
     !same_file || (one.script.is_some() && other.script.is_some() && one.script != other.script)
 }
 
-/// Its parent is init, no service keeps it, and nothing it holds there was used lately.
+/// It has no parent of its own any more, no service keeps it, and nothing it holds there was used lately.
 fn is_left_behind(context: &Context<'_>, id: ProcessId, held: &[Held<'_>], before: BootNs) -> bool {
     // Cheap first: nearly every process has used something.
     if !held.iter().all(|held| is_idle(held, before)) {
         return false;
     }
     let process = context.tracker.processes().get(&id).filter(|process| process.ended.is_none());
-    let Some(identity) = process.and_then(|process| process.identity.as_deref()) else { return false };
+    let Some(process) = process else { return false };
+    let Some(identity) = process.identity.as_deref() else { return false };
     let service = identity.systemd_unit.as_deref().is_some_and(|unit| unit.ends_with(".service"));
-    identity.ppid == Some(1) && !service && identity.container_id.is_none()
+    (identity.ppid == Some(1) || process.lost_parent) && !service && identity.container_id.is_none()
 }
 
 fn verdict(context: &Context<'_>, id: ProcessId, endpoint: &Endpoint, way: Way, held: &[&Held<'_>]) -> Verdict {

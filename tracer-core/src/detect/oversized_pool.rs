@@ -200,7 +200,8 @@ struct Instances {
 }
 
 fn limit(context: &Context<'_>, endpoint: usize) -> Option<u32> {
-    context.tracker.endpoints().get(endpoint)?.limit.map(|limit| limit.value).filter(|limit| *limit > 0)
+    let limit = context.limit(context.tracker.endpoints().get(endpoint)?)?;
+    Some(limit.value).filter(|limit| *limit > 0)
 }
 
 fn judge(
@@ -210,7 +211,7 @@ fn judge(
     pools: &Pools,
     instances: Instances,
 ) -> Option<Verdict> {
-    let limit = endpoint.limit.map(|limit| limit.value).filter(|limit| *limit > 0);
+    let limit = context.limit(endpoint).map(|limit| limit.value).filter(|limit| *limit > 0);
     let presses = limit.is_some_and(|limit| instances.open.saturating_mul(2) >= limit || instances.could > limit);
     let (who, name, seen) = (pools.who.sentence(), endpoint.display_name(), spoken(pools.seen));
     let members = u32::try_from(pools.who.members.len()).ok()?;

@@ -25,7 +25,7 @@ use std::time::Duration;
 use super::survey::Held;
 use super::usage::{Usage, measure};
 use super::who::Who;
-use super::{Context, DetectConfig, Detector, Threshold, Verdict, count, list, spoken, text};
+use super::{Carried, Context, DetectConfig, Detector, Threshold, Verdict, count, list, spoken, text};
 use crate::event::ProcessId;
 use crate::finding::{Kind, Severity};
 use crate::time::BootNs;
@@ -77,6 +77,11 @@ impl Detector for PoolSprawl {
         let many =
             context.survey.holders().filter(|(_, _, held)| held.len() + 2 >= least * 2 && gaps(held) + 2 >= least);
         many.filter_map(|(id, endpoint, held)| judge(context, id, endpoint, held)).collect()
+    }
+
+    fn may_hold(&self, context: &Context<'_>, carried: &Carried<'_>) -> bool {
+        // Bursts are not seen again: as long as the pools are there, they are many.
+        carried.open(context).saturating_mul(5) >= carried.verdict.number("open").max(1).saturating_mul(4)
     }
 
     fn resolved_summary(&self, _: &Context<'_>, last: &Verdict) -> String {

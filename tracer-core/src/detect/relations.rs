@@ -15,24 +15,33 @@ const PIDS: usize = 256;
 /// What brings findings of a kind about, the deepest first.
 fn causes(kind: Kind) -> &'static [Kind] {
     match kind {
-        Kind::ConnectionLeak | Kind::RestartDrop => &[Kind::ClientPerRequest],
-        Kind::LimitPressure | Kind::HeadroomForecast => {
-            &[Kind::ClientPerRequest, Kind::ConnectionLeak, Kind::DuplicateLaunchers, Kind::PoolSprawl]
-        }
-        Kind::ConnectFailures => &[Kind::LimitPressure],
+        Kind::ConnectionLeak | Kind::RestartDrop => &[Kind::ClientPerRequest, Kind::HalfOpenAtDatabase],
+        Kind::LimitPressure | Kind::HeadroomForecast => &[
+            Kind::ClientPerRequest,
+            Kind::ConnectionLeak,
+            Kind::DuplicateLaunchers,
+            Kind::PoolSprawl,
+            Kind::HalfOpenAtDatabase,
+        ],
+        Kind::ConnectFailures => &[Kind::LimitPressure, Kind::PeerUnreachable],
+        Kind::PeerUnreachable => &[Kind::SilentDropRisk],
+        Kind::HalfOpenAtDatabase => &[Kind::PeerUnreachable],
         Kind::IdleHold | Kind::UnusedConnection => &[
             Kind::ClientPerRequest,
             Kind::ConnectionLeak,
             Kind::DuplicateLaunchers,
             Kind::PoolSprawl,
             Kind::OversizedPool,
+            Kind::PeerUnreachable,
+            Kind::HalfOpenAtDatabase,
         ],
         Kind::OversizedPool => &[Kind::DuplicateLaunchers, Kind::PoolSprawl],
         Kind::ClientPerRequest
         | Kind::CloseWaitLeak
         | Kind::DuplicateLaunchers
         | Kind::PoolSprawl
-        | Kind::OrphanedConnection => &[],
+        | Kind::OrphanedConnection
+        | Kind::SilentDropRisk => &[],
     }
 }
 

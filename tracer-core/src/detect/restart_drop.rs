@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::staircase::{self, COURSES};
-use super::{Context, DetectConfig, Detector, Threshold, Verdict, count, spoken, text};
+use super::{Carried, Context, DetectConfig, Detector, Threshold, Verdict, count, spoken, text};
 use crate::event::Role;
 use crate::finding::{Kind, Severity, Subject};
 use crate::history::Step;
@@ -83,6 +83,15 @@ impl Detector for RestartDrop {
     fn detect(&self, context: &Context<'_>) -> Vec<Verdict> {
         let freed = freed_by_group(context);
         freed.iter().filter_map(|((group, endpoint), freed)| judge(context, group, *endpoint, freed)).collect()
+    }
+
+    fn may_hold(&self, context: &Context<'_>, carried: &Carried<'_>) -> bool {
+        // Who ended is not known any more, the successors are.
+        let group = carried.verdict.subject.launcher_group.as_deref().unwrap_or("");
+        let open = carried.endpoint.map_or(0, |endpoint| Group::of(context, group, endpoint).open);
+        let before = u64::try_from(carried.verdict.number("before")).unwrap_or(0);
+        let recent = context.now.since(carried.first_seen) <= RECENT;
+        recent && open > 0 && open * 100 <= before * BACK_PERCENT
     }
 
     fn resolved_summary(&self, context: &Context<'_>, last: &Verdict) -> String {

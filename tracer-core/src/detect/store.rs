@@ -2,23 +2,20 @@
 //! for long enough.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
+use super::carried::{self, Carried};
 use super::relations::{About, Related, Relations};
 use super::survey::Survey;
 use super::{Context, DETECTORS, DetectConfig, Verdict};
 use crate::finding::{Change, FINDING_SCHEMA, Finding, FindingLine, Kind, Status};
 use crate::identity::stable_id;
+use crate::snapshot::Completeness;
 use crate::state::FindingState;
 use crate::time::{BootNs, WallAnchor, WallTime};
 use crate::tracker::Tracker;
 
 /// Open findings kept; more are counted.
 const MOST_OPEN: usize = 10_000;
-
-/// A finding that a daemon before this one had open is the same if it is true again within this time of the restart:
-/// trends take some windows.
-const SAME_WITHIN: Duration = Duration::from_secs(3_600);
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -29,6 +26,8 @@ struct Entry {
     /// The news as last told.
     told: String,
     verdict: Verdict,
+    /// From before a restart of the daemon, and not seen true since.
+    carried: bool,
 }
 
 /// The open findings.
@@ -36,9 +35,9 @@ struct Entry {
 pub struct Store {
     open: BTreeMap<(Kind, String), Entry>,
     without_room: u64,
-    /// Since when findings were open before the daemon was restarted, and when it was.
-    before: BTreeMap<(Kind, String), BootNs>,
-    restarted: BootNs,
+    /// Since the restart of the daemon: when a look was first known, and when all that a look can tell was.
+    looked: Option<BootNs>,
+    sighted: Option<BootNs>,
 }
 
 impl Store {
@@ -51,19 +50,23 @@ impl Store {
     /// The open findings as far as they outlive the daemon.
     #[must_use]
     pub fn keep(&self) -> Vec<FindingState> {
-        let one = |((kind, key), entry): (&(Kind, String), &Entry)| FindingState {
+        let one = |((kind, _), entry): (&(Kind, String), &Entry)| FindingState {
             kind: *kind,
-            key: key.clone(),
             first_seen: entry.first_seen,
+            last_seen: entry.last_seen,
+            verdict: entry.verdict.clone(),
         };
         self.open.iter().map(one).collect()
     }
 
-    /// What was open before the daemon was restarted: what is true again goes on.
-    pub fn go_on_from(&mut self, findings: &[FindingState], now: BootNs) {
-        self.restarted = now;
-        let known = findings.iter().take(MOST_OPEN);
-        self.before = known.map(|finding| ((finding.kind, finding.key.clone()), finding.first_seen)).collect();
+    /// What was open before the daemon was restarted is open still, as it was: until it shows again, or all is in sight
+    /// and it does not. Call it before the first run.
+    pub fn go_on_from(&mut self, findings: Vec<FindingState>) {
+        for FindingState { kind, first_seen, last_seen, verdict } in findings.into_iter().take(MOST_OPEN) {
+            let (id, told, carried) = (stable_id(&[kind.name(), &verdict.key]), verdict.news.clone(), true);
+            let key = (kind, verdict.key.clone());
+            self.open.insert(key, Entry { id, first_seen, last_seen, last_told: last_seen, told, verdict, carried });
+        }
     }
 
     /// Runs every detector and returns what changed, in a stable order.
@@ -77,6 +80,7 @@ impl Store {
         let mut news = Vec::new();
         self.without_room = 0;
         let survey = Survey::of(tracker);
+        let carried = self.look_for_carried(tracker, config, &survey, now);
         for detector in DETECTORS {
             let kind = detector.kind();
             let open = &self.open;
@@ -89,7 +93,15 @@ impl Store {
                 .range((kind, String::new())..)
                 .take_while(|((of, _), _)| *of == kind)
                 .filter(|((_, key), entry)| {
-                    !holding.contains(key.as_str()) && now.since(entry.last_seen) >= clear_after
+                    !holding.contains(key.as_str())
+                        && match (entry.carried, &carried) {
+                            (false, _) => now.since(entry.last_seen) >= clear_after,
+                            (true, None) => false,
+                            (true, Some(sight)) => {
+                                now.since(sight.since) >= clear_after
+                                    && !(config.is_enabled(kind) && detector.may_hold(&context, &entry.carried(sight)))
+                            }
+                        }
                 })
                 .map(|((_, key), entry)| (key.clone(), detector.resolved_summary(&context, &entry.verdict)))
                 .collect();
@@ -103,6 +115,25 @@ impl Store {
         self.lines(news, anchor.wall(now), anchor)
     }
 
+    /// What is in sight to judge findings from before a restart by; nothing while too little is, or there are none.
+    fn look_for_carried(
+        &mut self,
+        tracker: &Tracker,
+        config: &DetectConfig,
+        survey: &Survey<'_>,
+        now: BootNs,
+    ) -> Option<Sight> {
+        if tracker.completeness() == Completeness::Unknown || !self.open.values().any(|entry| entry.carried) {
+            return None;
+        }
+        let looked = *self.looked.get_or_insert(now);
+        let context = Context { tracker, now, config, survey, before: &|_, _| None };
+        if self.sighted.is_none() && carried::is_in_sight(&context, now.since(looked)) {
+            self.sighted = Some(now);
+        }
+        self.sighted.map(|since| Sight { since, places: carried::places(tracker) })
+    }
+
     fn take(&mut self, kind: Kind, verdict: Verdict, config: &DetectConfig, now: BootNs) -> Option<News> {
         let key = (kind, verdict.key.clone());
         let full = self.open.len() >= MOST_OPEN;
@@ -112,15 +143,15 @@ impl Store {
                 return None;
             }
             let id = stable_id(&[kind.name(), &verdict.key]);
-            let known = self.before.remove(&key).filter(|_| now.since(self.restarted) <= SAME_WITHIN);
-            let first_seen = known.unwrap_or(now);
-            let told = verdict.news.clone();
-            self.open.insert(key.clone(), Entry { id, first_seen, last_seen: now, last_told: now, told, verdict });
+            let (told, carried) = (verdict.news.clone(), false);
+            let (first_seen, last_seen, last_told) = (now, now, now);
+            self.open.insert(key.clone(), Entry { id, first_seen, last_seen, last_told, told, verdict, carried });
             return Some(News::Opened(key));
         };
         let news = entry.verdict.severity != verdict.severity
             || (entry.told != verdict.news && now.since(entry.last_told) >= config.window);
         entry.last_seen = now;
+        entry.carried = false;
         entry.verdict = verdict;
         if !news {
             return None;
@@ -170,6 +201,26 @@ impl Store {
         let mut all: Vec<Finding> = self.open.iter().map(one).collect();
         all.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| (a.kind, &a.id).cmp(&(b.kind, &b.id))));
         all
+    }
+}
+
+/// What is known again after a restart.
+struct Sight {
+    since: BootNs,
+    /// Endpoints by id.
+    places: BTreeMap<String, usize>,
+}
+
+impl Entry {
+    fn carried(&self, sight: &Sight) -> Carried<'_> {
+        let endpoint = self.verdict.subject.endpoint.as_ref();
+        Carried {
+            verdict: &self.verdict,
+            first_seen: self.first_seen,
+            last_seen: self.last_seen,
+            sighted: sight.since,
+            endpoint: endpoint.and_then(|id| sight.places.get(id)).copied(),
+        }
     }
 }
 

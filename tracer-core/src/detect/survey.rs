@@ -43,14 +43,22 @@ pub(crate) struct Survey<'a> {
     unknown: Vec<Held<'a>>,
     /// Those that the database has closed and the client has not.
     left: Vec<&'a Socket>,
+    /// Those of either side where an answer of the peer is overdue, or that wait for it to acknowledge a close.
+    troubled: Vec<&'a Socket>,
 }
 
 impl<'a> Survey<'a> {
     /// Goes over all connections.
     pub fn of(tracker: &'a Tracker) -> Self {
         let mut by_holder = HashMap::<(ProcessId, usize), Vec<Held<'a>>>::new();
-        let (mut unknown, mut left) = (Vec::new(), Vec::new());
-        for socket in tracker.sockets().filter(|socket| socket.role == Role::Client && socket.is_open()) {
+        let (mut unknown, mut left, mut troubled) = (Vec::new(), Vec::new(), Vec::new());
+        for socket in tracker.sockets().filter(|socket| socket.is_open()) {
+            if socket.is_parting() || socket.counters.is_some_and(|counters| counters.is_waiting()) {
+                troubled.push(socket);
+            }
+            if socket.role == Role::Server {
+                continue;
+            }
             let began = socket.began();
             let held = Held {
                 socket,
@@ -72,7 +80,8 @@ impl<'a> Survey<'a> {
         // They come in the order they were taken in, nearly sorted; those of one moment keep it.
         held.values_mut().for_each(|all| all.sort_by_key(|held| held.began));
         unknown.sort_by_key(|held| held.began);
-        Self { held, unknown, left }
+        troubled.sort_unstable_by_key(|socket| socket.tuple);
+        Self { held, unknown, left, troubled }
     }
 
     /// Each process with what it holds at each endpoint, in order.
@@ -85,9 +94,21 @@ impl<'a> Survey<'a> {
         self.held.get(&(id, endpoint)).map_or(&[], Vec::as_slice)
     }
 
+    /// What whoever has that pid holds there.
+    pub fn held_by_pid(&self, pid: u32, endpoint: usize) -> impl Iterator<Item = &Held<'a>> {
+        let (first, last) = (ProcessId { pid, start_ticks: 0 }, ProcessId { pid, start_ticks: u64::MAX });
+        let of_pid = self.held.range((first, 0)..=(last, usize::MAX));
+        of_pid.filter(move |((_, at), _)| *at == endpoint).flat_map(|(_, held)| held)
+    }
+
     /// Connections in CLOSE_WAIT, whoever answers for them, in no particular order.
     pub fn left(&self) -> impl Iterator<Item = &'a Socket> {
         self.left.iter().copied()
+    }
+
+    /// Connections of either side where an answer of the peer is overdue or a close is not acknowledged yet, in order.
+    pub fn troubled(&self) -> impl Iterator<Item = &'a Socket> {
+        self.troubled.iter().copied()
     }
 
     /// Connections that nobody is known to answer for.

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use super::rest::{local_ports, one_after_the_other};
 use super::survey::Held;
-use super::{Context, DetectConfig, Detector, Holding, Threshold, Verdict, count, list, plural, spoken, text};
+use super::{Carried, Context, DetectConfig, Detector, Holding, Threshold, Verdict, count, list, plural, spoken, text};
 use crate::endpoint::Endpoint;
 use crate::event::ProcessId;
 use crate::finding::{Kind, Severity, Subject};
@@ -87,6 +87,10 @@ impl Detector for UnusedConnection {
             }
         }
         verdicts
+    }
+
+    fn may_hold(&self, context: &Context<'_>, carried: &Carried<'_>) -> bool {
+        carried.lie_unused(context)
     }
 
     fn resolved_summary(&self, _: &Context<'_>, last: &Verdict) -> String {

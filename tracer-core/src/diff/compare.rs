@@ -4,7 +4,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    ConnectionRef, DIFF_SCHEMA, Diff, EndpointChange, Fate, FindingChange, GroupChange, Pair, ProcessChange, Side,
+    ConnectionRef, DIFF_SCHEMA, Diff, EndpointChange, Fate, FindingChange, GroupChange, LimitPair, Pair, ProcessChange,
+    Side,
 };
 use crate::finding::{Finding, Status};
 use crate::identity::file_name;
@@ -133,9 +134,12 @@ fn endpoints(before: &[Endpoint], after: &[Endpoint], same_run: bool) -> Vec<End
                 between(|each| each.failed_total),
             );
             let moved = [opened, closed, failed].into_iter().flatten().any(|count| count > 0);
-            let fate = Fate::of(before, after, open.change() != 0 || moved)?;
+            let limit =
+                LimitPair { before: before.and_then(|each| each.limit), after: after.and_then(|each| each.limit) };
+            let relimited = before.is_some() && after.is_some() && limit.before != limit.after;
+            let fate = Fate::of(before, after, open.change() != 0 || moved || relimited)?;
             let (id, name, role) = (shown.id.clone(), shown.name.clone(), shown.role);
-            Some(EndpointChange { id, name, role, fate, open, opened, closed, failed })
+            Some(EndpointChange { id, name, role, fate, limit, open, opened, closed, failed })
         })
         .collect();
     changes.sort_by_key(|change| (change.open.rank(), Reverse(change.opened)));

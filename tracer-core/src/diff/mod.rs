@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Role;
 use crate::finding::{Finding, Kind, Severity};
-use crate::snapshot::{Completeness, Opener};
+use crate::snapshot::{Completeness, Limit, Opener};
 use crate::tcp::TcpState;
 use crate::time::WallTime;
 
@@ -84,6 +84,14 @@ pub struct Pair {
     pub after: u64,
 }
 
+/// A limit in both snapshots; null where it is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct LimitPair {
+    pub before: Option<Limit>,
+    pub after: Option<Limit>,
+}
+
 /// How a database changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EndpointChange {
@@ -95,6 +103,8 @@ pub struct EndpointChange {
     pub role: Role,
     /// What became of it.
     pub fate: Fate,
+    /// The most it takes, as each snapshot has it.
+    pub limit: LimitPair,
     /// Open connections.
     pub open: Pair,
     /// Opened in between; null if the snapshots are of different runs.

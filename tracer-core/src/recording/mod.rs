@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::detect::Settings;
 use crate::event::{Event, ProcessId};
 use crate::identity::Identity;
-use crate::inventory::{Inventory, RecognizedPort};
+use crate::inventory::{Glance, Inventory, RecognizedPort};
 use crate::snapshot::Loss;
 use crate::time::{BootNs, WallAnchor};
 use crate::tracker::{About, EndpointRule};
@@ -101,6 +101,13 @@ pub enum Frame<'a> {
         /// When.
         at: BootNs,
     },
+    /// A look at some sockets alone.
+    Glance {
+        /// When.
+        at: BootNs,
+        /// What it found.
+        glance: Cow<'a, Glance>,
+    },
 }
 
 impl Frame<'_> {
@@ -115,6 +122,7 @@ impl Frame<'_> {
             | Self::Gone { at, .. }
             | Self::Loss { at, .. }
             | Self::LeftOut { at, .. }
+            | Self::Glance { at, .. }
             | Self::End { at } => *at,
         }
     }

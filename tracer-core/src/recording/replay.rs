@@ -114,6 +114,7 @@ impl Replay {
                 // Whether the daemon looked again is in the recording.
                 self.tracker.apply_inventory(look.into_owned());
             }
+            Frame::Glance { glance, .. } => self.tracker.apply_glance(&glance),
             Frame::Identity { identity, .. } => self.tracker.apply_identity(identity.into_owned()),
             Frame::Gone { id, .. } => self.tracker.apply_gone(id, at),
             Frame::Loss { loss, drops_untold, .. } => {

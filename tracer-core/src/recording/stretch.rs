@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use super::{Frame, Header};
 use crate::event::{Event, ProcessId, SocketEvent};
-use crate::inventory::{Holders, Inventory};
+use crate::inventory::{Holders, Inventory, Network, SocketInfo};
 use crate::time::BootNs;
 
 /// So many times slower than it was.
@@ -45,6 +45,13 @@ impl Stretch {
             Frame::Look { at, look } => {
                 self.at(at);
                 self.look(look);
+            }
+            Frame::Glance { at, glance } => {
+                self.at(at);
+                let glance = glance.to_mut();
+                self.at(&mut glance.started);
+                self.at(&mut glance.finished);
+                glance.sockets.iter_mut().for_each(|row| self.info(&mut row.info));
             }
             Frame::Identity { at, identity } => {
                 self.at(at);
@@ -95,16 +102,34 @@ impl Stretch {
         for table in &mut look.tables {
             self.at(&mut table.started);
             self.at(&mut table.finished);
+            if let Some(network) = &mut table.network {
+                self.network(network);
+            }
             for row in &mut table.sockets {
                 self.holders(&mut row.holders);
                 if let Some(info) = &mut row.info {
-                    for ago_ms in
-                        [&mut info.last_data_sent_ms, &mut info.last_data_received_ms, &mut info.last_ack_received_ms]
-                    {
-                        *ago_ms = ago_ms.saturating_mul(self.0);
-                    }
+                    self.info(info);
                 }
             }
+        }
+    }
+
+    fn info(self, info: &mut SocketInfo) {
+        for time_ms in [
+            &mut info.last_data_sent_ms,
+            &mut info.last_data_received_ms,
+            &mut info.last_ack_received_ms,
+            &mut info.rto_ms,
+            &mut info.timer_ms,
+        ] {
+            *time_ms = time_ms.saturating_mul(self.0);
+        }
+    }
+
+    fn network(self, network: &mut Network) {
+        let times = [&mut network.keepalive_idle_s, &mut network.keepalive_interval_s, &mut network.conntrack_s];
+        for time_s in times.into_iter().flatten() {
+            *time_s = time_s.saturating_mul(self.0);
         }
     }
 

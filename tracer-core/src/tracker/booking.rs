@@ -67,6 +67,7 @@ impl Tracker {
             false => Ending::Failed(end.error),
         };
         self.book_removed(&socket, end.at, ending);
+        self.note_end(Some(&socket), end);
         Some(socket)
     }
 

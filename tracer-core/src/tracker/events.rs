@@ -86,7 +86,7 @@ impl Tracker {
             for endpoint in &mut self.endpoints {
                 let addr = endpoint.place.map(|place| place.addr);
                 if addr.is_some_and(|addr| addr == event.source || addr == event.destination) {
-                    endpoint.count_drop(event.reason, event.at);
+                    endpoint.count_drop(event);
                 }
             }
             return Effect::Ignored;
@@ -95,7 +95,7 @@ impl Tracker {
             for role in [Role::Client, Role::Server] {
                 let index = self.endpoint_index.get(&(Some(addr.into()), role));
                 if let Some(endpoint) = index.and_then(|index| self.endpoints.get_mut(*index)) {
-                    endpoint.count_drop(event.reason, event.at);
+                    endpoint.count_drop(event);
                 }
             }
         }
@@ -181,6 +181,7 @@ impl Tracker {
         if let Some(socket) = self.socket_mut(slot) {
             socket.retransmits = socket.retransmits.max(event.totals.retransmits);
         }
+        self.waits(event, slot);
         Effect::Retransmit
     }
 
@@ -222,6 +223,7 @@ impl Tracker {
         }
         if open {
             self.book_open(endpoint, account, event.established.unwrap_or(event.at));
+            self.note_end(None, event);
         }
         let lasted = event.established.map(|began| event.at.since(began));
         let ending = if open { Ending::Closed(life_told_by(event, lasted)) } else { Ending::Failed(event.error) };
@@ -384,6 +386,7 @@ impl Tracker {
             // Whatever had the address before is over; the next looks end it.
             self.sockets.set_sk(slot, event.sk);
         }
+        self.note_closer(slot, event);
         let Some(task) = event.opener else { return };
         let Some(socket) = self.socket_mut(slot) else { return };
         if socket.opener.is_none() {

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use super::Tracker;
+use super::{Parting, Tracker};
 use crate::endpoint::Place;
-use crate::event::{ProcessId, Role};
+use crate::event::{ProcessId, Role, Tuple};
 use crate::state::{AccountState, EndpointState, State};
 use crate::time::BootNs;
 
@@ -14,6 +14,7 @@ use crate::time::BootNs;
 pub(super) struct Kept {
     endpoints: BTreeMap<(Option<Place>, Role), EndpointState>,
     accounts: BTreeMap<(ProcessId, Option<Place>, Role), AccountState>,
+    partings: Vec<(Tuple, Parting)>,
 }
 
 impl Tracker {
@@ -26,6 +27,7 @@ impl Tracker {
             open_peak: endpoint.open_peak,
             in_use_peak: endpoint.in_use_peak,
             series: endpoint.series.clone(),
+            spells: endpoint.spells.iter().copied().collect(),
         });
         let accounts = self.processes.values().filter(|process| process.ended.is_none()).flat_map(|process| {
             process.accounts.iter().filter_map(|(endpoint, account)| {
@@ -39,12 +41,15 @@ impl Tracker {
                 })
             })
         });
+        let mut partings: Vec<(Tuple, Parting)> = self.partings().map(|(tuple, parting)| (*tuple, *parting)).collect();
+        partings.sort_unstable_by_key(|(tuple, _)| *tuple);
         State {
             boot_id: boot_id.to_owned(),
             saved_at: now,
             endpoints: endpoints.collect(),
             accounts: accounts.collect(),
             findings: Vec::new(),
+            partings,
         }
     }
 
@@ -55,12 +60,14 @@ impl Tracker {
         self.kept = Kept {
             endpoints: endpoints.map(|endpoint| ((endpoint.place, endpoint.role), endpoint.clone())).collect(),
             accounts: accounts.map(|of| ((of.process, of.place, of.role), of.clone())).collect(),
+            partings: state.partings.clone(),
         };
     }
 
     /// The first look is applied: what it found goes on where it was.
     pub(super) fn resume(&mut self, now: BootNs) {
         let mut kept = std::mem::take(&mut self.kept);
+        self.take_partings(kept.partings);
         for process in self.processes.values_mut() {
             for (index, account) in &mut process.accounts {
                 let Some(endpoint) = self.endpoints.get(*index) else { continue };
@@ -78,8 +85,7 @@ impl Tracker {
             let Some(before) = kept.endpoints.remove(&(endpoint.place, endpoint.role)) else { continue };
             endpoint.open_peak = endpoint.open_peak.max(before.open_peak);
             endpoint.in_use_peak = endpoint.in_use_peak.max(before.in_use_peak);
-            endpoint.series = before.series;
-            endpoint.series.advance(now, endpoint.open);
+            endpoint.resume(before.series, before.spells, now);
         }
     }
 }

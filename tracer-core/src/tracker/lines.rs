@@ -1,5 +1,6 @@
 //! Socket events as lines of the event tail. There may be a hundred thousand a second: a line borrows its texts.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
@@ -95,12 +96,8 @@ impl LineRoom {
         if let Some(opener) = opener {
             self.comm.push_str(&opener.comm.to_text());
         }
-        match errno_name(event.error) {
-            Some(name) => self.error.push_str(name),
-            None if event.error == 0 => {}
-            None => {
-                let _infallible = write!(self.error, "errno {}", event.error);
-            }
+        if event.error != 0 {
+            self.error.push_str(&errno_text(event.error));
         }
     }
 }
@@ -142,6 +139,15 @@ fn reset(event: &SocketEvent) -> Option<Reset> {
         (32 | 104 | 111, _) => Some(Reset::Received),
         (0, TcpState::Established | TcpState::CloseWait) if event.closer.is_some() => Some(Reset::Sent),
         _ => None,
+    }
+}
+
+/// What an errno is called; 0 is none.
+pub(crate) fn errno_text(errno: u16) -> Cow<'static, str> {
+    match errno_name(errno) {
+        Some(name) => name.into(),
+        None if errno == 0 => "none".into(),
+        None => format!("errno {errno}").into(),
     }
 }
 

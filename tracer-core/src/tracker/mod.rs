@@ -8,7 +8,9 @@ mod booking;
 mod events;
 mod inbound;
 mod kept;
+mod kin;
 mod lines;
+mod path;
 mod reconcile;
 mod recorded;
 mod sockets;
@@ -22,7 +24,9 @@ use std::ops::Bound;
 use std::time::Duration;
 
 pub use events::Effect;
+pub(crate) use lines::errno_text;
 pub use lines::{LineRoom, event_line};
+pub use path::{Parting, Severed};
 use serde::{Deserialize, Serialize};
 pub use view::About;
 
@@ -30,7 +34,6 @@ use crate::detect::DetectConfig;
 use crate::endpoint::{Endpoint, Place};
 use crate::event::{ProcessId, Role, SocketEvent, Tuple};
 use crate::history::History;
-use crate::identity::Identity;
 use crate::inventory::RecognizedPort;
 use crate::ports::PortMap;
 use crate::process::{Account, Process};
@@ -38,6 +41,8 @@ use crate::snapshot::{Completeness, Limit, Loss};
 use crate::socket::{Opener, Socket};
 use crate::time::BootNs;
 use kept::Kept;
+use kin::Kin;
+use path::Path;
 use sockets::{Slot, Sockets};
 use tombstones::Tombstones;
 use unseen::Sight;
@@ -101,6 +106,7 @@ pub struct Tracker {
     processes: BTreeMap<ProcessId, Process>,
     ended: VecDeque<ProcessId>,
     unidentified: Vec<ProcessId>,
+    kin: Kin,
     /// Where the last round of `take_unconfirmed` stopped.
     confirmed_to: Option<ProcessId>,
     tombstones: Tombstones,
@@ -118,6 +124,9 @@ pub struct Tracker {
     histories: usize,
     without_history: u64,
     sight: Sight,
+    path: Path,
+    /// The running kernel's names of its reasons for throwing packets away.
+    drop_reasons: BTreeMap<u32, String>,
     /// What a daemon before this one left, until the first look.
     kept: Kept,
     /// Whether events tell what happens between looks.
@@ -145,6 +154,7 @@ impl Tracker {
             processes: BTreeMap::new(),
             ended: VecDeque::new(),
             unidentified: Vec::new(),
+            kin: Kin::default(),
             confirmed_to: None,
             tombstones: Tombstones::new(bounds.tombstones),
             loss: Loss::default(),
@@ -157,6 +167,8 @@ impl Tracker {
             histories: 0,
             without_history: 0,
             sight: Sight::default(),
+            path: Path::default(),
+            drop_reasons: BTreeMap::new(),
             kept: Kept::default(),
             has_events: true,
             counts_accepts: false,
@@ -194,6 +206,12 @@ impl Tracker {
     pub fn endpoint(&self, place: impl Into<Place>, role: Role) -> Option<(usize, &Endpoint)> {
         let index = *self.endpoint_index.get(&(Some(place.into()), role))?;
         self.endpoints.get(index).map(|endpoint| (index, endpoint))
+    }
+
+    /// Index of the endpoint at one end of a connection, if it is known.
+    #[must_use]
+    pub fn endpoint_at(&self, tuple: &Tuple, role: Role) -> Option<usize> {
+        self.endpoint(self.place(tuple, role), role).map(|(index, _)| index)
     }
 
     /// Processes by id.
@@ -278,13 +296,6 @@ impl Tracker {
         ids
     }
 
-    /// What /proc said of a process.
-    pub fn apply_identity(&mut self, identity: Identity) {
-        if let Some(process) = self.processes.get_mut(&identity.id) {
-            process.identity = Some(Box::new(identity));
-        }
-    }
-
     /// A process was found gone without its end having been reported.
     pub fn apply_gone(&mut self, id: ProcessId, now: BootNs) {
         self.end_process(id, now);
@@ -296,6 +307,7 @@ impl Tracker {
             process.ended = Some(now);
             process.accounts.values_mut().for_each(|account| account.open_at_end = account.open());
             self.ended.push_back(id);
+            self.lose_parent(id);
         }
         self.forget_ended();
     }
@@ -413,6 +425,7 @@ impl Tracker {
             return None;
         }
         if socket.is_open() {
+            self.forget_parting(&socket.tuple);
             self.book_open(socket.endpoint(), socket.account, socket.began().moment());
         }
         Some(self.sockets.insert(socket))

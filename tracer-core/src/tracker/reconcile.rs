@@ -47,6 +47,7 @@ impl Tracker {
         for table in inventory.tables {
             // With no loss known, what nobody told of in a namespace out of sight until now is older than its sight.
             let first = first || (!before.has_seen(table.netns) && self.lost_at.is_none());
+            self.take_network(table.netns, table.network);
             for row in table.sockets {
                 self.apply_row(row, table.started, table.finished, first);
             }
@@ -61,6 +62,7 @@ impl Tracker {
             self.resume(finished);
         }
         self.looked_at = finished;
+        self.prune_partings(finished);
         self.take_recognized(inventory.recognized);
         if !first && self.loss.missed_opens + self.loss.missed_closes > missed_before {
             self.loss.resyncs += 1;
@@ -176,10 +178,9 @@ impl Tracker {
         socket.inode_seen |= row.inode != 0;
         socket.inode = u32::try_from(row.inode).ok().and_then(NonZeroU32::new).or(socket.inode);
         if let Some(info) = &row.info {
-            socket.retransmits = socket.retransmits.max(info.retransmits);
-            socket.counters = Some(info.into());
-            socket.counters_at = finished;
+            self.take_counters(slot, info, row.state, finished);
         }
+        let Some(socket) = self.socket_mut(slot) else { return };
         // An event during or after the look knows the newer state.
         let was_open = socket.is_open();
         if socket.last_event < started && socket.state != row.state {
@@ -266,6 +267,7 @@ impl Tracker {
     /// Ends a life whose end no event told, or not yet.
     pub(super) fn end_unseen(&mut self, slot: Slot, at: BootNs) {
         let Some(socket) = self.sockets.remove(slot) else { return };
+        self.forget_parting(&socket.tuple);
         self.missed_close();
         if !socket.is_open() {
             // It failed, or it was established and closed: only its end can tell.

@@ -1,5 +1,6 @@
 //! How a tracker is set up, live or from a recording, and what a recording has to know of a live one when it begins.
 
+use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
@@ -18,6 +19,17 @@ impl Tracker {
     /// anything is applied; without it loopback addresses are one wherever they are seen.
     pub fn set_home(&mut self, netns: u32) {
         self.home = Some(netns);
+    }
+
+    /// The running kernel's names of its reasons for throwing packets away.
+    pub fn set_drop_reasons(&mut self, names: BTreeMap<u32, String>) {
+        self.drop_reasons = names;
+    }
+
+    /// The name of such a reason.
+    #[must_use]
+    pub fn drop_reason(&self, reason: u32) -> Option<&str> {
+        self.drop_reasons.get(&reason).map(String::as_str)
     }
 
     /// The smallest time scale. Call it before anything is applied.
@@ -50,6 +62,7 @@ impl Tracker {
         let mut tracker = Self::new(Bounds::default(), ports, header.rules.iter().cloned().collect());
         tracker.home = header.home;
         tracker.recognized.clone_from(&header.recognized);
+        tracker.drop_reasons.clone_from(&header.about.drop_reasons);
         tracker.has_events = header.about.mode == Mode::Ebpf;
         tracker.counts_accepts = header.about.counts_accepts();
         tracker
@@ -91,16 +104,26 @@ impl Tracker {
             old_state: socket.state,
             new_state: socket.state,
             opener,
-            closer: None,
+            closer: self.closer(&socket.tuple),
             inode: socket.inode.map(NonZeroU32::get),
             error: 0,
             totals: Totals::default(),
         }
     }
 
-    /// What /proc said of every process, as far as it was asked.
-    pub fn identities(&self) -> impl Iterator<Item = &Identity> {
-        self.processes.values().filter_map(|process| process.identity.as_deref())
+    /// What /proc said of every process, as far as it was asked; of one that another process has adopted, what it said
+    /// before that goes first.
+    pub fn identities(&self) -> impl Iterator<Item = Identity> {
+        self.processes.values().flat_map(|process| {
+            let now = process.identity.as_deref();
+            let before = process.origin.as_deref().zip(now).map(|(origin, now)| Identity {
+                ppid: origin.ancestors.first().map(|parent| parent.pid),
+                ancestors: origin.ancestors.clone(),
+                master: origin.master,
+                ..now.clone()
+            });
+            before.into_iter().chain(now.cloned())
+        })
     }
 
     /// Processes that have ended and are still known.

@@ -94,6 +94,7 @@ impl Tracker {
                 drops_untold: self.drops_untold,
                 findings_without_room: store.without_room(),
                 accounts_without_history: self.without_history,
+                closers_without_room: self.partings_without_room(),
             },
             endpoints: self.endpoint_views(by_state, about, now, anchor),
             processes: self.process_views(&open_by, anchor),
@@ -122,7 +123,7 @@ impl Tracker {
                     name: endpoint.display_name(),
                     database: endpoint.database.clone(),
                     role: endpoint.role,
-                    limit: endpoint.limit,
+                    limit: endpoint.known_limit(now),
                     open: endpoint.open,
                     in_use_peak: endpoint.in_use_peak,
                     open_peak: endpoint.open_peak,
@@ -255,6 +256,7 @@ impl Tracker {
             age,
             opener: socket.opener.map(|opener| Opener { pid: opener.id.pid, comm: opener.comm.to_text().into_owned() }),
             holders: socket.holders.iter().map(|holder| HolderFd { pid: holder.process.pid, fd: holder.fd }).collect(),
+            inode: socket.inode.map(NonZeroU32::get),
             idle_s: socket.last_active().map(|at| now.since(at).as_secs()),
             bytes_sent: seen.map_or(0, |seen| seen.bytes_sent),
             bytes_received: seen.map_or(0, |seen| seen.bytes_received),
@@ -263,6 +265,9 @@ impl Tracker {
             consecutive_rtos: seen.map_or(0, |seen| seen.consecutive_rtos),
             unacked: seen.map_or(0, |seen| seen.unacked),
             keepalive: seen.and_then(|seen| seen.keepalive),
+            unanswered_probes: seen.map_or(0, |seen| seen.probes),
+            heard_s: socket.heard_at().map(|at| now.since(at).as_secs()),
+            closer_pid: self.closer(&socket.tuple).map(|closer| closer.pid),
         }
     }
 }

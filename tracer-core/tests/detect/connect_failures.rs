@@ -1,10 +1,12 @@
 //! `connect_failures`.
 
+use std::collections::BTreeMap;
+
 use tracer_core::event::Role;
 use tracer_core::finding::{Change, Finding, Kind, Severity};
 use tracer_core::snapshot::Loss;
 
-use crate::scene::{Scene, number};
+use crate::scene::{Scene, listed, number, said};
 
 const REFUSED: u16 = 111;
 const TIMED_OUT: u16 = 110;
@@ -181,4 +183,41 @@ fn connect_failures_are_silent_for_the_address_that_is_tried_first() {
         }
     }
     assert_eq!(found(&scene).unwrap().subject.endpoint.as_deref(), Some("[fd00::5]:5432"), "and now it does not");
+}
+
+#[test]
+fn connect_failures_say_what_the_path_did() {
+    let check = |error: u16, errno: &str, path: &str, remedy: &str| {
+        let mut scene = Scene::new(None);
+        fail(&mut scene, 40, 1, error);
+        let finding = found(&scene).unwrap();
+        assert_eq!(listed(&finding, "errnos"), [errno], "{error}");
+        assert!(said(&finding, "path").contains(path), "{error}: {}", said(&finding, "path"));
+        assert!(finding.remedy.contains(remedy), "{error}: {}", finding.remedy);
+    };
+    check(TIMED_OUT, "ETIMEDOUT 20", "no answer came: the packets are lost beyond this host", "firewall that drops");
+    check(REFUSED, "ECONNREFUSED 20", "an answer came", "nothing listens");
+    check(104, "ECONNRESET 20", "answers come", "See the log");
+    check(113, "EHOSTUNREACH 20", "has no way there", "Repair the route");
+    check(1, "EPERM 20", "nothing was sent", "own firewall");
+    check(99, "EADDRNOTAVAIL 20", "nothing was sent", "ip_local_port_range");
+    check(0, "none 20", "no answer came", "firewall that drops");
+}
+
+#[test]
+fn connect_failures_name_this_hosts_own_drops() {
+    let mut scene = Scene::new(None);
+    scene.tracker.set_drop_reasons(BTreeMap::from([(8, "NETFILTER_DROP".to_owned())]));
+    scene.drops(&[9_999], 8);
+    fail(&mut scene, 40, 1, TIMED_OUT);
+    assert!(
+        found(&scene).unwrap().remedy.contains("firewall that drops"),
+        "that was before, and nobody's endpoint yet"
+    );
+    scene.drops(&[10_040, 10_039], 8);
+    scene.fail_with(412, TIMED_OUT);
+    scene.pass(1);
+    let finding = found(&scene).unwrap();
+    assert_eq!(said(&finding, "path"), "no answer came: this host drops their packets (NETFILTER_DROP)");
+    assert!(finding.remedy.contains("this host's firewall"), "{}", finding.remedy);
 }

@@ -178,6 +178,22 @@ fn what_a_manager_of_workers_keeps_is_there_by_plan() {
 }
 
 #[test]
+fn workers_stay_workers_when_their_master_ends_first() {
+    let mut scene = Scene::new(None);
+    start(&mut scene, 400..404, 60, 3, |identity| {
+        (identity.ppid, identity.master) = (Some(90), Some(90));
+        identity.ancestors.insert(0, ancestor(90, "python3"));
+    });
+    silent(&mut scene);
+    for pid in 400..404 {
+        scene.identify(pid, LAUNCHER, |identity| {
+            (identity.ppid, identity.ancestors) = (Some(1), vec![ancestor(1, "systemd")]);
+        });
+    }
+    silent(&mut scene);
+}
+
+#[test]
 fn instances_of_units_are_different_jobs() {
     let mut scene = Scene::new(None);
     start(&mut scene, 401..409, 30, 4, |identity| {

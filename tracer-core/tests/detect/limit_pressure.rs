@@ -234,7 +234,7 @@ fn holders_are_named_in_plain_sentences() {
 }
 
 /// Clients that fill the database, are turned away, leave, and do it again.
-fn fill_twice(scene: &mut Scene, tops: [u16; 2]) {
+pub fn fill_twice(scene: &mut Scene, tops: [u16; 2]) {
     let mut ports = scene.open(Role::Client, 412, 5);
     for top in tops {
         ports.extend(scene.open(Role::Client, 412, top - u16::try_from(ports.len()).unwrap()));

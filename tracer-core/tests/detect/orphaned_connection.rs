@@ -2,6 +2,7 @@
 
 use tracer_core::event::Role;
 use tracer_core::finding::{Change, Finding, Kind, Severity};
+use tracer_core::identity::Ancestor;
 use tracer_core::snapshot::Loss;
 
 use crate::scene::{Scene, number};
@@ -174,4 +175,75 @@ fn left_behind_by_its_parent_and_idle_for_an_hour() {
     check(1, Some("import.service"), false, 0);
     check(1, None, true, 0);
     check(300, None, false, 0);
+}
+
+/// `job.py` holds four, and its parent has that pid.
+fn child(ppid: u32) -> (Scene, Vec<u16>) {
+    let mut scene = Scene::new(None);
+    let ports = scene.open(Role::Client, 412, 4);
+    scene.identify(412, "job.py", |identity| {
+        identity.ppid = Some(ppid);
+        identity.ancestors = vec![Ancestor { pid: ppid, comm: "bash".to_owned() }];
+    });
+    (scene, ports)
+}
+
+#[test]
+fn left_behind_by_a_parent_that_ends_later() {
+    for adopted_by in [1, 77] {
+        let (mut scene, ports) = child(300);
+        scene.pass_looking(4_000);
+        assert_eq!(orphans(&scene), [], "its parent may use it through the child");
+        scene.identify(412, "job.py", |identity| identity.ppid = Some(adopted_by));
+        scene.pass_looking(10);
+        let finding = only(&scene);
+        assert_eq!((finding.severity, &finding.subject.pids), (Severity::Info, &vec![412]));
+        assert!(finding.summary.contains("held by job.py (pid 412), which lost its parent"), "{}", finding.summary);
+        let told: Vec<Option<u32>> = scene.tracker.identities().map(|identity| identity.ppid).collect();
+        assert_eq!(told, [Some(300), Some(adopted_by)], "a recording that begins now tells both");
+        scene.exchange(&ports[..1]);
+        scene.pass_looking(10);
+        assert_eq!(orphans(&scene), [], "it works");
+    }
+}
+
+#[test]
+fn the_same_parent_told_again_is_no_loss() {
+    let (mut scene, _) = child(300);
+    scene.identify(412, "job.py", |identity| identity.ppid = Some(300));
+    scene.pass_looking(4_000);
+    assert_eq!(orphans(&scene), []);
+}
+
+#[test]
+fn children_are_asked_about_when_their_parent_ends() {
+    let (mut scene, _) = child(300);
+    scene.open(Role::Client, 300, 1);
+    scene.identify(300, "shell.py", |identity| identity.ppid = Some(299));
+    let asked =
+        |scene: &mut Scene| -> Vec<u32> { scene.tracker.take_unidentified().into_iter().map(|id| id.pid).collect() };
+    assert_eq!(asked(&mut scene), [412, 300], "who are they");
+    scene.exit(300);
+    assert_eq!(asked(&mut scene), [412], "who is its parent now");
+    scene.exit(412);
+    assert!(asked(&mut scene).is_empty());
+}
+
+#[test]
+fn holders_are_asked_for_their_parents_in_turn() {
+    let mut scene = Scene::new(None);
+    for pid in 400..405 {
+        scene.open(Role::Client, pid, 1);
+        scene.identify(pid, "job.py", |identity| identity.ppid = Some(pid - 100));
+    }
+    scene.open(Role::Client, 405, 1);
+    let kin = |scene: &mut Scene| -> Vec<(u32, u32)> {
+        scene.tracker.take_kin(2).into_iter().map(|(id, ppid)| (id.pid, ppid)).collect()
+    };
+    assert_eq!(kin(&mut scene), [], "no look found them holding anything");
+    scene.look();
+    assert_eq!(kin(&mut scene), [(400, 300), (401, 301)]);
+    assert_eq!(kin(&mut scene), [(402, 302), (403, 303)]);
+    assert_eq!(kin(&mut scene), [(404, 304)], "the last one's parent is not known");
+    assert_eq!(kin(&mut scene), [(400, 300), (401, 301)]);
 }

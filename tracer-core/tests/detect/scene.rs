@@ -11,12 +11,17 @@ use tracer_core::event::{
 };
 use tracer_core::finding::{Change, EvidenceValue, Finding, FindingLine};
 use tracer_core::identity::{Identity, LauncherGroup};
-use tracer_core::inventory::{Certainty, Holder, Inventory, SocketInfo, SocketRow, Table};
+use tracer_core::inventory::{Certainty, Holder, Inventory, Network, SocketInfo, SocketRow, Table};
 use tracer_core::ports::PortMap;
-use tracer_core::snapshot::{Limit, LimitSource};
+use tracer_core::snapshot::{Host, Limit, LimitSource, Mode, Snapshot};
+use tracer_core::state::State;
 use tracer_core::tcp::TcpState;
 use tracer_core::time::{BootNs, WallAnchor};
-use tracer_core::tracker::{Bounds, EndpointRule, Tracker};
+use tracer_core::tracker::{About, Bounds, EndpointRule, Tracker};
+
+mod path;
+
+use path::Fault;
 
 pub const NETNS: u32 = 7;
 
@@ -39,6 +44,8 @@ pub struct Scene {
     live: BTreeMap<u16, (Role, u32)>,
     opened_at: BTreeMap<u16, BootNs>,
     traffic: BTreeMap<u16, Traffic>,
+    /// Local ports of connections that the database has closed.
+    hung_up: BTreeSet<u16>,
     /// When processes were started, in clock ticks; 100 for the rest.
     pub starts: BTreeMap<u32, u64>,
     /// Who holds what, where that is not its opener.
@@ -47,9 +54,18 @@ pub struct Scene {
     pub unreadable: u32,
     /// Local ports of connections to the second database.
     elsewhere: BTreeSet<u16>,
+    /// What is wrong with the path of some connections.
+    faults: BTreeMap<u16, Fault>,
+    /// Whose other end is on this host, too: the process that has it.
+    twins: BTreeMap<u16, u32>,
+    /// What is known of the namespace.
+    pub network: Option<Network>,
     pub lines: Vec<FindingLine>,
     /// What each process accepted on ports that are not watched.
     accepted: BTreeMap<u32, u64>,
+    setup: (Bounds, BTreeMap<SocketAddr, EndpointRule>),
+    /// What /proc said of everybody before a restart.
+    known: Vec<Identity>,
 }
 
 pub fn database() -> SocketAddr {
@@ -58,6 +74,11 @@ pub fn database() -> SocketAddr {
 
 pub fn second_database() -> SocketAddr {
     "10.0.0.6:5432".parse().unwrap()
+}
+
+/// Both ends may be here.
+fn inode(role: Role, port: u16) -> u32 {
+    u32::from(port) + if role == Role::Server { 100_000 } else { 0 }
 }
 
 pub fn process(pid: u32) -> ProcessId {
@@ -75,26 +96,38 @@ impl Scene {
 
     /// The same with another database than the port says, or a tracker that keeps so much.
     pub fn with(limit: Option<u32>, kind: Option<&str>, bounds: Bounds) -> Self {
+        let mut scene = Self::fresh(limit, kind, bounds);
+        scene.look();
+        scene
+    }
+
+    /// The same before its tracker has looked for the first time.
+    pub fn fresh(limit: Option<u32>, kind: Option<&str>, bounds: Bounds) -> Self {
         let limit = limit.map(|value| Limit { value, source: LimitSource::Config });
         let rule = EndpointRule { name: Some("orders-db".to_owned()), limit, database: kind.map(str::to_owned) };
-        let mut scene = Self {
+        let rules = BTreeMap::from([(database(), rule)]);
+        Self {
             now: BootNs(1_000_000_000_000),
-            tracker: Tracker::new(bounds, PortMap::default(), BTreeMap::from([(database(), rule)])),
+            tracker: Tracker::new(bounds, PortMap::default(), rules.clone()),
+            setup: (bounds, rules),
+            known: Vec::new(),
             store: Store::default(),
             config: DetectConfig::default(),
             next_port: 10_000,
             live: BTreeMap::new(),
             opened_at: BTreeMap::new(),
             traffic: BTreeMap::new(),
+            hung_up: BTreeSet::new(),
             starts: BTreeMap::new(),
             holders: BTreeMap::new(),
             unreadable: 0,
             elsewhere: BTreeSet::new(),
+            faults: BTreeMap::new(),
+            twins: BTreeMap::new(),
+            network: None,
             lines: Vec::new(),
             accepted: BTreeMap::new(),
-        };
-        scene.look();
-        scene
+        }
     }
 
     fn event(&self, kind: SocketEventKind, role: Role, port: u16, pid: u32, state: TcpState) -> SocketEvent {
@@ -118,7 +151,7 @@ impl Scene {
             new_state: state,
             opener: (pid != 0).then_some(Task { id, uid: 0, comm: Comm(*b"app\0\0\0\0\0\0\0\0\0\0\0\0\0") }),
             closer: None,
-            inode: Some(u32::from(port)),
+            inode: Some(inode(role, port)),
             error: 0,
             totals: Totals {
                 bytes_sent: self.traffic.get(&port).map_or(0, |traffic| traffic.sent),
@@ -142,7 +175,7 @@ impl Scene {
         ports
     }
 
-    fn open_ports(&mut self, role: Role, pid: u32, ports: &[u16]) {
+    pub fn open_ports(&mut self, role: Role, pid: u32, ports: &[u16]) {
         for port in ports {
             self.opened_at.insert(*port, self.now);
             let mut event = self.event(SocketEventKind::Open, role, *port, pid, TcpState::Established);
@@ -198,6 +231,7 @@ impl Scene {
             let event = self.event(SocketEventKind::End, role, *port, pid, TcpState::Close);
             self.tracker.apply(&Event::Socket(event));
             self.traffic.remove(port);
+            self.hung_up.remove(port);
         }
     }
 
@@ -206,6 +240,7 @@ impl Scene {
             let (role, pid) = self.live[port];
             let event = self.event(SocketEventKind::State, role, *port, pid, TcpState::CloseWait);
             self.tracker.apply(&Event::Socket(event));
+            self.hung_up.insert(*port);
         }
     }
 
@@ -312,44 +347,78 @@ impl Scene {
 
     /// A look at the socket table that finds what is live.
     pub fn look(&mut self) {
-        let rows = self.live.iter().map(|(port, (role, pid))| {
-            let event = self.event(SocketEventKind::Open, *role, *port, *pid, TcpState::Established);
-            let opener = [*pid];
-            let holders = self.holders.get(port).map_or(&opener[..], Vec::as_slice).iter();
-            let holders = holders.map(|pid| Holder { process: self.id(*pid), fd: 3 }).collect();
-            let traffic = self.traffic.get(port).copied().unwrap_or_default();
-            let ago = |at: BootNs| u32::try_from(self.now.since(at).as_millis()).unwrap_or(u32::MAX);
-            // The kernel counts from the beginning of the connection, and each side from its own.
-            let (sent, received) = match role {
-                Role::Client => ((traffic.sent, traffic.sent_at), (traffic.received, traffic.received_at)),
-                Role::Server => ((traffic.received, traffic.received_at), (traffic.sent, traffic.sent_at)),
-            };
-            let info = SocketInfo {
-                bytes_sent: sent.0,
-                bytes_received: received.0,
-                last_data_sent_ms: ago(sent.1),
-                last_data_received_ms: ago(received.1),
-                last_ack_received_ms: ago(sent.1.max(received.1)),
-                ..SocketInfo::default()
-            };
-            let state = self.tracker.sockets().find(|socket| socket.tuple == event.tuple).map(|socket| socket.state);
-            SocketRow {
-                tuple: event.tuple,
-                role: *role,
-                certainty: Certainty::Sure,
-                state: state.unwrap_or(TcpState::Established),
-                uid: 0,
-                inode: u64::from(*port),
-                cookie: u64::from(*port),
-                info: Some(info),
-                holders,
-            }
-        });
-        let sockets = rows.collect();
+        let live = self.live.iter().map(|(port, (role, pid))| (*port, *role, *pid));
+        let twins = self.twins.iter().map(|(port, pid)| (*port, Role::Server, *pid));
+        let sockets = live.chain(twins).map(|(port, role, pid)| self.row(port, role, pid)).collect();
         let (started, finished) = (self.now, self.now.plus(Duration::from_millis(1)));
-        let look = Inventory::of(Table { netns: NETNS, started, finished, sockets });
+        let network = self.network.clone();
+        let look = Inventory::of(Table { netns: NETNS, started, finished, sockets, network });
         self.tracker.apply_inventory(Inventory { unreadable_processes: self.unreadable, ..look });
         self.now = finished;
+    }
+
+    /// These end while nobody watches.
+    pub fn end_unseen(&mut self, ports: &[u16]) {
+        self.live.retain(|port, _| !ports.contains(port));
+    }
+
+    /// The daemon is restarted: what it kept is all that is known until [`Self::first_look`].
+    pub fn restart(&mut self) {
+        let state = State { findings: self.store.keep(), ..self.tracker.keep("boot", self.now) };
+        let state = State::decode(&state.encode().unwrap()).unwrap();
+        self.known = self.tracker.identities().collect();
+        let (bounds, rules) = self.setup.clone();
+        self.tracker = Tracker::new(bounds, PortMap::default(), rules);
+        self.tracker.go_on_from(&state);
+        self.store = Store::default();
+        self.store.go_on_from(state.findings);
+        self.lines.clear();
+    }
+
+    /// The first look after a restart, and what /proc says of everybody it found.
+    pub fn first_look(&mut self) {
+        self.look();
+        self.known.drain(..).for_each(|identity| self.tracker.apply_identity(identity));
+    }
+
+    fn row(&self, port: u16, role: Role, pid: u32) -> SocketRow {
+        let event = self.event(SocketEventKind::Open, role, port, pid, TcpState::Established);
+        let opener = [pid];
+        let holders = self.holders.get(&port).map_or(&opener[..], Vec::as_slice).iter();
+        let hung_up = self.hung_up.contains(&port).then_some(TcpState::CloseWait);
+        let known = self.tracker.sockets().find(|socket| socket.tuple == event.tuple).map(|socket| socket.state);
+        let parting = self.faults.get(&port).and_then(|fault| fault.state);
+        SocketRow {
+            tuple: event.tuple,
+            role,
+            certainty: Certainty::Sure,
+            state: hung_up.or(known).or(parting).unwrap_or(TcpState::Established),
+            uid: 0,
+            inode: u64::from(inode(role, port)),
+            cookie: u64::from(inode(role, port)),
+            info: Some(self.info(port, role)),
+            holders: holders.map(|pid| Holder { process: self.id(*pid), fd: 3 }).collect(),
+        }
+    }
+
+    /// What the kernel says of a socket now.
+    fn info(&self, port: u16, role: Role) -> SocketInfo {
+        let traffic = self.traffic.get(&port).copied().unwrap_or_default();
+        let ago = |at: BootNs| u32::try_from(self.now.since(at).as_millis()).unwrap_or(u32::MAX);
+        // The kernel counts from the beginning of the connection, and each side from its own.
+        let (sent, received) = match role {
+            Role::Client => ((traffic.sent, traffic.sent_at), (traffic.received, traffic.received_at)),
+            Role::Server => ((traffic.received, traffic.received_at), (traffic.sent, traffic.sent_at)),
+        };
+        let info = SocketInfo {
+            bytes_sent: sent.0,
+            bytes_received: received.0,
+            last_data_sent_ms: ago(sent.1),
+            last_data_received_ms: ago(received.1),
+            last_ack_received_ms: ago(sent.1.max(received.1)),
+            ..SocketInfo::default()
+        };
+        self.faults.get(&port).map_or(info, |fault| fault.show(info, self.now))
     }
 
     /// The daemon restarts: what was told is forgotten, and what another scene left open is still there.
@@ -357,6 +426,9 @@ impl Scene {
         self.live.clone_from(&before.live);
         self.opened_at.clone_from(&before.opened_at);
         self.traffic.clone_from(&before.traffic);
+        self.faults.clone_from(&before.faults);
+        self.twins.clone_from(&before.twins);
+        self.network.clone_from(&before.network);
         self.look();
     }
 
@@ -385,9 +457,21 @@ impl Scene {
     pub fn pass(&mut self, seconds: u64) {
         for _ in 0..seconds {
             self.now = self.now.plus(Duration::from_secs(1));
-            let lines = self.store.run(&self.tracker, &self.config, self.now, &anchor());
-            self.lines.extend(lines);
+            self.judge();
         }
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        let text = String::new;
+        let host = Host { hostname: text(), kernel: text(), arch: text(), boot_id: text(), socklife_version: text() };
+        let (probes, drop_reasons) = (Vec::new(), BTreeMap::new());
+        let about = About { host, mode: Mode::Ebpf, started: BootNs(0), probes, drop_reasons, host_pids: true };
+        self.tracker.snapshot(&about, &self.store, self.now, &anchor())
+    }
+
+    fn judge(&mut self) {
+        let lines = self.store.run(&self.tracker, &self.config, self.now, &anchor());
+        self.lines.extend(lines);
     }
 
     pub fn findings(&self) -> Vec<Finding> {
@@ -402,6 +486,22 @@ impl Scene {
 
     pub fn changes(&self) -> Vec<Change> {
         self.lines.iter().map(|line| line.change).collect()
+    }
+}
+
+/// The list behind a fact of its evidence.
+pub fn listed(finding: &Finding, fact: &str) -> Vec<String> {
+    match &finding.evidence.iter().find(|evidence| evidence.fact == fact).unwrap().value {
+        EvidenceValue::List(values) => values.clone(),
+        other => panic!("{fact} is {other:?}"),
+    }
+}
+
+/// The text behind a fact of its evidence.
+pub fn said<'a>(finding: &'a Finding, fact: &str) -> &'a str {
+    match &finding.evidence.iter().find(|evidence| evidence.fact == fact).unwrap().value {
+        EvidenceValue::Text(text) => text,
+        other => panic!("{fact} is {other:?}"),
     }
 }
 

@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use tracer_core::event::{AcceptsEvent, DropEvent, Event, ProcessId};
+use tracer_core::event::{AcceptsEvent, DropEvent, Event, ProcessId, Tuple};
 use tracer_core::identity::Fnv1a;
-use tracer_core::inventory::{Holder, Inventory, RecognizedPort};
+use tracer_core::inventory::{Glance, GlanceRow, Holder, Inventory, Network, RecognizedPort, SocketInfo, Table, Timer};
 use tracer_core::recording::{FORMAT_VERSION, Frame, RecordingError};
 use tracer_core::snapshot::Loss;
+use tracer_core::tcp::TcpState;
 use tracer_core::time::BootNs;
 
 use super::{bytes_of, decode, host, some_frames};
@@ -38,8 +39,17 @@ fn rare_frames() -> Vec<Frame<'static>> {
         hidden_processes: true,
         recognized: vec![port],
         recognized_without_room: 8,
-        ..Inventory::default()
+        tables: vec![Table { netns: 9, network: Some(network()), ..Table::default() }],
     };
+    let info =
+        SocketInfo { probes: 1, backoff: 2, rto_ms: 3, segments_received: 4, timer_ms: 5, ..SocketInfo::default() };
+    let row = GlanceRow {
+        tuple: Tuple::new(7, destination, source),
+        cookie: u64::MAX,
+        state: TcpState::FinWait1,
+        info: SocketInfo { timer: Timer::Probe, ..info },
+    };
+    let glance = Glance { started: BootNs(1), finished: BootNs(2), sockets: vec![row] };
     let loss = Loss { ring_full: 1, ends: 2, read_failed: 3, map_full: 4, program_skipped: 5, ..Loss::default() };
     vec![
         Frame::Events { at, events: Cow::Owned(vec![drop, accepts]) },
@@ -47,8 +57,20 @@ fn rare_frames() -> Vec<Frame<'static>> {
         Frame::Gone { at, id },
         Frame::Loss { at, loss, drops_untold: u64::MAX },
         Frame::LeftOut { at, frames: 2, events: 1_024 },
+        Frame::Glance { at, glance: Cow::Owned(glance) },
         Frame::End { at },
     ]
+}
+
+fn network() -> Network {
+    Network {
+        keepalive_idle_s: Some(7_200),
+        keepalive_interval_s: Some(75),
+        keepalive_probes: Some(9),
+        retries: Some(15),
+        conntrack_s: Some(432_000),
+        links: vec![("10.0.0.0".parse().unwrap(), 8), ("fd00::".parse().unwrap(), 64)],
+    }
 }
 
 fn all_frames() -> Vec<Frame<'static>> {
@@ -80,7 +102,7 @@ fn every_kind_of_frame_comes_back_as_it_was() {
 fn the_format_has_this_version() {
     let mut hash = Fnv1a::default();
     hash.write(&bytes_of(&all_frames()));
-    assert_eq!((FORMAT_VERSION, hash.to_string().as_str()), (2, "57fe505032d731d7"));
+    assert_eq!((FORMAT_VERSION, hash.to_string().as_str()), (3, "baf344dd510bbf5a"));
 }
 
 #[test]
@@ -110,7 +132,7 @@ fn what_is_no_recording_or_another_version_is_said_so() {
     }
     assert_eq!(
         RecordingError::Version { found: 9 }.to_string(),
-        "it has format 9, and this socklife reads format 2: use the version that recorded it"
+        "it has format 9, and this socklife reads format 3: use the version that recorded it"
     );
 }
 

@@ -45,6 +45,9 @@ fn page(kind: Kind) -> &'static str {
         Kind::OversizedPool => include_str!("../../../docs/findings/oversized_pool.md"),
         Kind::OrphanedConnection => include_str!("../../../docs/findings/orphaned_connection.md"),
         Kind::ConnectFailures => include_str!("../../../docs/findings/connect_failures.md"),
+        Kind::PeerUnreachable => include_str!("../../../docs/findings/peer_unreachable.md"),
+        Kind::HalfOpenAtDatabase => include_str!("../../../docs/findings/half_open_at_database.md"),
+        Kind::SilentDropRisk => include_str!("../../../docs/findings/silent_drop_risk.md"),
     }
 }
 

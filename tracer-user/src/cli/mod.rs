@@ -6,11 +6,14 @@ mod doctor;
 mod exit;
 mod explain;
 mod output;
+mod reap;
 mod record;
 mod replay;
 mod run;
+mod selection;
 mod snapshot;
 mod tail;
+mod verify;
 
 use std::future::Future;
 use std::io::Write as _;
@@ -48,6 +51,8 @@ enum Command {
     Record(record::Args),
     Replay(replay::Args),
     Explain(explain::Args),
+    Verify(verify::Args),
+    Reap(reap::Args),
     Doctor(doctor::Args),
 }
 
@@ -78,6 +83,8 @@ pub fn main() -> ExitCode {
         Command::Record(args) => record::main(args, client(cli.socket)),
         Command::Replay(args) => replay::main(args),
         Command::Explain(args) => explain::main(&args),
+        Command::Verify(args) => verify::main(args, client(cli.socket)),
+        Command::Reap(args) => reap::main(args, client(cli.socket)),
         Command::Doctor(args) => doctor::main(&args, client(cli.socket)),
     };
     match outcome {

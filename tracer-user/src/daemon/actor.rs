@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tracer_core::detect::{DetectConfig, Store};
-use tracer_core::event::{Event, ProcessId};
+use tracer_core::event::{Event, ProcessId, Tuple};
 use tracer_core::finding::FindingLine;
 use tracer_core::inventory::Inventory;
 use tracer_core::snapshot::{LOSS_SCHEMA, Loss, LossLine, Snapshot};
@@ -34,6 +34,8 @@ const IDENTIFY_QUEUE: usize = 65_536;
 
 /// Processes that are checked for being alive after a look.
 const CONFIRM_MOST: usize = 4_096;
+/// Processes that are asked for their parents after a look.
+const KIN_MOST: usize = 1_024;
 /// Longest time between looks that lasting loss asks for.
 const LOSS_LOOK_MOST: Duration = Duration::from_secs(5);
 
@@ -53,6 +55,8 @@ pub struct Peers {
     pub wanted: Arc<Notify>,
     /// Sockets, by namespace and inode number, that the next look should ask about because no table showed them.
     pub unseen: watch::Sender<BTreeSet<(u32, u64)>>,
+    /// Sockets in trouble go here, to be asked about at once.
+    pub glances: mpsc::Sender<Vec<(Tuple, u64)>>,
 }
 
 /// The tracker's owner.
@@ -101,9 +105,9 @@ impl Actor {
         }
     }
 
-    /// Keeps what outlives a restart, and takes findings that were open before one for the same when they are true again.
+    /// Keeps what outlives a restart, and goes on with the findings that were open before one.
     pub fn keep_with(&mut self, keeper: Keeper, findings: Vec<FindingState>) {
-        self.findings.go_on_from(&findings, clock::boot_clock());
+        self.findings.go_on_from(findings);
         self.keeper = Some(keeper);
     }
 
@@ -142,7 +146,10 @@ impl Actor {
                     Some(request) => self.answer(request),
                     None => return,
                 },
-                _ = tick.tick() => self.detect(),
+                _ = tick.tick() => {
+                    self.ask_about_troubled();
+                    self.detect();
+                }
                 _ = keep.tick(), if self.keeper.is_some() => self.keep(),
                 _ = stopped.changed() => return,
             }
@@ -186,6 +193,12 @@ impl Actor {
                 self.take_loss(loss, now);
             }
             Message::Inventory(inventory) => self.take_look(*inventory),
+            Message::Glance(glance) => {
+                self.recorders.glance(&glance);
+                self.tracker.apply_glance(&glance);
+                // What it tells is wanted soon.
+                self.detect();
+            }
             Message::InventoryFailed(reason) => {
                 tracing::error!(reason, "cannot look at the socket table");
                 // What is known is still worth an answer; before the first look nothing is.
@@ -283,6 +296,7 @@ impl Actor {
         let unconfirmed = self.tracker.take_unconfirmed(CONFIRM_MOST);
         // A full queue leaves them to the next look.
         let _ = self.peers.identities.try_send(Ask::Alive(unconfirmed));
+        let _ = self.peers.identities.try_send(Ask::Kin(self.tracker.take_kin(KIN_MOST)));
         // A snapshot should know who the processes are that the look introduced.
         if !self.waiting.is_empty() && self.peers.identities.try_send(Ask::Done(started)).is_err() {
             self.answer_waiting(started);
@@ -329,6 +343,16 @@ impl Actor {
             Request::OpenFindings { reply } => {
                 let findings = self.findings.findings(&clock::wall_anchor());
                 let _ = reply.send(findings.into_iter().map(Arc::new).collect());
+            }
+        }
+    }
+
+    fn ask_about_troubled(&mut self) {
+        // While the last question is unanswered, the next one waits.
+        if let Ok(permit) = self.peers.glances.try_reserve() {
+            let due = self.tracker.due(clock::boot_clock());
+            if !due.is_empty() {
+                permit.send(due);
             }
         }
     }

@@ -16,7 +16,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracer_core::event::{Event, ProcessId};
-use tracer_core::inventory::Inventory;
+use tracer_core::inventory::{Glance, Inventory};
 
 use super::Message;
 use super::feed::Feed;
@@ -36,6 +36,8 @@ const LIVE_INTERVAL: Duration = Duration::from_millis(5);
 pub enum Command {
     /// Pass this look on, after the events it already knows.
     Inventory(Result<Inventory, String>),
+    /// Pass this look at some sockets on, after the events it already knows.
+    Glance(Glance),
     /// Report these processes' exec and exit from now on.
     Watch(Vec<ProcessId>),
     /// This one has ended.
@@ -108,6 +110,7 @@ async fn pass_on(messages: mpsc::Sender<Message>, mut commands: mpsc::Receiver<C
         match command {
             // Fails when the actor is gone; then nobody sends commands any more either.
             Command::Inventory(result) => drop(messages.send(looked(result)).await),
+            Command::Glance(glance) => drop(messages.send(Message::Glance(Box::new(glance))).await),
             // The client has gone, if this fails.
             Command::Follow(reply) | Command::WatchPorts(_, reply) => drop(reply.send(())),
             Command::Watch(_) | Command::Unwatch(_) => {}
@@ -269,6 +272,11 @@ impl Drain {
                 }
                 // Fails only when the one who looks is gone.
                 let _ = done.send(());
+            }
+            Command::Glance(glance) => {
+                self.empty_whole().await;
+                // Fails only when the actor is gone, which the loop notices.
+                let _ = self.messages.send(Message::Glance(Box::new(glance))).await;
             }
             Command::Inventory(result) => {
                 let lost = self.kernel.capture.counters()?.ring_full_total();

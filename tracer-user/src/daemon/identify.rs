@@ -20,6 +20,8 @@ pub enum Ask {
     Who(ProcessId),
     /// Which of these are gone?
     Alive(Vec<ProcessId>),
+    /// Which of these have another parent than this, and who are they then?
+    Kin(Vec<(ProcessId, u32)>),
     /// Say when everything before this is answered; the look at the socket table that the questions came from.
     Done(BootNs),
 }
@@ -33,6 +35,7 @@ pub fn spawn(config: &Config, messages: mpsc::Sender<Message>) -> SyncSender<Ask
             let answers = match ask {
                 Ask::Who(id) => who(&mut reader, id).into_iter().collect(),
                 Ask::Alive(ids) => ids.into_iter().filter(|id| !reader.is_alive(*id)).map(Message::Gone).collect(),
+                Ask::Kin(kin) => adopted(&mut reader, kin),
                 Ask::Done(look_started) => vec![Message::Asked(look_started)],
             };
             for answer in answers {
@@ -43,6 +46,13 @@ pub fn spawn(config: &Config, messages: mpsc::Sender<Message>) -> SyncSender<Ask
         }
     });
     sender
+}
+
+/// Those whose parent is not the one that they had, as they are now.
+fn adopted(reader: &mut IdentityReader, kin: Vec<(ProcessId, u32)>) -> Vec<Message> {
+    let has_another = |(id, had): &(ProcessId, u32)| reader.parent(*id).is_some_and(|has| has != *had);
+    let adopted: Vec<_> = kin.into_iter().filter(has_another).collect();
+    adopted.into_iter().filter_map(|(id, _)| who(reader, id)).collect()
 }
 
 fn who(reader: &mut IdentityReader, id: ProcessId) -> Option<Message> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tracer_core::event::Tuple;
 use tracer_core::inventory::{Inventory, RecognizedPort};
 
 use super::drain::Command;
@@ -18,12 +19,14 @@ pub struct Looks {
     pub wanted: Arc<Notify>,
     /// Sockets that the tracker knows and no table showed, by namespace and inode number.
     pub unseen: watch::Receiver<BTreeSet<(u32, u64)>>,
+    /// Sockets to ask about at once, between looks.
+    pub troubled: mpsc::Receiver<Vec<(Tuple, u64)>>,
     /// Takes looks, and watches ports.
     pub drain: mpsc::Sender<Command>,
 }
 
 /// Runs until the daemon stops.
-pub async fn run(config: Arc<Config>, looks: Looks, mut stopped: watch::Receiver<bool>) {
+pub async fn run(config: Arc<Config>, mut looks: Looks, mut stopped: watch::Receiver<bool>) {
     let mut interval = tokio::time::interval(config.inventory.reconcile);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut settings = Settings {
@@ -38,6 +41,10 @@ pub async fn run(config: Arc<Config>, looks: Looks, mut stopped: watch::Receiver
         let thorough = tokio::select! {
             _ = interval.tick() => false,
             () = looks.wanted.notified() => true,
+            Some(asked) = looks.troubled.recv() => {
+                looker = glance(looker, asked, &looks.drain, &settings).await;
+                continue;
+            }
             _ = stopped.changed() => return,
         };
         let unseen = looks.unseen.borrow().clone();
@@ -66,6 +73,31 @@ pub async fn run(config: Arc<Config>, looks: Looks, mut stopped: watch::Receiver
         if looks.drain.send(Command::Inventory(result)).await.is_err() {
             return;
         }
+    }
+}
+
+/// Asks about some sockets. What fails is left to the next look, which says why.
+async fn glance(
+    looker: Looker,
+    asked: Vec<(Tuple, u64)>,
+    drain: &mpsc::Sender<Command>,
+    settings: &Settings,
+) -> Looker {
+    let glanced = tokio::task::spawn_blocking(move || {
+        let result = looker.glance(&asked, &clock::boot_clock);
+        (looker, result)
+    });
+    match glanced.await {
+        Ok((looker, Ok(glance))) => {
+            // Fails when the daemon stops.
+            let _ = drain.send(Command::Glance(glance)).await;
+            looker
+        }
+        Ok((looker, Err(error))) => {
+            tracing::warn!(%error, "cannot ask about sockets in trouble");
+            looker
+        }
+        Err(_) => Looker::new(settings.clone()),
     }
 }
 

@@ -29,7 +29,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracer_core::event::{Event, ProcessId};
 use tracer_core::identity::Identity;
-use tracer_core::inventory::Inventory;
+use tracer_core::inventory::{Glance, Inventory};
 use tracer_core::snapshot::{Limit, LimitSource, Mode};
 use tracer_core::time::BootNs;
 use tracer_core::tracker::{About, Bounds, EndpointRule, Tracker};
@@ -58,6 +58,8 @@ enum Message {
     Counters { kernel: KernelCounters, decode_errors: u64 },
     /// A look at the socket table; every event older than its end was sent before it.
     Inventory(Box<Inventory>),
+    /// A look at some sockets alone.
+    Glance(Box<Glance>),
     /// A look that failed.
     InventoryFailed(String),
     /// What /proc said of a process.
@@ -87,7 +89,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut drain = drain::spawn(capture, Arc::clone(&events), messages.clone(), drain_inbox);
     let identities = identify::spawn(&config, messages);
     let (unseen, sockets_to_ask) = watch::channel(BTreeSet::new());
-    let looks = look::Looks { wanted: Arc::clone(&wanted), unseen: sockets_to_ask, drain: drain_commands.clone() };
+    // One is under way at most: whoever is still in trouble comes up again.
+    let (glances, troubled) = mpsc::channel(1);
+    let looks =
+        look::Looks { wanted: Arc::clone(&wanted), unseen: sockets_to_ask, troubled, drain: drain_commands.clone() };
     let looker = tokio::spawn(look::run(Arc::clone(&config), looks, shutdown.subscribe()));
     let mut tracker = Tracker::new(Bounds::default(), config.capture.ports.clone(), rules(&config));
     tracker.set_window(config.detect.window);
@@ -101,7 +106,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if polls {
         tracker = tracker.without_events();
     }
-    let peers = actor::Peers { findings, events, loss, drain: drain_commands, identities, wanted, unseen };
+    tracker.set_drop_reasons(about.drop_reasons.clone());
+    let peers = actor::Peers { findings, events, loss, drain: drain_commands, identities, wanted, unseen, glances };
     let mut actor = actor::Actor::new(tracker, config.detect.clone(), about, peers, ready);
     if let Some(keeper) = keeper {
         actor.keep_with(keeper, left.map(|left| left.findings).unwrap_or_default());

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tracer_core::event::{Event, ProcessId};
 use tracer_core::identity::Identity;
-use tracer_core::inventory::Inventory;
+use tracer_core::inventory::{Glance, Inventory};
 use tracer_core::recording::{Frame, Header, encode, preamble};
 use tracer_core::snapshot::Loss;
 use tracer_core::time::BootNs;
@@ -170,6 +170,12 @@ impl Recorders {
         }
     }
 
+    pub(super) fn glance(&mut self, glance: &Glance) {
+        if !self.all.is_empty() {
+            self.tell(&Frame::Glance { at: clock::boot_clock(), glance: Cow::Borrowed(glance) });
+        }
+    }
+
     pub(super) fn gone(&mut self, id: ProcessId, at: BootNs) {
         if !self.all.is_empty() {
             self.tell(&Frame::Gone { at, id });
@@ -207,7 +213,7 @@ impl Recorders {
         }
         waiting.iter_mut().for_each(|recorder| recorder.wants_look = None);
         let at = clock::boot_clock();
-        let who = tracker.identities().map(|identity| Frame::Identity { at, identity: Cow::Borrowed(identity) });
+        let who = tracker.identities().map(|identity| Frame::Identity { at, identity: Cow::Owned(identity) });
         let gone = tracker.ended().into_iter().map(|id| Frame::Gone { at, id });
         for frame in who.chain(gone).filter_map(|frame| Encoded::of(&frame)) {
             waiting.iter_mut().for_each(|recorder| recorder.send(&frame));

@@ -8,7 +8,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use tracer_core::inventory::SocketInfo;
+use tracer_core::event::Tuple;
+use tracer_core::inventory::{SocketInfo, Timer};
 use tracer_core::tcp::TcpState;
 
 /// `TCPDIAG_GETSOCK`: the request of before Linux 3.3, which every kernel still answers. Unlike `SOCK_DIAG_BY_FAMILY` it
@@ -33,6 +34,11 @@ const ATTR_TYPE_MASK: u16 = 0x3fff;
 const TIMER_TIME_WAIT: u8 = 3;
 /// `idiag_timer` while `sk_timer` is armed: keepalive, or the FIN_WAIT2 time-out.
 const TIMER_KEEPALIVE: u8 = 2;
+/// `idiag_timer` while something waits for its acknowledgement, and while the peer's window is closed.
+const TIMER_RETRANSMIT: u8 = 1;
+const TIMER_PROBE: u8 = 4;
+/// `INET_DIAG_NOCOOKIE`: whichever life it is.
+const NO_COOKIE: u64 = u64::MAX;
 
 /// States asked for: every full socket that is not closed, listeners first. Without SYN_RECV the kernel leaves out
 /// request sockets, too.
@@ -101,6 +107,43 @@ pub(super) struct Progress {
     pub done: bool,
     /// The table changed under the dump (`NLM_F_DUMP_INTR`): rows may be missing.
     pub interrupted: bool,
+}
+
+/// A request for one socket, by its ends and its cookie (0 for any). The answer is one message without an end, or an error:
+/// `ENOENT` if there is no such socket, `ESTALE` if it is a later one.
+pub(super) fn request_one(sequence: u32, tuple: &Tuple, cookie: u64) -> Vec<u8> {
+    let len = HEADER_LEN + REQUEST_LEN;
+    let mut out = Vec::with_capacity(len);
+    out.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_ne_bytes());
+    out.extend_from_slice(&TCPDIAG_GETSOCK.to_ne_bytes());
+    out.extend_from_slice(&u16::try_from(libc::NLM_F_REQUEST).unwrap_or(0).to_ne_bytes());
+    out.extend_from_slice(&sequence.to_ne_bytes());
+    out.extend_from_slice(&0u32.to_ne_bytes());
+    // struct inet_diag_req: family, address lengths, extensions, struct inet_diag_sockid, states, `idiag_dbs`.
+    let (local, remote) = (tuple.local(), tuple.remote());
+    let family = if local.is_ipv4() && remote.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    out.extend_from_slice(&[u8::try_from(family).unwrap_or(0), 0, 0, 1u8 << (ATTR_INFO - 1)]);
+    out.extend_from_slice(&local.port().to_be_bytes());
+    out.extend_from_slice(&remote.port().to_be_bytes());
+    for addr in [local.ip(), remote.ip()] {
+        let bytes = match (family, addr) {
+            (libc::AF_INET, IpAddr::V4(ip)) => {
+                let [a, b, c, d] = ip.octets();
+                [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+            }
+            (_, IpAddr::V4(ip)) => ip.to_ipv6_mapped().octets(),
+            (_, IpAddr::V6(ip)) => ip.octets(),
+        };
+        out.extend_from_slice(&bytes);
+    }
+    out.extend_from_slice(&0u32.to_ne_bytes());
+    let cookie = if cookie == 0 { NO_COOKIE } else { cookie };
+    // The lower half comes first (`sock_diag_check_cookie`).
+    out.extend_from_slice(&u32::try_from(cookie & 0xffff_ffff).unwrap_or(0).to_ne_bytes());
+    out.extend_from_slice(&u32::try_from(cookie >> 32).unwrap_or(0).to_ne_bytes());
+    out.extend_from_slice(&STATES.to_ne_bytes());
+    out.resize(len, 0);
+    out
 }
 
 /// A dump request for [`STATES`] of both address families, with a port filter unless `bytecode` is empty.
@@ -197,8 +240,14 @@ fn socket(body: &[u8]) -> Result<Option<DiagRow>, WireError> {
     let local = address(family, head, 8, 4)?;
     let remote = address(family, head, 24, 6)?;
     let cookie = u64::from(u32_at(head, 44)?) | u64::from(u32_at(head, 48)?) << 32;
+    let timer_ms = u32_at(head, 52)?;
     let info = attribute(body.get(MESSAGE_LEN..).unwrap_or_default(), ATTR_INFO)?
-        .map(|bytes| SocketInfo { keepalive: keepalive(timer, state), ..tcp_info(bytes) })
+        .map(|bytes| SocketInfo {
+            keepalive: keepalive(timer, state),
+            timer: armed(timer),
+            timer_ms,
+            ..tcp_info(bytes)
+        })
         .map(|info| SocketInfo { bytes_received: without_fin(info.bytes_received, state), ..info });
     Ok(Some(DiagRow { state, local, remote, uid: u32_at(head, 64)?, inode: u32_at(head, 68)?, cookie, info }))
 }
@@ -221,6 +270,16 @@ fn keepalive(timer: u8, state: TcpState) -> Option<bool> {
     }
 }
 
+/// The timer that is armed.
+fn armed(timer: u8) -> Timer {
+    match timer {
+        TIMER_RETRANSMIT => Timer::Retransmit,
+        TIMER_KEEPALIVE => Timer::Keepalive,
+        TIMER_PROBE => Timer::Probe,
+        _ => Timer::Off,
+    }
+}
+
 /// An address of `inet_diag_sockid`; a v4-mapped IPv6 address becomes IPv4, as in the kernel side's events.
 fn address(family: u8, head: &[u8; MESSAGE_LEN], at: usize, port_at: usize) -> Result<SocketAddr, WireError> {
     let port = u16::from_be_bytes(*fixed::<2>(head, port_at, "a port")?);
@@ -233,7 +292,7 @@ fn address(family: u8, head: &[u8; MESSAGE_LEN], at: usize, port_at: usize) -> R
 }
 
 /// `struct tcp_info`: it grows with the kernel, so a field counts only if the attribute is long enough to have it.
-fn tcp_info(bytes: &[u8]) -> SocketInfo {
+pub(crate) fn tcp_info(bytes: &[u8]) -> SocketInfo {
     let word = |at: usize| part::<4>(bytes, at).map(|raw| u32::from_ne_bytes(*raw));
     let long = |at: usize| part::<8>(bytes, at).map(|raw| u64::from_ne_bytes(*raw));
     SocketInfo {
@@ -248,6 +307,13 @@ fn tcp_info(bytes: &[u8]) -> SocketInfo {
         last_data_received_ms: word(52).unwrap_or(0),
         last_ack_received_ms: word(56).unwrap_or(0),
         keepalive: None,
+        probes: bytes.get(3).copied().unwrap_or(0),
+        backoff: bytes.get(4).copied().unwrap_or(0),
+        rto_ms: word(8).unwrap_or(0) / 1_000,
+        // Since Linux 4.2.
+        segments_received: word(140).unwrap_or(0),
+        timer: Timer::Off,
+        timer_ms: 0,
     }
 }
 

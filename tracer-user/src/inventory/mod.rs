@@ -4,11 +4,13 @@
 //! Gathers, judges nothing: matching sockets to what events told is the tracker's work. The root of /proc is handed in.
 
 mod dirents;
+mod glance;
 pub mod holders;
 mod host;
 mod inet_diag;
 mod namespaces;
 mod netns;
+mod network;
 mod pids;
 mod port_filter;
 mod recognize;
@@ -19,7 +21,7 @@ mod tables;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 
-use tracer_core::inventory::{Holder, Inventory, RecognizedPort};
+use tracer_core::inventory::{Glance, Holder, Inventory, RecognizedPort};
 use tracer_core::ports::PortMap;
 use tracer_core::time::BootNs;
 
@@ -30,8 +32,11 @@ use tables::Turns;
 
 pub use host::host;
 pub use inet_diag::WireError;
+pub(crate) use inet_diag::tcp_info as socket_info;
+pub(crate) use namespaces::open as open_netns;
 pub use netns::own_netns;
 pub use pids::host_pids;
+pub(crate) use sock_diag::command;
 
 /// What to look for, and where.
 #[derive(Clone, Debug)]
@@ -108,6 +113,8 @@ pub struct Looker {
     settings: Settings,
     looks: u64,
     mounts: Mounts,
+    /// Where the last look found each namespace.
+    ways: Ways,
     /// Descriptors of namespaces that the last pass over /proc came across.
     descriptors: Vec<(u32, u32, u32)>,
     /// Namespaces whose last table had nothing to watch, and at which look that was.
@@ -133,6 +140,7 @@ impl Looker {
             settings,
             looks: 0,
             mounts: Mounts::default(),
+            ways: Ways::new(),
             descriptors: Vec::new(),
             quiet: HashMap::new(),
             recognizer: Recognizer::default(),
@@ -178,6 +186,11 @@ impl Looker {
         Ok(Inventory { recognized: [inventory.recognized, again.recognized].concat(), ..again })
     }
 
+    /// Asks about these sockets alone (both ends, and the cookie if it is known, else 0).
+    pub fn glance(&self, asked: &glance::Asked, now: &(impl Fn() -> BootNs + Sync)) -> Result<Glance, InventoryError> {
+        glance::glance(&self.settings.proc_root, &self.ways, asked, now)
+    }
+
     /// The tables alone, without holders.
     pub fn tables(&mut self, now: &(impl Fn() -> BootNs + Sync)) -> Result<Inventory, InventoryError> {
         self.read_tables(&Turns::default(), now).map(|read| read.inventory)
@@ -213,6 +226,7 @@ impl Looker {
                 self.quiet.remove(&table.netns);
             }
         }
+        self.ways = ways;
         Ok(read)
     }
 

@@ -138,20 +138,32 @@ pub(super) fn enter(proc_root: &Path, netns: u32, ways: &[Way]) -> Entered {
     outcome
 }
 
+/// A file of a namespace, if there is a way to one.
+pub(crate) fn open(proc_root: &Path, netns: u32) -> Result<Option<File>, InventoryError> {
+    let ways = find(proc_root, &mut Mounts::default(), &[])?;
+    let ways = ways.get(&netns).map(Vec::as_slice).unwrap_or_default();
+    Ok(ways.iter().find_map(|way| open_way(&way.path(proc_root), netns).ok().flatten()))
+}
+
 /// False if the file is gone or is of another namespace now.
 fn try_enter(path: &Path, netns: u32) -> Result<bool, Errno> {
+    match open_way(path, netns)? {
+        Some(file) => setns(file, CloneFlags::CLONE_NEWNET).map(|()| true),
+        None => Ok(false),
+    }
+}
+
+fn open_way(path: &Path, netns: u32) -> Result<Option<File>, Errno> {
     let errno = |error: &io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) => match errno(&error) {
-            Errno::ENOENT | Errno::ESRCH | Errno::ENOTDIR => return Ok(false),
+            Errno::ENOENT | Errno::ESRCH | Errno::ENOTDIR => return Ok(None),
             other => return Err(other),
         },
     };
-    if file.metadata().map_err(|error| errno(&error))?.ino() != u64::from(netns) {
-        return Ok(false);
-    }
-    setns(file, CloneFlags::CLONE_NEWNET).map(|()| true)
+    let is_it = file.metadata().map_err(|error| errno(&error))?.ino() == u64::from(netns);
+    Ok(is_it.then_some(file))
 }
 
 /// Namespaces that are mounted somewhere (`ip netns`, CNI). Lists of mounts can be long: they are read again only when

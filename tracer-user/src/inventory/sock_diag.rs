@@ -11,6 +11,8 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeVal;
 
+use tracer_core::event::Tuple;
+
 use super::InventoryError;
 use super::inet_diag::{self, DiagRow, WireError};
 use super::port_filter::PortFilter;
@@ -21,6 +23,9 @@ pub const MAX_SOCKETS: usize = 262_144;
 /// The kernel fills datagrams of up to 32 KiB (`netlink_recvmsg`: `max_recvmsg_len`) if the reader once offered as
 /// much; the rest is room for kernels that fill more.
 pub(super) const BUFFER_BYTES: usize = 256 * 1024;
+
+/// The answer about one socket: `inet_sk_attr_size`, generously.
+const ANSWER_BYTES: usize = 8 * 1024;
 
 /// How often a dump is begun again when the table changed under it.
 const ATTEMPTS: u32 = 4;
@@ -53,6 +58,37 @@ pub(super) fn dump(
         })
     })?;
     Ok(rows)
+}
+
+/// One request about one socket that the kernel acknowledges, or answers with an error, in the calling thread's network
+/// namespace.
+pub(crate) fn command(request: &[u8], sequence: u32) -> Result<(), InventoryError> {
+    let diag = open()?;
+    ask(&diag, request)?;
+    let mut buffer = [0; 4_096];
+    let len = datagram(&diag, &mut buffer)?;
+    match inet_diag::parse(buffer.get(..len).unwrap_or_default(), sequence, |_| {}) {
+        // An error that is none is the acknowledgement.
+        Err(WireError::Kernel(0)) => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(_) => Err(WireError::Truncated { what: "the acknowledgement", need: 1, have: 0 }.into()),
+    }
+}
+
+/// One socket after the other, by its ends and its cookie, in the calling thread's network namespace; those that are not
+/// there are left out. An answer that is an error ends it.
+pub(super) fn ask_each(asked: &[(Tuple, u64)], mut row: impl FnMut(&Tuple, DiagRow)) -> Result<(), InventoryError> {
+    let diag = open()?;
+    let mut buffer = vec![0; ANSWER_BYTES];
+    for (sequence, (tuple, cookie)) in (1..).zip(asked) {
+        ask(&diag, &inet_diag::request_one(sequence, tuple, *cookie))?;
+        let len = datagram(&diag, &mut buffer)?;
+        match inet_diag::parse(buffer.get(..len).unwrap_or_default(), sequence, |found| row(tuple, found)) {
+            Ok(_) | Err(WireError::Kernel(libc::ENOENT | libc::ESTALE)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Begins a dump again while the kernel says that the table changed under it.
@@ -101,7 +137,7 @@ fn open() -> Result<OwnedFd, InventoryError> {
 
 fn ask(diag: &OwnedFd, request: &[u8]) -> Result<(), InventoryError> {
     let sent = again(|| send(diag.as_raw_fd(), request, MsgFlags::empty()))
-        .map_err(|errno| InventoryError::Netlink { step: "ask for the socket table", source: errno.into() })?;
+        .map_err(|errno| InventoryError::Netlink { step: "send a sock_diag request", source: errno.into() })?;
     if sent == request.len() { Ok(()) } else { Err(InventoryError::ShortRequest { sent, of: request.len() }) }
 }
 

@@ -17,7 +17,7 @@ use super::namespaces::{self, Entered, NAMESPACES_MAX, Way, Ways};
 use super::port_filter::PortFilter;
 use super::recognize::Listener;
 use super::roles::{LocalPorts, local_port_range};
-use super::{InventoryError, netns, sock_diag};
+use super::{InventoryError, netns, network, sock_diag};
 
 /// A look without holders.
 pub(super) struct Read {
@@ -128,7 +128,7 @@ impl<Now: Fn() -> BootNs> Reader<'_, Now> {
     fn table_elsewhere(&mut self, netns: u32) {
         let started = (self.now)();
         if is_without_tcp(self.proc_root) {
-            let table = Table { netns, started, finished: (self.now)(), sockets: Vec::new() };
+            let table = Table { netns, started, finished: (self.now)(), sockets: Vec::new(), network: None };
             self.read.inventory.tables.push(table);
         } else if let Err(error) = self.table(netns) {
             tracing::warn!(netns, %error, "cannot read the socket table of a network namespace");
@@ -173,7 +173,8 @@ impl<Now: Fn() -> BootNs> Reader<'_, Now> {
             }));
         }
         self.sockets += sockets.len();
-        self.read.inventory.tables.push(Table { netns, started, finished, sockets });
+        let network = (!sockets.is_empty()).then(|| network::read(self.proc_root));
+        self.read.inventory.tables.push(Table { netns, started, finished, sockets, network });
         Ok(())
     }
 }

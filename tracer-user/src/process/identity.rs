@@ -105,6 +105,13 @@ impl IdentityReader {
         }
     }
 
+    /// Its parent's pid now; `None` if it is gone, or that cannot be read.
+    #[must_use]
+    pub fn parent(&self, id: ProcessId) -> Option<u32> {
+        let stat = stat(&self.proc_root.join(id.pid.to_string())).ok().flatten()?;
+        Some(stat.ppid).filter(|ppid| stat.start_ticks == id.start_ticks && *ppid != 0)
+    }
+
     fn once(&mut self, dir: &Path, pid: u32, stat: &Stat, exe: Option<String>) -> Identity {
         let arguments = arguments(dir);
         let cwd = link(dir, "cwd");

@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 use jiff::tz::TimeZone;
-use tracer_core::diff::{ConnectionRef, Diff, EndpointChange, Fate, GroupChange, Pair, ProcessChange};
+use tracer_core::diff::{ConnectionRef, Diff, EndpointChange, Fate, GroupChange, LimitPair, Pair, ProcessChange};
 use tracer_core::event::Role;
 use tracer_core::finding::{Finding, Severity};
-use tracer_core::snapshot::Completeness;
+use tracer_core::snapshot::{Completeness, Limit, LimitSource};
 use tracer_core::time::WallTime;
 
 use super::escape;
@@ -150,8 +150,21 @@ fn endpoint(change: &EndpointChange) -> [String; 6] {
         }
         _ => String::new(),
     };
-    let word = fate(change.fate).to_owned();
-    [signed(change.open), escape(&name).into_owned(), side(change.role).to_owned(), open(change.open), totals, word]
+    let notes = [fate(change.fate).to_owned(), relimited(change)];
+    let notes = notes.into_iter().filter(|note| !note.is_empty()).collect::<Vec<_>>().join(", ");
+    [signed(change.open), escape(&name).into_owned(), side(change.role).to_owned(), open(change.open), totals, notes]
+}
+
+/// `limit unknown -> about 40`, if a database that is in both snapshots has another one now.
+fn relimited(change: &EndpointChange) -> String {
+    let LimitPair { before, after } = change.limit;
+    let said = |limit: Option<Limit>| match limit {
+        None => "unknown".to_owned(),
+        Some(Limit { value, source: LimitSource::Inferred }) => format!("about {value}"),
+        Some(Limit { value, .. }) => value.to_string(),
+    };
+    let differs = change.fate == Fate::Changed && before != after;
+    if differs { format!("limit {} -> {}", said(before), said(after)) } else { String::new() }
 }
 
 fn group(change: &GroupChange) -> [String; 5] {

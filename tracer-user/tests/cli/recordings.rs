@@ -289,7 +289,7 @@ fn damaged_recordings_are_read_as_far_as_they_are_whole() {
     let mut newer = good;
     newer[8] = 9;
     let sentence = format!(
-        "socklife: cannot replay {}: it has format 9, and this socklife reads format 2: use the version that recorded it\n",
+        "socklife: cannot replay {}: it has format 9, and this socklife reads format 3: use the version that recorded it\n",
         path.display()
     );
     assert_eq!(replay(&newer), (Some(2), String::new(), sentence));
@@ -350,6 +350,8 @@ fn a_diff_says_what_changed() {
         new.local = local.to_owned();
         later.connections.push(new);
     }
+    before.endpoints[0].limit = None;
+    later.endpoints[0].limit = Some(Limit { value: 40, source: LimitSource::Inferred });
     later.endpoints[0].open = 4;
     later.endpoints[0].opened_total += 5;
     later.endpoints[0].closed_total += 2;
@@ -372,7 +374,7 @@ findings
   cleared   INFO      limit_pressure  96 of 100 open
 
 databases
-  +3  orders-db 10.0.0.5:5432  client  1 -> 4 open  5 opened, 2 closed
+  +3  orders-db 10.0.0.5:5432  client  1 -> 4 open  5 opened, 2 closed  limit unknown -> about 40
 
 launcher groups
   -1  route_builder.py  3 -> 3 copies  5 -> 4 open
@@ -396,6 +398,8 @@ connections closed (1)
     assert_eq!(diff["launcher_groups"][0]["pids_appeared"], serde_json::json!([500]));
     assert_eq!(diff["launcher_groups"][0]["pids_gone"], serde_json::json!([412]));
     assert_eq!(diff["endpoints"][0]["open"], serde_json::json!({ "before": 1, "after": 4 }));
+    let limit = serde_json::json!({ "before": null, "after": { "value": 40, "source": "inferred" } });
+    assert_eq!(diff["endpoints"][0]["limit"], limit);
     let (_, same, _) = run(&["diff", &a, &a]);
     assert!(same.ends_with("2 connections stayed\n\nnothing changed\n"), "{same}");
 }

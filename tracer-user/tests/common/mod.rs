@@ -85,6 +85,7 @@ pub fn connection(id: &str, endpoint: &str, state: TcpState, opener: u32, holder
         age: Age::Exact,
         opener: Some(Opener { pid: opener, comm: "python3".to_owned() }),
         holders: vec![HolderFd { pid: holder, fd: 3 }],
+        inode: Some(77),
         idle_s: None,
         bytes_sent: 0,
         bytes_received: 0,
@@ -93,6 +94,9 @@ pub fn connection(id: &str, endpoint: &str, state: TcpState, opener: u32, holder
         consecutive_rtos: 0,
         unacked: 0,
         keepalive: None,
+        unanswered_probes: 0,
+        heard_s: None,
+        closer_pid: None,
     }
 }
 
@@ -145,6 +149,7 @@ pub fn snapshot(findings: Vec<Finding>) -> Snapshot {
             drops_untold: 0,
             findings_without_room: 0,
             accounts_without_history: 0,
+            closers_without_room: 0,
         },
         endpoints: vec![endpoint("10.0.0.5:5432", "orders-db"), endpoint("10.0.0.6:5432", "10.0.0.6:5432")],
         processes: Vec::new(),

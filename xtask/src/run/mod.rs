@@ -73,8 +73,14 @@ pub fn build(demo: bool) -> Result<()> {
 /// The same with what only the tests run.
 pub fn build_for_tests() -> Result<()> {
     build(true)?;
-    sh::run(sh::cargo().args(["build", "--release", "--package", "tracer-user", "--example", "faulty"]))
+    let mut command = sh::cargo();
+    command.args(["build", "--release", "--package", "tracer-user"]);
+    command.args(EXAMPLES.iter().flat_map(|name| ["--example", name]));
+    sh::run(&mut command)
 }
+
+/// The examples that the live suite starts: socklife with faults.
+pub const EXAMPLES: [&str; 2] = ["faulty", "interrupted"];
 
 /// A program of the release build.
 pub fn program(name: &str) -> PathBuf {

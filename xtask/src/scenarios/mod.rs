@@ -1,5 +1,5 @@
-//! `cargo xtask scenarios`: builds the release binary and the incident lab, and plays the scenarios. What they are and
-//! what must be found is in `tests/src/scenarios`.
+//! `cargo xtask scenarios` and `cargo xtask paths`: builds the release binary and a lab, and plays its scenarios. What they
+//! are and what must be found is in `tests/src/scenarios` and `tests/src/pathlab`.
 
 use std::process::{Command, ExitCode};
 
@@ -7,8 +7,10 @@ use anyhow::{Context, Result};
 
 use crate::{run, sh};
 
-/// The lab's program.
-const LAB: &str = "scenarios";
+/// The incident lab's program.
+pub const INCIDENTS: &str = "scenarios";
+/// The path lab's program.
+pub const PATHS: &str = "paths";
 
 /// Flags of the command.
 #[derive(clap::Args)]
@@ -19,17 +21,17 @@ pub struct Options {
 }
 
 /// Plays them; the exit code says whether every one was right.
-pub fn scenarios(options: &Options) -> Result<ExitCode> {
-    let mut lab = lab()?;
-    let status = lab.args(&options.words).status().context("cannot start the incident lab")?;
+pub fn scenarios(program: &str, options: &Options) -> Result<ExitCode> {
+    let mut lab = lab(program)?;
+    let status = lab.args(&options.words).status().context("cannot start the lab")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The lab, built, with the release binary under test.
-pub fn lab() -> Result<Command> {
+/// A lab, built, with the release binary under test.
+pub fn lab(program: &str) -> Result<Command> {
     run::build(false)?;
-    sh::run(sh::cargo().args(["build", "--release", "--package", "socklife-tests", "--bin", LAB]))?;
-    let mut lab = Command::new(run::program(LAB));
+    sh::run(sh::cargo().args(["build", "--release", "--package", "socklife-tests", "--bin", program]))?;
+    let mut lab = Command::new(run::program(program));
     lab.env("SOCKLIFE_BIN", run::program("socklife"));
     Ok(lab)
 }

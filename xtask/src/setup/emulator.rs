@@ -2,18 +2,21 @@
 //! take a package away (Debian's backport of qemu-utils excludes the stable release's QEMU, and the other way round).
 
 use std::fs;
-use std::process::Command;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
 use super::packages::{self, Source};
 use super::{already_there, doing};
-use crate::sh;
-use crate::vm::emulator::{find, unpacked};
+use crate::vm::emulator::{find, unpacked, with_its_files};
 
 const PACKAGE: &str = "qemu-system-x86";
-/// Of what that depends on, all that a guest without devices does not need, and what excludes the backport.
-const NOT_NEEDED: &[&str] = &["qemu-system-common", "ipxe-qemu"];
+/// Its modules, software emulation among them: of the very same build. This is what excludes the backport.
+const MODULES: &str = "qemu-system-common";
+/// What a guest without a network does not need.
+const FIRMWARE: &str = "ipxe-qemu";
 
 /// Installs or unpacks it, if it is not there.
 pub fn install() -> Result<()> {
@@ -32,7 +35,8 @@ pub fn install() -> Result<()> {
 
 fn unpack() -> Result<()> {
     let needed = packages::dependencies(PACKAGE)?;
-    let needed: Vec<&str> = needed.iter().map(String::as_str).filter(|name| !NOT_NEEDED.contains(name)).collect();
+    let needed: Vec<&str> =
+        needed.iter().map(String::as_str).filter(|name| ![MODULES, FIRMWARE].contains(name)).collect();
     packages::install(&needed)?;
     let target = unpacked();
     doing(&format!("unpacking {PACKAGE} into {}: a package that is installed excludes it", target.display()));
@@ -43,17 +47,27 @@ fn unpack() -> Result<()> {
         }
     }
     fs::create_dir_all(&unfinished)?;
-    let package = Source::own().download(PACKAGE, &unfinished)?;
-    packages::unpack(&package, &unfinished)?;
-    fs::remove_file(&package)?;
+    for name in [PACKAGE, MODULES] {
+        let package = Source::own().download(name, &unfinished)?;
+        packages::unpack(&package, &unfinished)?;
+        fs::remove_file(&package)?;
+    }
     fs::rename(&unfinished, &target).context("cannot put the unpacked emulator in its place")?;
     let program = find()?;
     if !runs(&program) {
-        bail!("{} does not start: `{} --version` says why", program.display(), program.display());
+        bail!("{} does not emulate: its messages are above", program.display());
     }
     Ok(())
 }
 
-fn runs(program: &std::path::Path) -> bool {
-    sh::output(Command::new(program).arg("--version")).is_ok_and(|said| said.contains("QEMU"))
+/// Whether it starts and can emulate.
+fn runs(program: &Path) -> bool {
+    let mut command = Command::new(program);
+    with_its_files(&mut command, program);
+    // Without a machine there is nothing to run, but the emulation is loaded before the monitor reads its first command.
+    command.args(["-machine", "none", "-accel", "tcg", "-display", "none", "-monitor", "stdio", "-nodefaults"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::null());
+    let Ok(mut child) = command.spawn() else { return false };
+    let asked = child.stdin.take().is_some_and(|mut monitor| monitor.write_all(b"quit\n").is_ok());
+    child.wait().is_ok_and(|status| asked && status.success())
 }

@@ -96,7 +96,7 @@ fn perform(step: Step) -> Done {
         Step::Build => run::build_for_tests(),
         Step::Unit => unit(&mut counts),
         Step::Live => live(&mut counts),
-        Step::Scenarios => scenarios::lab().and_then(|lab| counted(lab, &mut counts)),
+        Step::Scenarios => scenarios::lab(scenarios::INCIDENTS).and_then(|lab| counted(lab, &mut counts)),
         Step::Vm => vm::all(&mut counts),
         Step::Demo => demo::names_the_leaking_pid(),
     };

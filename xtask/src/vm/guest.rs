@@ -84,7 +84,9 @@ impl Qemu {
     fn start(guest: &Guest<'_>) -> Result<Self> {
         // Ends with us, however we end: by Ctrl-C, by a signal, by the out-of-memory killer.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(emulator::find()?);
+        let program = emulator::find()?;
+        command.args(["--pdeathsig", "KILL", "--"]).arg(&program);
+        emulator::with_its_files(&mut command, &program);
         command.args(["-nodefaults", "-no-user-config", "-no-reboot"]);
         // One after the other: with a thread for each CPU this emulator (7.2) can run code that another CPU has patched
         // by now, and a kernel that patches itself, as for every fexit program, then dies of an `int3` nobody set.

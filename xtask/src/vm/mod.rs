@@ -153,7 +153,7 @@ fn show_end_of(console: &Path) {
 /// The programs that a guest runs, and the suite's own without what only a debugger reads.
 struct Suite {
     socklife: PathBuf,
-    faulty: PathBuf,
+    examples: Vec<PathBuf>,
     live: PathBuf,
     stripped: PathBuf,
 }
@@ -167,7 +167,8 @@ impl Suite {
         let live = said.lines().find_map(live_program).context("cargo did not say where it put the live suite")?;
         let stripped = directory.join("live");
         sh::run(Command::new("objcopy").arg("--strip-debug").arg(&live).arg(&stripped))?;
-        Ok(Self { socklife: run::program("socklife"), faulty: run::program("examples/faulty"), live, stripped })
+        let examples = run::EXAMPLES.map(|name| run::program("examples").join(name)).to_vec();
+        Ok(Self { socklife: run::program("socklife"), examples, live, stripped })
     }
 }
 
@@ -186,7 +187,7 @@ fn pack(path: &Path, suite: &Suite) -> Result<PathBuf> {
     root.archive().text(Path::new("/init"), 0o755, include_str!("init.sh"))?;
     root.archive().directory(Path::new("/dev"))?;
     root.archive().device(Path::new("/dev/console"), 5, 1)?;
-    for program in [&suite.socklife, &suite.faulty] {
+    for program in suite.examples.iter().chain([&suite.socklife]) {
         root.add(program)?;
     }
     root.add_as(&suite.stripped, &suite.live)?;
@@ -245,7 +246,7 @@ mod tests {
         let path = |name: &str| PathBuf::from(name);
         let suite = Suite {
             socklife: path("/a b/socklife"),
-            faulty: path("/faulty"),
+            examples: vec![path("/faulty")],
             live: path("/live"),
             stripped: path("/x"),
         };

@@ -9,7 +9,8 @@ const SEQUENCE: u32 = 7;
 fn tcp_info_bytes(len: usize) -> Vec<u8> {
     let mut bytes = vec![0u8; 232];
     let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
-    put(2, &[3]);
+    put(2, &[3, 2, 5]);
+    put(8, &400_000u32.to_ne_bytes());
     put(24, &4u32.to_ne_bytes());
     put(44, &1_000u32.to_ne_bytes());
     put(52, &2_000u32.to_ne_bytes());
@@ -18,6 +19,7 @@ fn tcp_info_bytes(len: usize) -> Vec<u8> {
     put(100, &9u32.to_ne_bytes());
     put(120, &5_555u64.to_ne_bytes());
     put(128, &7_777u64.to_ne_bytes());
+    put(140, &12u32.to_ne_bytes());
     put(200, &6_666u64.to_ne_bytes());
     bytes.truncate(len);
     bytes
@@ -107,6 +109,42 @@ fn a_request_has_the_kernels_layout() {
 }
 
 #[test]
+fn a_request_for_one_socket_has_the_kernels_layout() {
+    let check = |local: &str, remote: &str, family: i32, addresses: [&[u8]; 2]| {
+        let tuple = Tuple::new(7, local.parse().unwrap(), remote.parse().unwrap());
+        let bytes = request_one(SEQUENCE, &tuple, 0x1_dead_beef);
+        let word = |at: usize| u32::from_ne_bytes(*bytes[at..].first_chunk().unwrap());
+        assert_eq!((word(0) as usize, bytes.len()), (76, 76));
+        assert_eq!(bytes[4..8], [18, 0, 1, 0], "TCPDIAG_GETSOCK, NLM_F_REQUEST alone");
+        assert_eq!(bytes[16..20], [u8::try_from(family).unwrap(), 0, 0, 2]);
+        assert_eq!(bytes[20..24], [0x9c, 0x40, 0x15, 0x38], "ports are big-endian");
+        assert_eq!([&bytes[24..24 + addresses[0].len()], &bytes[40..40 + addresses[1].len()]], addresses);
+        assert_eq!((word(56), word(60), word(64), word(68)), (0, 0xdead_beef, 1, STATES));
+        let any = request_one(SEQUENCE, &tuple, 0);
+        assert_eq!(any[60..68], [0xff; 8]);
+    };
+    check("10.0.0.1:40000", "10.0.0.2:5432", libc::AF_INET, [&[10, 0, 0, 1, 0, 0], &[10, 0, 0, 2, 0, 0]]);
+    let (one, two) = ("fd00::1".parse::<Ipv6Addr>().unwrap(), "fd00::2".parse::<Ipv6Addr>().unwrap());
+    check("[fd00::1]:40000", "[fd00::2]:5432", libc::AF_INET6, [&one.octets(), &two.octets()]);
+}
+
+#[test]
+fn the_armed_timer_and_when_it_fires() {
+    let check = |timer: u8, expected: Timer| {
+        let info = attribute_bytes(ATTR_INFO, &tcp_info_bytes(232));
+        let mut body = Fixture { timer, ..V4 }.body(&info);
+        body[52..56].copy_from_slice(&1_500u32.to_ne_bytes());
+        let rows = read(&message_bytes(TCPDIAG_GETSOCK, libc::NLM_F_MULTI, &body)).unwrap().0;
+        let info = rows[0].info.unwrap();
+        assert_eq!((info.timer, info.timer_ms), (expected, 1_500), "{timer}");
+    };
+    check(0, Timer::Off);
+    check(1, Timer::Retransmit);
+    check(2, Timer::Keepalive);
+    check(4, Timer::Probe);
+}
+
+#[test]
 fn a_socket_with_everything() {
     let info = attribute_bytes(ATTR_INFO, &tcp_info_bytes(232));
     let mut attributes = attribute_bytes(8, &[0]);
@@ -133,6 +171,12 @@ fn a_socket_with_everything() {
             last_data_received_ms: 2_000,
             last_ack_received_ms: 3_000,
             keepalive: Some(false),
+            probes: 2,
+            backoff: 5,
+            rto_ms: 400,
+            segments_received: 12,
+            timer: Timer::Off,
+            timer_ms: 0,
         }),
     };
     assert_eq!(rows, [expected]);
@@ -194,6 +238,9 @@ fn tcp_info_of_every_length() {
         assert_eq!(u64::from(info.last_data_sent_ms), if_longer(48, 1_000));
         assert_eq!(u64::from(info.last_data_received_ms), if_longer(56, 2_000));
         assert_eq!(u64::from(info.last_ack_received_ms), if_longer(60, 3_000));
+        assert_eq!((u64::from(info.probes), u64::from(info.backoff)), (if_longer(4, 2), if_longer(5, 5)));
+        assert_eq!(u64::from(info.rto_ms), if_longer(12, 400));
+        assert_eq!(u64::from(info.segments_received), if_longer(144, 12));
         assert_eq!(info.srtt_us, (len >= 72).then_some(250));
         assert_eq!(u64::from(info.retransmits), if_longer(104, 9));
         assert_eq!(info.bytes_received, if_longer(136, 7_777));

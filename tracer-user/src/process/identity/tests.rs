@@ -188,3 +188,15 @@ fn a_real_process() {
     assert!(child.wait().is_ok());
     assert_eq!(reader.read(identity.id.pid).unwrap().map(|other| other.id == identity.id), None);
 }
+
+#[test]
+fn a_parent_is_that_of_the_very_process() {
+    let tree = Tree::new();
+    tree.stat(60, b"python3", 50, 4_242);
+    let reader = IdentityReader::new(tree.0.path(), CmdlinePolicy::Off);
+    let parent = |pid, start_ticks| reader.parent(ProcessId { pid, start_ticks });
+    assert_eq!(parent(60, 4_242), Some(50));
+    tree.stat(60, b"python3", 1, 4_242);
+    assert_eq!(parent(60, 4_242), Some(1), "adopted");
+    assert_eq!((parent(60, 9), parent(61, 1)), (None, None), "a later process, and none");
+}

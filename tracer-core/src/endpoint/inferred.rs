@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use crate::endpoint::{Endpoint, Spell};
+use super::{Endpoint, Spell};
 use crate::event::Role;
 use crate::snapshot::{Limit, LimitSource};
 use crate::time::BootNs;
@@ -32,16 +32,10 @@ pub(super) fn limit(endpoint: &Endpoint, now: BootNs) -> Option<Limit> {
     let mut tops = lately().filter(|spell| spell.hang_ups >= HANG_UPS);
     let (first, last) = (tops.next()?, tops.next_back()?);
     let is_one = height >= LEAST && lately().all(|spell| spell.low - height <= near);
-    (is_one && fell_between(endpoint, (first, last), height, now) && !was_more(endpoint, first, height + near, now))
-        .then_some(Limit { value: lately().map(|spell| spell.low).max()?, source: LimitSource::Inferred })
-}
-
-/// The number fell well below after the first spell, and the last came after that.
-fn fell_between(endpoint: &Endpoint, (first, last): (&Spell, &Spell), height: u32, now: BootNs) -> bool {
-    let (step_s, open) = endpoint.series.open_within(now.since(first.until), now);
-    let steps = last.from.since(first.until).as_secs() / u64::from(step_s.max(1));
     let well_below = height.saturating_sub((height / 20).max(2));
-    open.iter().take(usize::try_from(steps).unwrap_or(usize::MAX)).any(|open| *open <= well_below)
+    let fell = lately().any(|spell| spell.from > first.from && spell.from <= last.from && spell.fell_to <= well_below);
+    (is_one && fell && !was_more(endpoint, first, height + near, now))
+        .then_some(Limit { value: lately().map(|spell| spell.low).max()?, source: LimitSource::Inferred })
 }
 
 fn was_more(endpoint: &Endpoint, first: &Spell, most: u32, now: BootNs) -> bool {

@@ -1,0 +1,182 @@
+//! Three network namespaces in a row: app, router, database. Everything between app and database passes the router's
+//! forward hook.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
+use nix::sched::{CloneFlags, setns};
+use serde_json::Value;
+
+use crate::client::Client;
+use crate::postgres::{PORT, Postgres};
+use crate::program::{Program, command, output};
+use crate::sandbox::{NETWORK, Namespace};
+use crate::scenarios::Lab;
+
+/// The last number of the application's address, and of the router's on that side.
+const APP: u8 = 2;
+const ROUTER_APP: u8 = 1;
+/// The same on the database's side: another subnet.
+const DATABASE: u8 = 66;
+const ROUTER_DATABASE: u8 = 65;
+
+/// What a router's rule matches: both directions, or one.
+pub const TO_DATABASE: &str = "ip daddr 10.203.77.66";
+pub const TO_APP: &str = "ip daddr 10.203.77.2";
+
+/// The three of them.
+pub struct Net {
+    pub app: Namespace,
+    pub router: Namespace,
+    pub database: Option<Namespace>,
+}
+
+/// The database's address as the application has it.
+pub fn database_host() -> String {
+    format!("{NETWORK}.{DATABASE}")
+}
+
+impl Net {
+    /// Makes and joins them.
+    pub fn new() -> Result<Self> {
+        let net = Self {
+            app: Namespace::named("app")?,
+            router: Namespace::named("fw")?,
+            database: Some(Namespace::named("db")?),
+        };
+        let database = net.database()?;
+        join(&net.app, &net.router, "app", (APP, ROUTER_APP))?;
+        join(database, &net.router, "db", (DATABASE, ROUTER_DATABASE))?;
+        run_in(&net.app, &["ip", "route", "add", "default", "via", &format!("{NETWORK}.{ROUTER_APP}")])?;
+        run_in(database, &["ip", "route", "add", "default", "via", &format!("{NETWORK}.{ROUTER_DATABASE}")])?;
+        net.router(&["sysctl", "-qw", "net.ipv4.ip_forward=1"])?;
+        Ok(net)
+    }
+
+    fn database(&self) -> Result<&Namespace> {
+        self.database.as_ref().context("the database's namespace is gone")
+    }
+
+    /// Runs a command in the router.
+    pub fn router(&self, words: &[&str]) -> Result<()> {
+        run_in(&self.router, words)
+    }
+
+    /// Changes a setting of the application's namespace.
+    pub fn app_sysctl(&self, setting: &str) -> Result<()> {
+        run_in(&self.app, &["sysctl", "-qw", setting])
+    }
+
+    /// Connections that the router tracks.
+    pub fn tracked(&self) -> Result<u32> {
+        let [first, rest @ ..] = self.router.way();
+        let mut read = command(first);
+        read.args(rest).args(["sysctl", "-n", "net.netfilter.nf_conntrack_count"]);
+        Ok(output(read)?.trim().parse()?)
+    }
+
+    /// Runs a command at the database.
+    pub fn at_database(&self, words: &[&str]) -> Result<()> {
+        run_in(self.database()?, words)
+    }
+
+    /// The router's forward hook does that from now on, and nothing else.
+    pub fn rules(&self, rules: &[&str]) -> Result<()> {
+        let chain = "type filter hook forward priority 0; policy accept;";
+        self.nft(&format!(
+            "table ip lab\nflush table ip lab\ntable ip lab {{\nchain forward {{\n{chain}\n{}\n}}\n}}\n",
+            rules.join("\n")
+        ))
+    }
+
+    /// A set of rules of any kind.
+    pub fn nft(&self, script: &str) -> Result<()> {
+        let [first, rest @ ..] = self.router.way();
+        let mut nft = command(first);
+        nft.args(rest).args(["nft", "-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = nft.spawn().context("start nft")?;
+        child.stdin.take().context("no stdin")?.write_all(script.as_bytes())?;
+        let done = child.wait_with_output()?;
+        ensure!(done.status.success(), "nft refused {script:?}: {}", String::from_utf8_lossy(&done.stderr));
+        Ok(())
+    }
+
+    /// PostgreSQL at the database.
+    pub fn postgres(&self, lab: &Lab) -> Result<Postgres> {
+        inside(self.database()?, || Postgres::start_at(&lab.sandbox, 100, PORT, "*"))
+    }
+
+    /// Redis at the database.
+    pub fn redis(&self, lab: &Lab) -> Result<Program> {
+        let mut redis = self.program_at_database("redis-server")?;
+        redis.args(["--port", "6379", "--bind", &database_host(), "--protected-mode", "no", "--save", ""]);
+        redis.args(["--appendonly", "no", "--dir"]).arg(lab.sandbox.path(""));
+        let redis = Program::start("redis-server", redis)?;
+        let deadline = std::time::Instant::now() + crate::pace::patience();
+        while !redis.out_line(deadline)?.contains("eady to accept connections") {}
+        Ok(redis)
+    }
+
+    fn program_at_database(&self, program: &str) -> Result<std::process::Command> {
+        let [first, rest @ ..] = self.database()?.way();
+        let mut command = command(first);
+        command.args(rest).arg(program);
+        Ok(command)
+    }
+
+    /// A redis-cli in the application that obeys one command a line.
+    pub fn redis_client(&self) -> Result<Program> {
+        let [first, rest @ ..] = self.app.way();
+        let mut client = command(first);
+        client.args(rest).args(["redis-cli", "-h", &database_host()]);
+        Program::start("redis-cli", client)
+    }
+
+    /// A client in the application.
+    pub fn client(&self) -> Result<Client> {
+        Client::start_by(&self.app.way(), PORT)
+    }
+}
+
+/// Does something while this thread is in that namespace; what it starts stays there.
+fn inside<T>(namespace: &Namespace, action: impl FnOnce() -> Result<T>) -> Result<T> {
+    let home = File::open("/proc/thread-self/ns/net")?;
+    setns(File::open(namespace.file())?, CloneFlags::CLONE_NEWNET).context("enter a namespace")?;
+    let done = action();
+    setns(home, CloneFlags::CLONE_NEWNET).context("come back from a namespace")?;
+    done
+}
+
+/// A link between an end and the router, each with its address.
+fn join(end: &Namespace, router: &Namespace, name: &str, (here, there): (u8, u8)) -> Result<()> {
+    let (inner, outer) = (format!("{name}-in"), format!("{name}-out"));
+    let file = router.file();
+    let router_file = file.to_str().context("a path that is no text")?;
+    run_in(end, &["ip", "link", "add", &inner, "type", "veth", "peer", "name", &outer, "netns", router_file])?;
+    for (namespace, device, last) in [(end, &inner, here), (router, &outer, there)] {
+        run_in(namespace, &["ip", "addr", "add", &format!("{NETWORK}.{last}/26"), "dev", device])?;
+        run_in(namespace, &["ip", "link", "set", device, "up"])?;
+    }
+    Ok(())
+}
+
+fn run_in(namespace: &Namespace, words: &[&str]) -> Result<()> {
+    let [first, rest @ ..] = namespace.way();
+    let mut command = command(first);
+    command.args(rest).args(words);
+    output(command).map(drop)
+}
+
+/// Whether the finding is about one side of the database of this lab.
+pub fn is_about(finding: &Value, port: u16) -> bool {
+    finding["subject"]["endpoint"] == format!("{}:{port}", database_host()).as_str()
+}
+
+/// A list in a finding's evidence, as ports.
+pub fn ports(finding: &Value, fact: &str) -> Vec<u16> {
+    let evidence = finding["evidence"].as_array().into_iter().flatten();
+    let listed = evidence.filter(|entry| entry["fact"] == fact).flat_map(|entry| entry["value"].as_array());
+    listed.flatten().filter_map(|port| port.as_str()?.parse().ok()).collect()
+}

@@ -1,0 +1,72 @@
+//! A look at some sockets alone: in each of their network namespaces the kernel is asked about one after the other. It costs
+//! microseconds a socket, where a look at the host walks its whole hash table.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use tracer_core::event::Tuple;
+use tracer_core::inventory::{Glance, GlanceRow};
+use tracer_core::time::BootNs;
+
+use super::namespaces::{self, Entered, Ways};
+use super::{InventoryError, netns, sock_diag};
+
+/// What is asked about: both ends, and the cookie if it is known, else 0.
+pub type Asked = [(Tuple, u64)];
+
+/// Asks. Sockets in namespaces that no way of the last look leads into are left out, as are those that are not there.
+pub(super) fn glance(
+    proc_root: &Path,
+    ways: &Ways,
+    asked: &Asked,
+    now: &(impl Fn() -> BootNs + Sync),
+) -> Result<Glance, InventoryError> {
+    let home = netns::own_netns(proc_root)?;
+    let mut by_namespace = BTreeMap::<u32, Vec<(Tuple, u64)>>::new();
+    for (tuple, cookie) in asked {
+        by_namespace.entry(tuple.netns()).or_default().push((*tuple, *cookie));
+    }
+    let mut glance = Glance { started: now(), ..Glance::default() };
+    if let Some(here) = by_namespace.remove(&home) {
+        ask(&here, &mut glance.sockets)?;
+    }
+    if !by_namespace.is_empty() {
+        glance.sockets.extend(elsewhere(proc_root, ways, &by_namespace)?);
+    }
+    glance.finished = now();
+    Ok(glance)
+}
+
+fn ask(asked: &Asked, rows: &mut Vec<GlanceRow>) -> Result<(), InventoryError> {
+    sock_diag::ask_each(asked, |tuple, row| {
+        if let Some(info) = row.info {
+            rows.push(GlanceRow { tuple: *tuple, cookie: row.cookie, state: row.state, info });
+        }
+    })
+}
+
+/// On a thread that enters one namespace after the other and does not come back.
+fn elsewhere(
+    proc_root: &Path,
+    ways: &Ways,
+    asked: &BTreeMap<u32, Vec<(Tuple, u64)>>,
+) -> Result<Vec<GlanceRow>, InventoryError> {
+    let visit = || {
+        let mut rows = Vec::new();
+        for (netns, asked) in asked {
+            let known = ways.get(netns).map_or(&[][..], Vec::as_slice);
+            if namespaces::enter(proc_root, *netns, known) != Entered::Yes {
+                continue;
+            }
+            if let Err(error) = ask(asked, &mut rows) {
+                tracing::warn!(netns, %error, "cannot ask about sockets of a network namespace");
+            }
+        }
+        rows
+    };
+    let failed = |source| InventoryError::Thread { source };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("glance".to_owned()).spawn_scoped(scope, visit);
+        thread.map_err(failed)?.join().map_err(|_| failed(std::io::Error::other("it panicked")))
+    })
+}
