@@ -2,6 +2,7 @@
 //! taken for newly opened.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::Tracker;
 use crate::endpoint::Place;
@@ -36,7 +37,7 @@ impl Tracker {
                     place: endpoint.place,
                     role: endpoint.role,
                     in_use_peak: account.in_use_peak,
-                    history: account.history.as_deref()?.clone(),
+                    history: Arc::clone(account.history.as_ref()?),
                 })
             })
         });
@@ -69,9 +70,9 @@ impl Tracker {
                 let Some(before) = kept.accounts.remove(&key) else { continue };
                 let open = account.open_u32();
                 account.in_use_peak = account.in_use_peak.max(before.in_use_peak);
-                if let Some(history) = account.history.as_deref_mut() {
+                if let Some(history) = &mut account.history {
                     *history = before.history;
-                    history.resume(now, open);
+                    Arc::make_mut(history).resume(now, open);
                 }
             }
         }
