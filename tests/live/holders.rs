@@ -57,9 +57,11 @@ fn a_child_that_its_parent_left_behind_is_told() -> Result<()> {
         let process = processes.iter().find(|process| process["pid"] == pid);
         Ok(process.map_or(Value::Null, |process| process["ppid"].clone()))
     };
-    until("the child's parent", || {
-        let ppid = ppid_of(&watched.daemon.snapshot()?, child)?;
-        Ok(if ppid == parent { Ok(()) } else { Err(format!("{ppid} and not {parent}")) })
+    // A snapshot waits until /proc was asked who its holders are.
+    until("both hold both", || {
+        let seen = holders(&watched.daemon.snapshot()?)?;
+        let both = |pids: &Vec<u64>| pids.contains(&u64::from(child)) && pids.contains(&u64::from(parent));
+        Ok(if seen.len() == 2 && seen.iter().all(both) { Ok(()) } else { Err(format!("{seen:?}")) })
     })?;
     client.kill()?;
     let its = |line: &Value| line["kind"] == "orphaned_connection" && line["subject"]["pids"][0] == child;

@@ -24,6 +24,7 @@ use tracer_core::tcp::TcpState;
 use tracer_core::time::{BootNs, WallAnchor};
 use tracer_core::tracker::{About, Bounds, EndpointRule, Tracker};
 
+use mixed::Mix;
 use recorded::records;
 
 const SECOND: u64 = 1_000_000_000;
@@ -170,14 +171,20 @@ fn reconciling(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A pass over the connections and every detector; then the pass alone.
+/// A pass over the connections and every detector; then the pass alone; then with a finding for each process.
 fn judging(criterion: &mut Criterion) {
-    let (tracker, looked) = mixed::host();
     let anchor = WallAnchor { boot: BootNs(0), unix_ns: 1_700_000_000_000_000_000 };
     let mut group = criterion.benchmark_group("detect");
     group.sample_size(30);
-    for (name, enabled) in [("100k_connections_1k_processes", true), ("100k_connections_no_detector", false)] {
-        let (mut config, mut store, mut now) = (DetectConfig::default(), Store::default(), looked);
+    let mixed = mixed::host(Mix::Mixed);
+    let leaks = mixed::host(Mix::Leaks);
+    for (name, (tracker, looked), enabled) in [
+        ("100k_connections_1k_processes", &mixed, true),
+        ("100k_connections_no_detector", &mixed, false),
+        ("100k_connections_1k_leaks", &leaks, true),
+    ] {
+        let (looked, mut config, mut store) = (*looked, DetectConfig::default(), Store::default());
+        let mut now = looked;
         Kind::ALL.into_iter().for_each(|kind| config.enable(kind, enabled));
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
@@ -187,7 +194,7 @@ fn judging(criterion: &mut Criterion) {
                 } else {
                     now.plus(Duration::from_millis(1))
                 };
-                black_box(store.run(&tracker, &config, now, &anchor))
+                black_box(store.run(tracker, &config, now, &anchor))
             });
         });
         let mut kinds = BTreeMap::<&str, usize>::new();
@@ -197,6 +204,38 @@ fn judging(criterion: &mut Criterion) {
         // What the time was for.
         eprintln!("findings: {kinds:?}");
     }
+    group.finish();
+}
+
+/// What is put aside for the state file every few seconds, and what that costs while the tracker waits: accounts with a
+/// day behind them, as many as have a history.
+fn keeping(criterion: &mut Criterion) {
+    const ACCOUNTS: u32 = 2_048;
+    const STEP: u64 = 10 * SECOND;
+    const DAY: u64 = 86_400 * SECOND;
+    let mut tracker = Tracker::new(Bounds::default(), PortMap::default(), BTreeMap::new());
+    tracker.apply_inventory(look(0, SECOND));
+    for number in 0..ACCOUNTS {
+        let at = 2 * SECOND + u64::from(number);
+        let Event::Socket(mut opened) = event(SocketEventKind::Open, number, at, at) else { return };
+        let id = ProcessId { pid: 10_000 + number, start_ticks: 100 };
+        opened.opener = opened.opener.map(|task| Task { id, ..task });
+        tracker.apply(&Event::Socket(opened));
+    }
+    // Looks move every history on; those of an hour ago fill the coarse steps.
+    for at in (DAY - 8_640 * STEP..DAY).step_by(usize::try_from(STEP * 60).unwrap()).chain([DAY - STEP, DAY]) {
+        tracker.apply_inventory(look(ACCOUNTS, at));
+    }
+    let mut group = criterion.benchmark_group("state");
+    group.sample_size(20);
+    group.bench_function("keep_2048_accounts", |bencher| {
+        bencher.iter_with_large_drop(|| black_box(tracker.keep("boot", BootNs(DAY))));
+    });
+    group.bench_function("encode_2048_accounts", |bencher| {
+        let state = tracker.keep("boot", BootNs(DAY));
+        bencher.iter_with_large_drop(|| black_box(state.encode().unwrap()));
+    });
+    eprintln!("state: {} bytes", tracker.keep("boot", BootNs(DAY)).encode().unwrap().len());
     group.finish();
 }
 
@@ -222,5 +261,5 @@ fn photographing(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decoding, applying, reconciling, judging, photographing);
+criterion_group!(benches, decoding, applying, reconciling, judging, keeping, photographing);
 criterion_main!(benches);

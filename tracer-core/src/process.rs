@@ -1,6 +1,7 @@
 //! A process that opened, accepted or holds a watched socket.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::event::{Comm, ProcessId};
 use crate::history::{History, Life};
@@ -25,8 +26,9 @@ pub struct Account {
     pub last_active: Option<BootNs>,
     /// Open when the process ended.
     pub open_at_end: u64,
-    /// Its course over time; a client's only, and only while there is room.
-    pub history: Option<Box<History>>,
+    /// Its course over time; a client's only, and only while there is room. Shared with a state that is being written: what
+    /// changes meanwhile is copied first.
+    pub history: Option<Arc<History>>,
 }
 
 impl Account {
@@ -42,9 +44,13 @@ impl Account {
         u32::try_from(self.open()).unwrap_or(u32::MAX)
     }
 
+    pub(crate) fn history_mut(&mut self) -> Option<&mut History> {
+        self.history.as_mut().map(Arc::make_mut)
+    }
+
     pub(crate) fn count_opened(&mut self, at: BootNs) {
         let open = self.open_u32();
-        if let Some(history) = &mut self.history {
+        if let Some(history) = self.history_mut() {
             history.opened(at, open);
         }
         self.opened_total += 1;
@@ -53,7 +59,7 @@ impl Account {
 
     pub(crate) fn count_closed(&mut self, at: BootNs, life: Life) {
         let open = self.open_u32();
-        if let Some(history) = &mut self.history {
+        if let Some(history) = self.history_mut() {
             history.closed(at, open, life);
         }
         self.closed_total += 1;

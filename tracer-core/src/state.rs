@@ -2,7 +2,9 @@
 //!
 //! Times are boot-time: a state is good for the boot it was made in.
 
-use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::detect::Verdict;
 use crate::endpoint::{Place, Spell};
@@ -64,8 +66,17 @@ pub struct AccountState {
     pub role: Role,
     /// Most seen in use at one look.
     pub in_use_peak: u32,
-    /// Over time.
-    pub history: History,
+    /// Over time; the tracker's own, as it is now.
+    #[serde(serialize_with = "as_it_is", deserialize_with = "shared")]
+    pub history: Arc<History>,
+}
+
+fn as_it_is<S: Serializer>(history: &Arc<History>, to: S) -> Result<S::Ok, S::Error> {
+    history.serialize(to)
+}
+
+fn shared<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<History>, D::Error> {
+    History::deserialize(from).map(Arc::new)
 }
 
 /// An open finding.
@@ -137,6 +148,7 @@ mod tests {
         series.opened(at, 0);
         let mut history = History::new(Duration::from_secs(10), at);
         history.opened(at, 0);
+        let history = Arc::new(history);
         let place = Some(Place { addr: "127.0.0.1:5432".parse().unwrap(), netns: Some(7) });
         let process = ProcessId { pid: 9, start_ticks: 100 };
         State {

@@ -20,14 +20,19 @@ impl BootNs {
     /// This moment plus `by`, saturating.
     #[must_use]
     pub fn plus(self, by: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))
+        Self(self.0.saturating_add(ns(by)))
     }
 
     /// This moment minus `by`; the boot itself if that lies before it.
     #[must_use]
     pub fn minus(self, by: Duration) -> Self {
-        Self(self.0.saturating_sub(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))
+        Self(self.0.saturating_sub(ns(by)))
     }
+}
+
+/// A length of time as the clock counts it: where thousands of moments are compared, numbers are.
+pub(crate) fn ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// One moment seen on both clocks, taken when something is shown: a stepped wall clock moves the display, never a

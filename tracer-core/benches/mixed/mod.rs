@@ -1,5 +1,6 @@
 //! A busy host for the detectors: 100,000 connections of 1,000 processes in 50 launcher groups to 4 databases, some idle,
-//! some at work, some opened in bursts or one after the other, some short; told by a quarter of an hour of events and looks.
+//! some at work, some opened in bursts or one after the other, some short, or all of them leaks; told by a quarter of an
+//! hour of events and looks.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -36,7 +37,19 @@ enum Shape {
     HungUp,
 }
 
-fn shape(process: u32) -> Shape {
+/// What the processes of a host do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Mix {
+    /// Something of everything.
+    Mixed,
+    /// Every one of them leaks.
+    Leaks,
+}
+
+fn shape(mix: Mix, process: u32) -> Shape {
+    if mix == Mix::Leaks {
+        return Shape::Staircase;
+    }
     match process % 10 {
         0..3 => Shape::Idle,
         3..5 => Shape::Used,
@@ -61,9 +74,9 @@ fn tuple(number: u32) -> Tuple {
 }
 
 /// When the connection with that number is opened: processes take turns, so that neighbours are rarely of one.
-fn opened(number: u32) -> u64 {
+fn opened(mix: Mix, number: u32) -> u64 {
     let (process, nth) = (number / EACH, u64::from(number % EACH));
-    let after = match shape(process) {
+    let after = match shape(mix, process) {
         Shape::Bursts => nth / 25 * 5 * SECOND,
         Shape::Staircase => nth * 8 * SECOND,
         _ => 0,
@@ -95,10 +108,10 @@ fn event(kind: SocketEventKind, number: u32, at: u64, established: u64) -> Event
     })
 }
 
-fn row(number: u32, at: u64) -> SocketRow {
+fn row(mix: Mix, number: u32, at: u64) -> SocketRow {
     let (process, nth) = (number / EACH, number % EACH);
-    let age_ms = u32::try_from((at - opened(number)) / 1_000_000).unwrap();
-    let (sent_ms, received_ms) = match shape(process) {
+    let age_ms = u32::try_from((at - opened(mix, number)) / 1_000_000).unwrap();
+    let (sent_ms, received_ms) = match shape(mix, process) {
         Shape::Used => (200.min(age_ms), 100.min(age_ms)),
         Shape::InUse if nth < 50 => (10.min(age_ms), 100.min(age_ms)),
         _ => (age_ms, age_ms),
@@ -115,7 +128,11 @@ fn row(number: u32, at: u64) -> SocketRow {
         tuple: tuple(number),
         role: Role::Client,
         certainty: Certainty::Sure,
-        state: if shape(process) == Shape::HungUp && nth == 0 { TcpState::CloseWait } else { TcpState::Established },
+        state: if shape(mix, process) == Shape::HungUp && nth == 0 {
+            TcpState::CloseWait
+        } else {
+            TcpState::Established
+        },
         uid: 0,
         inode: u64::from(1_000 + number),
         cookie: u64::from(1 + number),
@@ -146,7 +163,7 @@ fn identity(process: u32) -> Identity {
 }
 
 /// The host, and the moment it was looked at last.
-pub fn host() -> (Tracker, BootNs) {
+pub fn host(mix: Mix) -> (Tracker, BootNs) {
     let limit = Some(Limit { value: 30_000, source: LimitSource::Config });
     let rule =
         |last: u8| (SocketAddr::from(([10, 0, 0, last], 5432)), EndpointRule { limit, ..EndpointRule::default() });
@@ -154,21 +171,21 @@ pub fn host() -> (Tracker, BootNs) {
     let mut tracker = Tracker::new(Bounds::default(), PortMap::default(), rules);
     let all = PROCESSES * EACH;
     let look = |at: u64, open: &[u32]| {
-        let sockets = open.iter().map(|number| row(*number, at)).collect();
+        let sockets = open.iter().map(|number| row(mix, *number, at)).collect();
         Inventory::of(Table { netns: NETNS, started: BootNs(at), finished: BootNs(at), sockets, network: None })
     };
     tracker.apply_inventory(look(BEGIN - SECOND, &[]));
     let mut coming: Vec<u32> = (0..all).collect();
-    coming.sort_by_key(|number| opened(*number));
+    coming.sort_by_key(|number| opened(mix, *number));
     let mut here = 0;
     for turn in 1..=LOOKS {
         let at = BEGIN + turn * 10 * SECOND;
-        while let Some(number) = coming.get(here).filter(|number| opened(**number) < at) {
-            let when = opened(*number);
+        while let Some(number) = coming.get(here).filter(|number| opened(mix, **number) < at) {
+            let when = opened(mix, *number);
             tracker.apply(&event(SocketEventKind::Open, *number, when, when));
             here += 1;
         }
-        for process in (0..PROCESSES).filter(|process| shape(*process) == Shape::Churn) {
+        for process in (0..PROCESSES).filter(|process| shape(mix, *process) == Shape::Churn) {
             // Numbers beyond those that stay, of the same process.
             let number = all + process * EACH;
             for nth in 0..3u32 {

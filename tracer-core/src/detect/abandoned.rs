@@ -4,17 +4,25 @@
 use std::time::Duration;
 
 use super::survey::Held;
-use crate::time::BootNs;
+use crate::time::{BootNs, ns};
 
 /// Longest use of a connection that is then left, in steps.
-const USED_STEPS: u32 = 2;
+const USED_STEPS: u64 = 2;
 /// Steps without a new one that end a run.
 const GAP_STEPS: u32 = 3;
+
+/// From the earlier moment to the later one; 0 if it is the other way round.
+fn between(earlier: BootNs, later: BootNs) -> u64 {
+    later.0.saturating_sub(earlier.0)
+}
 
 /// What tells abandoned connections of one holder from others, at one scale.
 #[derive(Clone, Copy)]
 pub(super) struct Rule {
     step: Duration,
+    /// Half a step, and longest use of one that is left.
+    half_ns: u64,
+    used_ns: u64,
     /// The last look: what was idle is known as of then.
     looked_at: BootNs,
     /// The latest opening that this look could see.
@@ -24,22 +32,23 @@ pub(super) struct Rule {
 impl Rule {
     pub(super) fn new(step: Duration, looked_at: BootNs, held: &[Held<'_>]) -> Self {
         let newest = held.iter().rev().map(|held| held.began).find(|began| *began <= looked_at);
-        Self { step, looked_at, newest: newest.unwrap_or(BootNs(0)) }
+        let (half_ns, used_ns) = (ns(step) / 2, ns(step).saturating_mul(USED_STEPS));
+        Self { step, half_ns, used_ns, looked_at, newest: newest.unwrap_or(BootNs(0)) }
     }
 
     /// Old enough to be judged: what is younger may still be in its first use.
     pub(super) fn is_ripe(&self, held: &Held<'_>) -> bool {
-        held.began_seen && held.last_active.is_some() && self.looked_at.since(held.began) >= self.step / 2
+        held.began_seen && held.last_active.is_some() && between(held.began, self.looked_at) >= self.half_ns
     }
 
     /// Its use was over within half a step.
     pub(super) fn was_prompt(&self, held: &Held<'_>) -> bool {
-        held.idle_since().since(held.began) <= self.step / 2
+        between(held.began, held.idle_since()) <= self.half_ns
     }
 
     /// It was used for longer than one that is abandoned.
     pub(super) fn has_worked(&self, held: &Held<'_>) -> bool {
-        held.idle_since().since(held.began) > self.step * USED_STEPS
+        between(held.began, held.idle_since()) > self.used_ns
     }
 
     /// How long nothing was said on it, as of the last look.
@@ -57,9 +66,9 @@ impl Rule {
         let idle_since = held.idle_since();
         self.is_ripe(held)
             && !held.in_use
-            && idle_since.since(held.began) <= self.step * USED_STEPS
-            && self.looked_at.since(idle_since) >= self.step / 2
-            && self.newest.since(idle_since) >= self.step / 2
+            && between(held.began, idle_since) <= self.used_ns
+            && between(idle_since, self.looked_at) >= self.half_ns
+            && between(idle_since, self.newest) >= self.half_ns
     }
 }
 
@@ -108,19 +117,19 @@ impl<'a, 'b> Run<'a, 'b> {
     pub(super) fn bytes(&self) -> Option<((u64, u64), (u64, u64))> {
         const LOOKED_AT: usize = 100;
         let all = self.held.iter().rev().take(LOOKED_AT);
-        let mut counters = all.filter_map(|held| held.socket.counters);
-        let first = counters.next()?;
-        let both = |bytes: u64| (bytes, bytes);
-        Some(counters.fold((both(first.bytes_sent), both(first.bytes_received)), |(sent, received), one| {
+        // A look has told of each: else it would not be known to be abandoned.
+        let mut all = all.map(|held| (held.sent, held.received));
+        let (sent, received) = all.next()?;
+        Some(all.fold(((sent, sent), (received, received)), |(sent, received), one| {
             let widen = |(low, high): (u64, u64), bytes: u64| (low.min(bytes), high.max(bytes));
-            (widen(sent, one.bytes_sent), widen(received, one.bytes_received))
+            (widen(sent, one.0), widen(received, one.1))
         }))
     }
 }
 
 /// In how many different steps those connections began that are abandoned, up to `most`.
 pub(super) fn spread(rule: Rule, held: &[Held<'_>], most: usize) -> (usize, usize) {
-    let step_ns = u64::try_from(rule.step.as_nanos()).unwrap_or(u64::MAX).max(1);
+    let step_ns = ns(rule.step).max(1);
     let (mut steps, mut count, mut last) = (0, 0, u64::MAX);
     for held in held.iter().filter(|held| rule.is_abandoned(held)) {
         let step = held.began.0 / step_ns;

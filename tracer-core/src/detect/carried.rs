@@ -59,7 +59,7 @@ impl Carried<'_> {
     pub(super) fn lie_unused(&self, context: &Context<'_>) -> bool {
         let Some(EvidenceValue::List(listed)) = self.verdict.fact("local_ports") else { return false };
         let listed: BTreeSet<u16> = listed.iter().filter_map(|port| port.parse().ok()).collect();
-        let lies = |held: &&Held<'_>| listed.contains(&held.socket.tuple.local().port()) && self.is_unused(held);
+        let lies = |held: &&Held<'_>| listed.contains(&held.port) && self.is_unused(held);
         let nobodys = context.survey.unknown().iter();
         let nobodys = nobodys
             .filter(|held| self.verdict.subject.pids.is_empty() && Some(held.socket.endpoint()) == self.endpoint);

@@ -181,6 +181,10 @@ fn prove(context: &Context<'_>, suspect: &Suspect<'_, '_>, scale: usize, rule: R
         let climb = staircase::climb(&course.steps, steps)?;
         let begin = course.end.minus(course.step.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX)));
         let births = Births::count(rule, suspect.held, begin, course.step, steps);
+        // With a doubt it takes more, never less: most are told without one.
+        if !births.are_steady(&climb, None) {
+            return None;
+        }
         let young = begin.since(history.began()) < course.end.since(begin);
         let expected = expected_idle(rule, suspect.held, begin, course.end);
         let by_chance = births.improbable(expected) < IMPROBABLE.get(scale).copied().unwrap_or(f64::MAX);

@@ -31,7 +31,7 @@ pub(super) fn one_after_the_other<'a>(
 
 /// Local ports of the oldest of these, ascending: enough to find them with another tool.
 pub(super) fn local_ports<'a>(oldest_first: impl Iterator<Item = &'a Held<'a>>) -> Vec<String> {
-    let mut ports: Vec<u16> = oldest_first.take(PORTS_LISTED).map(|held| held.socket.tuple.local().port()).collect();
+    let mut ports: Vec<u16> = oldest_first.take(PORTS_LISTED).map(|held| held.port).collect();
     ports.sort_unstable();
     ports.iter().map(u16::to_string).collect()
 }

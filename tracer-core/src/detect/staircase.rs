@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::history::{History, SCALES, Step};
-use crate::time::BootNs;
+use crate::time::{BootNs, ns};
 
 /// Scales of a course: those of a history, and hours made of its coarsest steps.
 pub(super) const COURSES: usize = SCALES.len() + 1;
@@ -49,8 +49,9 @@ pub(super) fn step_of(window: Duration, scale: usize) -> Duration {
 pub(super) fn reuses_since(history: &History, from: BootNs) -> u64 {
     let (mut uses, mut until) = (0, None::<BootNs>);
     for scale in 0..SCALES.len() {
-        let length = history.step(scale);
-        let is_new = |began: BootNs| began >= from && until.is_none_or(|until| began.plus(length) <= until);
+        let length = ns(history.step(scale));
+        let is_new =
+            |began: BootNs| began >= from && until.is_none_or(|until| began.0.saturating_add(length) <= until.0);
         let mut oldest = until;
         for (began, step) in history.kept(scale).filter(|(began, _)| is_new(*began)) {
             uses += u64::from(step.reused);

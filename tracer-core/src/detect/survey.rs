@@ -20,6 +20,11 @@ pub(crate) struct Held<'a> {
     pub began: BootNs,
     /// Last byte either way, as far as the last look told; `None` before one.
     pub last_active: Option<BootNs>,
+    /// Bytes sent and received, as the last look told; 0 before one.
+    pub sent: u64,
+    pub received: u64,
+    /// This side's port.
+    pub port: u16,
     /// A request was out at the last look.
     pub in_use: bool,
     /// Its beginning was seen.
@@ -60,8 +65,12 @@ impl<'a> Survey<'a> {
                 continue;
             }
             let began = socket.began();
+            let (sent, received) = socket.counters.map_or((0, 0), |seen| (seen.bytes_sent, seen.bytes_received));
             let held = Held {
                 socket,
+                sent,
+                received,
+                port: socket.tuple.local().port(),
                 began: began.moment(),
                 last_active: socket.last_active(),
                 in_use: socket.in_use(),

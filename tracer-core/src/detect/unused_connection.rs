@@ -140,9 +140,7 @@ fn judge<'a, 'b>(
 
 /// It said as much as a login and no more.
 fn said_a_login(held: &Held<'_>) -> bool {
-    held.socket.counters.is_some_and(|seen| {
-        (1..=LOGIN_SENT).contains(&seen.bytes_sent) && (1..=LOGIN_RECEIVED).contains(&seen.bytes_received)
-    })
+    (1..=LOGIN_SENT).contains(&held.sent) && (1..=LOGIN_RECEIVED).contains(&held.received)
 }
 
 /// Whether the process closed any connection to the endpoint since then, as far as its history reaches; one without a

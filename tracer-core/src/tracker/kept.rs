@@ -2,6 +2,7 @@
 //! taken for newly opened.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{Parting, Tracker};
 use crate::endpoint::Place;
@@ -37,7 +38,7 @@ impl Tracker {
                     place: endpoint.place,
                     role: endpoint.role,
                     in_use_peak: account.in_use_peak,
-                    history: account.history.as_deref()?.clone(),
+                    history: Arc::clone(account.history.as_ref()?),
                 })
             })
         });
@@ -75,9 +76,9 @@ impl Tracker {
                 let Some(before) = kept.accounts.remove(&key) else { continue };
                 let open = account.open_u32();
                 account.in_use_peak = account.in_use_peak.max(before.in_use_peak);
-                if let Some(history) = account.history.as_deref_mut() {
+                if let Some(history) = &mut account.history {
                     *history = before.history;
-                    history.resume(now, open);
+                    Arc::make_mut(history).resume(now, open);
                 }
             }
         }

@@ -21,6 +21,7 @@ mod view;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Bound;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use events::Effect;
@@ -368,7 +369,7 @@ impl Tracker {
             self.without_history += u64::from(!room);
         }
         let new = || Account {
-            history: (is_client && room).then(|| Box::new(History::new(window, at))),
+            history: (is_client && room).then(|| Arc::new(History::new(window, at))),
             ..Account::default()
         };
         Some(self.processes.get_mut(&id)?.accounts.entry(endpoint).or_insert_with(new))

@@ -314,7 +314,7 @@ impl Tracker {
                 let counts = by_account.get(&(process.id, *endpoint)).copied().unwrap_or_default();
                 account.in_use_peak = account.in_use_peak.max(counts.0);
                 let open = account.open_u32();
-                if let Some(history) = account.history.as_deref_mut().filter(|_| open > 0) {
+                if let Some(history) = account.history_mut().filter(|_| open > 0) {
                     history.looked(now, open, counts);
                 }
             }

@@ -122,7 +122,7 @@ impl Actor {
         // Before the first look there is less to keep than what is kept already.
         if let Some(keeper) = self.keeper.take().filter(|_| self.ready.is_none()) {
             let state = self.state(keeper.boot_id());
-            keeper.write_last(&state).await;
+            keeper.write_last(state).await;
         }
     }
 
@@ -161,7 +161,8 @@ impl Actor {
         let Some(mut keeper) = self.keeper.take() else { return };
         // A disk that is slow gets the next one.
         if self.ready.is_none() && keeper.is_idle() {
-            keeper.write(&self.state(keeper.boot_id()));
+            let state = self.state(keeper.boot_id());
+            keeper.write(state);
         }
         self.keeper = Some(keeper);
     }

@@ -42,30 +42,34 @@ impl Keeper {
         self.writing.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Writes it in the background.
-    pub fn write(&mut self, state: &State) {
-        let Some(bytes) = encoded(state) else { return };
+    /// Makes bytes of it and writes them, in the background.
+    pub fn write(&mut self, state: State) {
         let dir = Arc::clone(&self.dir);
-        self.writing = Some(tokio::task::spawn_blocking(move || tell(dir.write(&bytes))));
+        self.writing = Some(tokio::task::spawn_blocking(move || save(&dir, state)));
     }
 
     /// Writes it and waits: nothing comes after this.
-    pub async fn write_last(self, state: &State) {
+    pub async fn write_last(self, state: State) {
         if let Some(writing) = self.writing {
             // Whether it failed was told.
             let _ = writing.await;
         }
-        let Some(bytes) = encoded(state) else { return };
-        let _ = tokio::task::spawn_blocking(move || tell(self.dir.write(&bytes))).await;
+        let _ = tokio::task::spawn_blocking(move || save(&self.dir, state)).await;
     }
 }
 
-fn encoded(state: &State) -> Option<Vec<u8>> {
-    state.encode().inspect_err(|error| tracing::error!(%error, "the state cannot be written as bytes")).ok()
-}
-
-fn tell(written: std::io::Result<()>) {
-    if let Err(error) = written {
+fn save(dir: &StateDir, state: State) {
+    let encoded = state.encode();
+    // The tracker copies whatever it changes of it as long as it is there.
+    drop(state);
+    let bytes = match encoded {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            tracing::error!(%error, "the state cannot be written as bytes");
+            return;
+        }
+    };
+    if let Err(error) = dir.write(&bytes) {
         tracing::warn!(%error, "cannot write the state: a restart now would begin without it");
     }
 }
