@@ -59,7 +59,7 @@ pub(super) fn main(args: Args, client: Client) -> anyhow::Result<Verdict> {
 
 async fn reap(args: Args, client: Client, prober: &Prober, mut audit: Option<Audit>) -> anyhow::Result<Verdict> {
     let snapshot: Snapshot = client.get_json("/v1/snapshot").await?;
-    let wanted = selection::named(&snapshot, &args.named, is_of_zombies)?;
+    let wanted = selection::named(&snapshot.connections, &snapshot.findings, &args.named, is_of_zombies)?;
     drop(snapshot);
     let reaper = Reaper::new(prober, &wanted, Path::new(PROC), args.yes);
     let mut output = Output::new();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use tracer_core::finding::{EvidenceValue, Finding, Status};
-use tracer_core::snapshot::{Connection, Snapshot};
+use tracer_core::snapshot::Connection;
 
 use super::exit::Failure;
 use crate::inventory;
@@ -38,7 +38,8 @@ pub(super) fn check_pids() -> Result<(), Failure> {
 
 /// Every connection that is named, once, those that no process holds first; each finding has to be open and `allowed`.
 pub(super) fn named(
-    snapshot: &Snapshot,
+    connections: &[Connection],
+    findings: &[Finding],
     named: &Named,
     allowed: impl Fn(&Finding) -> Result<(), Failure>,
 ) -> Result<Vec<Wanted>, Failure> {
@@ -50,16 +51,16 @@ pub(super) fn named(
         }
     };
     for id in &named.connections {
-        let found = snapshot.connections.iter().find(|connection| connection.id == *id);
+        let found = connections.iter().find(|connection| connection.id == *id);
         let none = || Failure::Input(format!("there is no connection {id:?} now: `socklife snapshot` has their ids"));
         add(found.ok_or_else(none)?, None);
     }
     for id in &named.findings {
-        let found = snapshot.findings.iter().find(|finding| finding.id == *id && finding.status == Status::Open);
+        let found = findings.iter().find(|finding| finding.id == *id && finding.status == Status::Open);
         let none = || Failure::Input(format!("there is no open finding {id:?}: `socklife tail --json` has their ids"));
         let finding = found.ok_or_else(none)?;
         allowed(finding)?;
-        for connection in snapshot.connections.iter().filter(|connection| is_of(connection, finding)) {
+        for connection in connections.iter().filter(|connection| is_of(connection, finding)) {
             add(connection, Some(id));
         }
     }
@@ -85,4 +86,93 @@ fn is_of(connection: &Connection, finding: &Finding) -> bool {
 pub(super) fn is_of_process(connection: &Connection, pid: u32) -> bool {
     connection.opener.as_ref().is_some_and(|opener| opener.pid == pid)
         || connection.holders.iter().any(|holder| holder.pid == pid)
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_core::finding::{Evidence, Kind, Severity, Subject};
+    use tracer_core::snapshot::{HolderFd, Opener};
+    use tracer_core::time::WallTime;
+
+    use super::*;
+    use crate::probe::fixture;
+
+    fn connection(id: &str, remote: &str, opener: u32, holder: Option<u32>) -> Connection {
+        Connection {
+            opener: Some(Opener { pid: opener, comm: "x".to_owned() }),
+            holders: holder.map(|pid| HolderFd { pid, fd: 3 }).into_iter().collect(),
+            ..fixture::connection(id, "10.0.0.1:40000", remote, 3, 7)
+        }
+    }
+
+    fn finding(id: &str, status: Status, endpoint: Option<&str>, pids: &[u32], listed: Option<&[&str]>) -> Finding {
+        let texts = |ids: &[&str]| EvidenceValue::List(ids.iter().map(|id| (*id).to_owned()).collect());
+        let evidence = |ids| Evidence { fact: CONNECTIONS.to_owned(), value: texts(ids), unit: String::new() };
+        Finding {
+            id: id.to_owned(),
+            kind: Kind::CloseWaitLeak,
+            severity: Severity::Warning,
+            confidence: 1.0,
+            status,
+            first_seen: WallTime { unix_ms: 0 },
+            last_seen: WallTime { unix_ms: 0 },
+            subject: Subject { endpoint: endpoint.map(str::to_owned), pids: pids.to_vec(), launcher_group: None },
+            summary: String::new(),
+            evidence: listed.map(evidence).into_iter().collect(),
+            ruled_out: Vec::new(),
+            related: Vec::new(),
+            cause: None,
+            remedy: String::new(),
+            verify: String::new(),
+        }
+    }
+
+    /// Ids in their order, each with the finding that named it; or the exit code's class.
+    fn check(connections: &[&str], of: &[&str], expected: Result<&[(&str, Option<&str>)], &str>) {
+        let all = [
+            connection("held", "10.0.0.5:5432", 1, Some(1)),
+            connection("passed", "10.0.0.5:5432", 1, Some(2)),
+            connection("orphan", "10.0.0.5:5432", 1, None),
+            connection("elsewhere", "10.0.0.6:5432", 1, Some(1)),
+        ];
+        let findings = [
+            finding("of-1", Status::Open, Some("10.0.0.5:5432"), &[1], None),
+            finding("of-2", Status::Open, None, &[2], None),
+            finding("of-all", Status::Open, Some("10.0.0.6:5432"), &[], None),
+            finding("of-list", Status::Open, Some("10.0.0.5:5432"), &[1], Some(&["passed"])),
+            finding("over", Status::Resolved, None, &[1], None),
+        ];
+        let texts = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let asked = Named { connections: texts(connections), findings: texts(of) };
+        let allowed = |finding: &Finding| match finding.id.as_str() {
+            "of-2" => Err(Failure::Input("not that kind".to_owned())),
+            _ => Ok(()),
+        };
+        match (named(&all, &findings, &asked, allowed), expected) {
+            (Ok(wanted), Ok(expected)) => {
+                let told: Vec<(&str, Option<&str>)> =
+                    wanted.iter().map(|each| (each.connection.id.as_str(), each.finding.as_deref())).collect();
+                assert_eq!(told, expected, "{asked:?}");
+            }
+            (Err(Failure::Input(sentence)), Err(part)) => assert!(sentence.contains(part), "{sentence}"),
+            (told, _) => panic!("{asked:?}: {told:?}"),
+        }
+    }
+
+    #[test]
+    fn ids_and_findings_name_connections_once_and_orphans_come_first() {
+        check(&["held", "orphan", "held"], &[], Ok(&[("orphan", None), ("held", None)]));
+        let of_1 = [("orphan", Some("of-1")), ("held", Some("of-1")), ("passed", Some("of-1"))];
+        check(&[], &["of-1"], Ok(&of_1));
+        check(&["passed"], &["of-1"], Ok(&[("orphan", Some("of-1")), ("passed", None), ("held", Some("of-1"))]));
+        check(&[], &["of-all"], Ok(&[("elsewhere", Some("of-all"))]));
+        check(&[], &["of-list"], Ok(&[("passed", Some("of-list"))]));
+    }
+
+    #[test]
+    fn what_is_not_there_or_not_allowed_is_bad_input() {
+        check(&["held", "other"], &[], Err("no connection \"other\""));
+        check(&[], &["over"], Err("no open finding \"over\""));
+        check(&[], &["of-2"], Err("not that kind"));
+    }
 }

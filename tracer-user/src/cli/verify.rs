@@ -97,7 +97,7 @@ async fn verify(args: Args, client: Client, prober: &Prober) -> anyhow::Result<V
 
 /// Those named, and those that pass the filters, if there are any.
 fn select(args: &Args, snapshot: &Snapshot) -> Result<Vec<Wanted>, Failure> {
-    let mut wanted = selection::named(snapshot, &args.named, |_| Ok(()))?;
+    let mut wanted = selection::named(&snapshot.connections, &snapshot.findings, &args.named, |_| Ok(()))?;
     if args.pid.is_none() && args.endpoint.is_none() {
         return Ok(wanted);
     }

@@ -111,10 +111,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::os::unix::fs::MetadataExt as _;
 
-    use tracer_core::event::Role;
-    use tracer_core::snapshot::Age;
-    use tracer_core::tcp::TcpState;
-
+    use super::super::fixture;
     use super::*;
 
     fn inode_of(stream: &TcpStream) -> u32 {
@@ -125,31 +122,8 @@ mod tests {
     /// As a snapshot has a connection of this process.
     fn connection(stream: &TcpStream) -> Connection {
         let fd = u32::try_from(stream.as_raw_fd()).unwrap();
-        Connection {
-            id: "0".to_owned(),
-            netns: 1,
-            local: stream.local_addr().unwrap().to_string(),
-            remote: stream.peer_addr().unwrap().to_string(),
-            endpoint: String::new(),
-            database: String::new(),
-            role: Role::Client,
-            state: TcpState::Established,
-            state_since: None,
-            opened_at: None,
-            age_s: 0,
-            age: Age::AtLeast,
-            opener: None,
-            holders: vec![HolderFd { pid: std::process::id(), fd }],
-            inode: Some(inode_of(stream)),
-            idle_s: None,
-            bytes_sent: 0,
-            bytes_received: 0,
-            srtt_us: None,
-            retransmits: 0,
-            consecutive_rtos: 0,
-            unacked: 0,
-            keepalive: None,
-        }
+        let (local, remote) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+        fixture::connection("0", &local.to_string(), &remote.to_string(), fd, inode_of(stream))
     }
 
     #[test]

@@ -169,14 +169,13 @@ fn receive(orders: &OwnedFd) -> Option<([u8; MESSAGE_BYTES], Option<OwnedFd>)> {
     let mut control = nix::cmsg_space!([std::os::fd::RawFd; 1]);
     let (len, fd) = {
         let mut parts = [IoSliceMut::new(&mut message)];
-        let received = loop {
+        loop {
             match recvmsg::<()>(orders.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC) {
                 Err(Errno::EINTR) => {}
                 Err(_) => return None,
                 Ok(received) => break (received.bytes, descriptors(received.cmsgs().ok()?)),
             }
-        };
-        received
+        }
     };
     (len == MESSAGE_BYTES).then_some((message, fd))
 }

@@ -16,6 +16,8 @@
 mod ask;
 mod copy;
 mod destroy;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod guard;
 mod orphan;
 mod question;

@@ -41,12 +41,22 @@ pub struct Exception {
 const USER: &[&str] = &["tracer-user/src"];
 const CORE: &[&str] = &["tracer-core/src", "tracer-common/src"];
 const CAPTURE: &[&str] = &["tracer-user/src/capture"];
+/// What takes other processes' descriptors and changes something; and the commands that a user calls it by.
+const PROBE: &[&str] = &["tracer-user/src/probe"];
+const PROBE_CALLERS: &[&str] = &[
+    "tracer-user/src/probe",
+    "tracer-user/src/cli/verify.rs",
+    "tracer-user/src/cli/reap.rs",
+    "tracer-user/src/cli/selection.rs",
+];
 const PROC_READERS: &[&str] =
     &["tracer-user/src/inventory", "tracer-user/src/process", "tracer-user/src/doctor/host.rs"];
 
 const ONE_AYA: &str = "only capture knows aya: the rest must build and be tested without a kernel";
 const ONE_PROC: &str =
     "only inventory, process and doctor::host read /proc, under a root that is handed in, so that tests use a fake one";
+const ONLY_ASKED: &str =
+    "the daemon reads and changes nothing: sockets of others are touched by probe alone, and only on a user's word";
 const PURE: &str = "the core does no IO and reads no clock: all is handed in, so that a replay gives the same bytes";
 
 /// Every rule.
@@ -55,6 +65,11 @@ pub const RULES: &[Rule] = &[
     Rule { word: Word::Identifier("aya_log"), within: USER, except: CAPTURE, reason: ONE_AYA },
     Rule { word: Word::Identifier("aya_obj"), within: USER, except: CAPTURE, reason: ONE_AYA },
     Rule { word: Word::Identifier("procfs"), within: USER, except: PROC_READERS, reason: ONE_PROC },
+    Rule { word: Word::Module("crate", "probe"), within: USER, except: PROBE_CALLERS, reason: ONLY_ASKED },
+    Rule { word: Word::Identifier("SYS_pidfd_getfd"), within: USER, except: PROBE, reason: ONLY_ASKED },
+    Rule { word: Word::Identifier("TCP_REPAIR"), within: USER, except: PROBE, reason: ONLY_ASKED },
+    Rule { word: Word::Identifier("SOCK_DESTROY"), within: USER, except: PROBE, reason: ONLY_ASKED },
+    Rule { word: Word::Identifier("fork"), within: USER, except: PROBE, reason: ONLY_ASKED },
     // The bare root, "/proc", is what the daemon hands in.
     Rule { word: Word::Literal("/proc/"), within: USER, except: PROC_READERS, reason: ONE_PROC },
     Rule { word: Word::Identifier("SystemTime"), within: CORE, except: &[], reason: PURE },
