@@ -86,7 +86,13 @@ fn row(number: u32) -> SocketRow {
 
 fn look(count: u32, at: u64) -> Inventory {
     let sockets = (0..count).map(row).collect();
-    Inventory::of(Table { netns: NETNS, started: BootNs(at), finished: BootNs(at + SECOND / 10), sockets, network: None })
+    Inventory::of(Table {
+        netns: NETNS,
+        started: BootNs(at),
+        finished: BootNs(at + SECOND / 10),
+        sockets,
+        network: None,
+    })
 }
 
 /// A tracker that events and a look have told of so many live connections.

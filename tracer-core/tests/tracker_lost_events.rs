@@ -58,7 +58,13 @@ fn row(port: u16, state: TcpState, cookie: u64, inode: u64, holder: bool) -> Soc
     }
 }
 fn look(t: &mut Tracker, at: u64, rows: Vec<SocketRow>) -> bool {
-    t.apply_inventory(Inventory::of(Table { netns: 7, started: BootNs(at), finished: BootNs(at + 1), sockets: rows, network: None }))
+    t.apply_inventory(Inventory::of(Table {
+        netns: 7,
+        started: BootNs(at),
+        finished: BootNs(at + 1),
+        sockets: rows,
+        network: None,
+    }))
 }
 fn tracker() -> Tracker {
     let mut t = Tracker::new(Bounds::default(), PortMap::default(), BTreeMap::new());

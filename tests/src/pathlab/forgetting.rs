@@ -2,8 +2,8 @@
 
 use anyhow::{Result, ensure};
 
-use super::net::{Net, database_host, is_about};
 use super::FORGETFUL;
+use super::net::{Net, database_host, is_about};
 use crate::postgres::PORT;
 use crate::scenarios::lab::{number, pids};
 use crate::scenarios::{Lab, Scenario};

@@ -4,8 +4,8 @@ use anyhow::{Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::net::{Net, database_host};
 use super::PLAIN;
+use super::net::{Net, database_host};
 use crate::scenarios::{Lab, Scenario};
 
 /// Every scenario of this kind.

@@ -33,17 +33,24 @@ pub struct Net {
     pub database: Option<Namespace>,
 }
 
+/// The application's subnet.
+pub fn app_network() -> String {
+    format!("{NETWORK}.0/26")
+}
+
 /// The database's address as the application has it.
 pub fn database_host() -> String {
     format!("{NETWORK}.{DATABASE}")
 }
 
-
 impl Net {
     /// Makes and joins them.
     pub fn new() -> Result<Self> {
-        let net =
-            Self { app: Namespace::named("app")?, router: Namespace::named("fw")?, database: Some(Namespace::named("db")?) };
+        let net = Self {
+            app: Namespace::named("app")?,
+            router: Namespace::named("fw")?,
+            database: Some(Namespace::named("db")?),
+        };
         let database = net.database()?;
         join(&net.app, &net.router, "app", (APP, ROUTER_APP))?;
         join(database, &net.router, "db", (DATABASE, ROUTER_DATABASE))?;
@@ -65,6 +72,14 @@ impl Net {
     /// Changes a setting of the application's namespace.
     pub fn app_sysctl(&self, setting: &str) -> Result<()> {
         run_in(&self.app, &["sysctl", "-qw", setting])
+    }
+
+    /// The router's interfaces.
+    pub fn router_links(&self) -> Result<String> {
+        let [first, rest @ ..] = self.router.way();
+        let mut links = command(first);
+        links.args(rest).args(["ip", "-o", "link"]);
+        output(links)
     }
 
     /// Connections that the router tracks.
@@ -135,6 +150,15 @@ impl Net {
     /// A client in the application.
     pub fn client(&self) -> Result<Client> {
         Client::start_by(&self.app.way(), PORT)
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        // Sockets whose close is unheard keep a namespace in existence, where the next scenario's daemon finds them.
+        for namespace in self.database.iter().chain([&self.app]) {
+            let _ = run_in(namespace, &["ss", "-K", "dst", &format!("{NETWORK}.0/24")]);
+        }
     }
 }
 

@@ -153,7 +153,9 @@ impl Reason {
                 format!("Look for a firewall that drops packets, a wrong address or a dead host on the way to {id}")
             }
             Self::NoRoute => format!("Repair the route to {id}, or correct the address"),
-            Self::Forbidden => format!("This host's own firewall or security policy forbids to connect to {id}: change that"),
+            Self::Forbidden => {
+                format!("This host's own firewall or security policy forbids to connect to {id}: change that")
+            }
             Self::NoPort => format!(
                 "All local ports to {id} are taken: close what is not needed, or widen net.ipv4.ip_local_port_range"
             ),

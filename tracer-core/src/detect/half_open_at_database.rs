@@ -151,7 +151,8 @@ fn judge(context: &Context<'_>, by: Option<ProcessId>, index: usize, all: &[Clos
     let endpoint = context.tracker.endpoints().get(index)?;
     let (who, name) = named(context, by);
     let closed = u32::try_from(all.len()).unwrap_or(u32::MAX);
-    let of = |wanted: fn(&Closed) -> bool| u32::try_from(all.iter().filter(|one| wanted(one)).count()).unwrap_or(u32::MAX);
+    let of =
+        |wanted: fn(&Closed) -> bool| u32::try_from(all.iter().filter(|one| wanted(one)).count()).unwrap_or(u32::MAX);
     let (gone, seen_there) = (of(|one| one.is_gone), of(|one| one.is_seen_there));
     let since = all.iter().map(|one| one.at).min()?;
     let heard = all.iter().filter_map(|one| one.heard_at).max();

@@ -57,7 +57,12 @@ pub(super) struct Dropper {
 
 impl Dropper {
     /// Of packets between these clients and the database since then.
-    pub(super) fn of(context: &Context<'_>, endpoint: &Endpoint, clients: &BTreeSet<SocketAddr>, since: BootNs) -> Self {
+    pub(super) fn of(
+        context: &Context<'_>,
+        endpoint: &Endpoint,
+        clients: &BTreeSet<SocketAddr>,
+        since: BootNs,
+    ) -> Self {
         Self::by(context, endpoint, since, |client| clients.contains(client))
     }
 
@@ -108,7 +113,9 @@ impl Dropper {
     pub(super) fn remedy(&self) -> String {
         match self.is_here() {
             true => format!("Look at this host's firewall and routes ({})", self.reasons.join(", ")),
-            false => "Look for what drops packets silently on the way (firewall, load balancer, NAT, a dead host)".to_owned(),
+            false => {
+                "Look for what drops packets silently on the way (firewall, load balancer, NAT, a dead host)".to_owned()
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Trigger: on an open connection at least `rtos` (3) retransmission time-outs in a row, as many window probes or
 //! `keepalives` (2) without an answer, and nothing at all heard of the peer for `silence_s` (5 s) and for 5 times the
-//! smoothed round trip, since what waits was sent. All of it as of one look at the socket: sockets with time-outs are asked about every second.
+//! smoothed round trip, since what waits was sent. All of it as of one look at the socket: sockets with time-outs are asked about twice a second.
 //! Either side may be here: a client whose database is gone, or a database whose client is. Critical while nothing that the
 //! process has at the endpoint was heard of since; else a warning. Clears when what waits is acknowledged, or the
 //! connection ends.
@@ -79,7 +79,8 @@ impl Detector for PeerUnreachable {
             }
             Some(((index, whose), sockets))
         });
-        all.filter_map(|((endpoint, whose), sockets)| Outage::of(context, endpoint, whose, sockets)?.verdict()).collect()
+        all.filter_map(|((endpoint, whose), sockets)| Outage::of(context, endpoint, whose, sockets)?.verdict())
+            .collect()
     }
 
     fn resolved_summary(&self, _: &Context<'_>, last: &Verdict) -> String {
@@ -167,7 +168,11 @@ impl<'a, 'b> Outage<'a, 'b> {
         let port = |socket: &&Socket| client_end(socket).port();
         Some(Verdict {
             key: key(self.whose, endpoint),
-            severity: if self.alive == 0 && endpoint.role == Role::Client { Severity::Critical } else { Severity::Warning },
+            severity: if self.alive == 0 && endpoint.role == Role::Client {
+                Severity::Critical
+            } else {
+                Severity::Warning
+            },
             confidence: confidence(dead, rtos, &dropper) * context.completeness_factor(),
             subject: self.subject(),
             news: format!("{who} {dead} {unknown} {}", dropper.is_here()),

@@ -210,7 +210,10 @@ fn connect_failures_name_this_hosts_own_drops() {
     scene.tracker.set_drop_reasons(BTreeMap::from([(8, "NETFILTER_DROP".to_owned())]));
     scene.drops(&[9_999], 8);
     fail(&mut scene, 40, 1, TIMED_OUT);
-    assert!(found(&scene).unwrap().remedy.contains("firewall that drops"), "that was before, and nobody's endpoint yet");
+    assert!(
+        found(&scene).unwrap().remedy.contains("firewall that drops"),
+        "that was before, and nobody's endpoint yet"
+    );
     scene.drops(&[10_040, 10_039], 8);
     scene.fail_with(412, TIMED_OUT);
     scene.pass(1);

@@ -17,11 +17,7 @@ fn was_silent(scene: &Scene) -> bool {
 
 /// The database is behind a router, or on a link as long as that.
 fn network(link: u8) -> Network {
-    Network {
-        keepalive_idle_s: Some(7_200),
-        links: vec![("10.0.0.9".parse().unwrap(), link)],
-        ..Network::default()
-    }
+    Network { keepalive_idle_s: Some(7_200), links: vec![("10.0.0.9".parse().unwrap(), link)], ..Network::default() }
 }
 
 fn idle_pool(network: Option<Network>) -> (Scene, Vec<u16>) {

@@ -6,9 +6,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use tracer_core::event::{DropEvent, Event, ProcessId, Tuple};
 use tracer_core::identity::Fnv1a;
-use tracer_core::inventory::{
-    Glance, GlanceRow, Holder, Inventory, Network, RecognizedPort, SocketInfo, Table, Timer,
-};
+use tracer_core::inventory::{Glance, GlanceRow, Holder, Inventory, Network, RecognizedPort, SocketInfo, Table, Timer};
 use tracer_core::recording::{FORMAT_VERSION, Frame, RecordingError};
 use tracer_core::snapshot::Loss;
 use tracer_core::tcp::TcpState;
@@ -42,7 +40,8 @@ fn rare_frames() -> Vec<Frame<'static>> {
         recognized_without_room: 8,
         tables: vec![Table { netns: 9, network: Some(network()), ..Table::default() }],
     };
-    let info = SocketInfo { probes: 1, backoff: 2, rto_ms: 3, segments_received: 4, timer_ms: 5, ..SocketInfo::default() };
+    let info =
+        SocketInfo { probes: 1, backoff: 2, rto_ms: 3, segments_received: 4, timer_ms: 5, ..SocketInfo::default() };
     let row = GlanceRow {
         tuple: Tuple::new(7, destination, source),
         cookie: u64::MAX,

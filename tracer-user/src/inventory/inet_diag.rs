@@ -242,7 +242,12 @@ fn socket(body: &[u8]) -> Result<Option<DiagRow>, WireError> {
     let cookie = u64::from(u32_at(head, 44)?) | u64::from(u32_at(head, 48)?) << 32;
     let timer_ms = u32_at(head, 52)?;
     let info = attribute(body.get(MESSAGE_LEN..).unwrap_or_default(), ATTR_INFO)?
-        .map(|bytes| SocketInfo { keepalive: keepalive(timer, state), timer: armed(timer), timer_ms, ..tcp_info(bytes) })
+        .map(|bytes| SocketInfo {
+            keepalive: keepalive(timer, state),
+            timer: armed(timer),
+            timer_ms,
+            ..tcp_info(bytes)
+        })
         .map(|info| SocketInfo { bytes_received: without_fin(info.bytes_received, state), ..info });
     Ok(Some(DiagRow { state, local, remote, uid: u32_at(head, 64)?, inode: u32_at(head, 68)?, cookie, info }))
 }

@@ -184,11 +184,7 @@ impl Looker {
     }
 
     /// Asks about these sockets alone (both ends, and the cookie if it is known, else 0).
-    pub fn glance(
-        &self,
-        asked: &glance::Asked,
-        now: &(impl Fn() -> BootNs + Sync),
-    ) -> Result<Glance, InventoryError> {
+    pub fn glance(&self, asked: &glance::Asked, now: &(impl Fn() -> BootNs + Sync)) -> Result<Glance, InventoryError> {
         glance::glance(&self.settings.proc_root, &self.ways, asked, now)
     }
 

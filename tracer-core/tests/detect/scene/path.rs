@@ -183,7 +183,12 @@ impl Scene {
             let role = if self.live.contains_key(&tuple.local().port()) { Role::Client } else { Role::Server };
             let port = if role == Role::Client { tuple.local().port() } else { tuple.remote().port() };
             let state = self.tracker.sockets().find(|socket| socket.tuple == *tuple)?.state;
-            Some(GlanceRow { tuple: *tuple, cookie: u64::from(super::inode(role, port)), state, info: self.info(port, role) })
+            Some(GlanceRow {
+                tuple: *tuple,
+                cookie: u64::from(super::inode(role, port)),
+                state,
+                info: self.info(port, role),
+            })
         });
         let glance = Glance { started: self.now, finished: self.now, sockets: sockets.collect() };
         self.tracker.apply_glance(&glance);
