@@ -82,14 +82,6 @@ impl Net {
         output(links)
     }
 
-    /// Connections that the router tracks.
-    pub fn tracked(&self) -> Result<u32> {
-        let [first, rest @ ..] = self.router.way();
-        let mut read = command(first);
-        read.args(rest).args(["sysctl", "-n", "net.netfilter.nf_conntrack_count"]);
-        Ok(output(read)?.trim().parse()?)
-    }
-
     /// Runs a command at the database.
     pub fn at_database(&self, words: &[&str]) -> Result<()> {
         run_in(self.database()?, words)
