@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
 use super::PLAIN;
-use super::net::{Net, TO_APP, TO_DATABASE, database_host, is_about, ports};
+use super::net::{Net, TO_APP, TO_DATABASE, app_network, database_host, is_about, ports};
 use crate::pace::patience;
 use crate::postgres::{PORT, Postgres};
 use crate::program::until;
@@ -185,7 +185,8 @@ fn mtu_black_hole(lab: &mut Lab) -> Result<()> {
     app.open(2, &database_host())?;
     net.rules(&["meta length > 600 drop"])?;
     // Small requests get through.
-    app.run("query 1")?;
+    app.ports("send 1")?;
+    app.run("receive 1")?;
     app.ports("send 2 100000")?;
     lab.is_true("peer_unreachable");
     let both = |line: &serde_json::Value| pids(line) == [app.pid()] && number(line, "connections") == Some(2);
@@ -204,11 +205,14 @@ fn cable_pulled(lab: &mut Lab) -> Result<()> {
     net.router(&["ip", "link", "set", "db-out", "down"])?;
     client.say("PING")?;
     lab.is_true("peer_unreachable");
-    let finding = lab.expect_open("peer_unreachable", 30, |line| is_about(line, 6379))?;
-    ensure!(pids(&finding) == [client.pid()], "{}: {finding}", client.pid());
+    lab.expect_open("peer_unreachable", 30, |line| is_about(line, 6379) && pids(line) == [client.pid()])?;
     net.router(&["ip", "link", "set", "db-out", "up"])?;
     ensure!(client.out_line(Instant::now() + patience())? == "PONG", "the answer comes late");
-    lab.expect_resolved("peer_unreachable", 30).map(drop)
+    // The database's side may have waited for the acknowledgement of its last answer.
+    lab.expect("the client's finding to resolve", 30, |line| {
+        line["status"] == "resolved" && pids(line) == [client.pid()]
+    })
+    .map(drop)
 }
 
 fn peer_rebooted(lab: &mut Lab) -> Result<()> {
@@ -218,7 +222,7 @@ fn peer_rebooted(lab: &mut Lab) -> Result<()> {
     app.open(3, &database_host())?;
     net.rules(&["tcp dport 5432 drop", "tcp sport 5432 drop"])?;
     // The host forgets its connections, and nobody out there hears of it.
-    net.at_database(&["ss", "-K", "dst", &format!("{}/26", crate::sandbox::NETWORK.to_owned() + ".0")])?;
+    net.at_database(&["ss", "-K", "dst", &app_network()])?;
     app.ports("send 3")?;
     lab.is_true("peer_unreachable");
     lab.expect_open("peer_unreachable", 30, |line| {
@@ -235,8 +239,14 @@ fn namespace_deleted(lab: &mut Lab) -> Result<()> {
     let mut app = net.client()?;
     app.open(3, &database_host())?;
     net.rules(&["tcp dport 5432 drop", "tcp sport 5432 drop"])?;
+    // A socket, even one that nobody has any more, keeps its namespace in existence.
+    net.at_database(&["ss", "-K", "dst", &app_network()])?;
     drop(postgres);
     drop(net.database.take().context("no database")?);
+    until("the namespace is gone, and its cable with it", || {
+        let cables = net.router_links()?;
+        Ok(if cables.contains("db-out") { Err(cables) } else { Ok(()) })
+    })?;
     net.rules(&[])?;
     app.ports("send 3")?;
     lab.is_true("peer_unreachable");

@@ -56,7 +56,7 @@ fn stopped_database(lab: &mut Lab) -> Result<()> {
     }
     // A request that is read by nobody, and one that fills the window.
     app.ports("send 2")?;
-    app.ports("send-last 20000000")?;
+    app.run("send-last 20000000")?;
     let heard = lab.listen(25);
     for backend in &backends {
         kill(*backend, Signal::SIGCONT)?;

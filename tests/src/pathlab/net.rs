@@ -33,6 +33,11 @@ pub struct Net {
     pub database: Option<Namespace>,
 }
 
+/// The application's subnet.
+pub fn app_network() -> String {
+    format!("{NETWORK}.0/26")
+}
+
 /// The database's address as the application has it.
 pub fn database_host() -> String {
     format!("{NETWORK}.{DATABASE}")
@@ -69,12 +74,12 @@ impl Net {
         run_in(&self.app, &["sysctl", "-qw", setting])
     }
 
-    /// Connections that the router tracks.
-    pub fn tracked(&self) -> Result<u32> {
+    /// The router's interfaces.
+    pub fn router_links(&self) -> Result<String> {
         let [first, rest @ ..] = self.router.way();
-        let mut read = command(first);
-        read.args(rest).args(["sysctl", "-n", "net.netfilter.nf_conntrack_count"]);
-        Ok(output(read)?.trim().parse()?)
+        let mut links = command(first);
+        links.args(rest).args(["ip", "-o", "link"]);
+        output(links)
     }
 
     /// Runs a command at the database.
@@ -137,6 +142,15 @@ impl Net {
     /// A client in the application.
     pub fn client(&self) -> Result<Client> {
         Client::start_by(&self.app.way(), PORT)
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        // Sockets whose close is unheard keep a namespace in existence, where the next scenario's daemon finds them.
+        for namespace in self.database.iter().chain([&self.app]) {
+            let _ = run_in(namespace, &["ss", "-K", "dst", &format!("{NETWORK}.0/24")]);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Trigger: on an open connection at least `rtos` (3) retransmission time-outs in a row, as many window probes or
 //! `keepalives` (2) without an answer, and nothing at all heard of the peer for `silence_s` (5 s) and for 5 times the
-//! smoothed round trip, since what waits was sent. All of it as of one look at the socket: sockets with time-outs are asked about every second.
+//! smoothed round trip, since what waits was sent. All of it as of one look at the socket: sockets with time-outs are asked about twice a second.
 //! Either side may be here: a client whose database is gone, or a database whose client is. Critical while nothing that the
 //! process has at the endpoint was heard of since; else a warning. Clears when what waits is acknowledged, or the
 //! connection ends.

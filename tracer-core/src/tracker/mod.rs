@@ -27,7 +27,7 @@ use std::time::Duration;
 pub use events::Effect;
 pub(crate) use lines::errno_text;
 pub use lines::{LineRoom, event_line};
-pub use path::{Parting, Severed};
+pub use path::{ASK_EVERY, Parting, Severed};
 use serde::{Deserialize, Serialize};
 pub use view::About;
 
@@ -424,6 +424,9 @@ impl Tracker {
             self.loss.tracker_full += 1;
             self.lost_at = Some(socket.last_event.max(socket.first_seen));
             return None;
+        }
+        if socket.role == Role::Server {
+            self.serves_in(socket.tuple.netns());
         }
         if socket.is_open() {
             self.forget_parting(&socket.tuple);

@@ -1,7 +1,7 @@
 //! The path to the peer, as far as sockets tell: which are in trouble and should be asked about soon, who closed those that
 //! are closing, and which ended without the peer having heard of it. Judges nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const MOST_WATCHED: usize = 4_096;
 /// Of these, asked about at once.
 const MOST_ASKED: usize = 1_024;
 /// A socket in trouble is asked about so often.
-const ASK_EVERY: Duration = Duration::from_secs(1);
+pub const ASK_EVERY: Duration = Duration::from_millis(500);
 /// A keepalive that was sent has been answered by then, if it is.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 /// A keepalive that is sent later than that is left to the looks.
@@ -28,6 +28,8 @@ const ASK_AHEAD: Duration = Duration::from_secs(30);
 
 /// Closes of which is known who did them, those that never got through included.
 const MOST_PARTINGS: usize = 8_192;
+/// Namespaces in which other ends are searched for.
+const MOST_SERVED: usize = 4_096;
 /// A close that never got through is kept no longer than that: no database waits longer for a dead client.
 const SEVERED_KEPT: Duration = Duration::from_secs(86_400);
 
@@ -69,6 +71,8 @@ pub(super) struct Path {
     watched: HashMap<Tuple, BootNs>,
     partings: HashMap<Tuple, Parting>,
     without_room: u64,
+    /// Namespaces that a database's own sockets were seen in.
+    served_in: BTreeSet<u32>,
     /// By inode number, as of the last look that found something there.
     networks: BTreeMap<u32, Network>,
 }
@@ -243,8 +247,17 @@ impl Tracker {
     #[must_use]
     pub fn other_end(&self, tuple: &Tuple) -> Option<&Socket> {
         let (local, remote) = (tuple.remote(), tuple.local());
-        let mut namespaces = std::iter::once(tuple.netns()).chain(self.sight.namespaces());
-        namespaces.find_map(|netns| self.socket(self.sockets.by_tuple(&Tuple::new(netns, local, remote))?))
+        let mut namespaces = self.path.served_in.iter();
+        namespaces.find_map(|netns| self.socket(self.sockets.by_tuple(&Tuple::new(*netns, local, remote))?))
+    }
+
+    /// A database's own socket is in that namespace.
+    pub(super) fn serves_in(&mut self, netns: u32) {
+        if self.path.served_in.len() >= MOST_SERVED && !self.path.served_in.contains(&netns) {
+            // The others are seen again with their next connection.
+            self.path.served_in.clear();
+        }
+        self.path.served_in.insert(netns);
     }
 
     /// Whether the peer has the connection still, as far as this host can tell.

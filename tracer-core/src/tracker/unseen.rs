@@ -32,11 +32,6 @@ pub(super) struct Sight {
 }
 
 impl Sight {
-    /// Namespaces that the last look read.
-    pub(super) fn namespaces(&self) -> impl Iterator<Item = u32> {
-        self.tables.keys().copied()
-    }
-
     /// Takes over what this look saw; gives back what the one before did.
     pub(super) fn renew(&mut self, inventory: &Inventory) -> Self {
         let new = Self {

@@ -15,7 +15,7 @@ use tracer_core::inventory::Inventory;
 use tracer_core::snapshot::{LOSS_SCHEMA, Loss, LossLine, Snapshot};
 use tracer_core::state::{FindingState, State};
 use tracer_core::time::BootNs;
-use tracer_core::tracker::{About, LineRoom, Tracker, event_line};
+use tracer_core::tracker::{ASK_EVERY, About, LineRoom, Tracker, event_line};
 
 use super::feed::{Batch, Feed};
 use super::handle::Request;
@@ -134,6 +134,8 @@ impl Actor {
     ) {
         let mut keep = tokio::time::interval(KEEP_EVERY);
         keep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ask = tokio::time::interval(ASK_EVERY);
+        ask.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut tick = tokio::time::interval(DETECT_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -146,10 +148,8 @@ impl Actor {
                     Some(request) => self.answer(request),
                     None => return,
                 },
-                _ = tick.tick() => {
-                    self.ask_about_troubled();
-                    self.detect();
-                }
+                _ = tick.tick() => self.detect(),
+                _ = ask.tick() => self.ask_about_troubled(),
                 _ = keep.tick(), if self.keeper.is_some() => self.keep(),
                 _ = stopped.changed() => return,
             }
