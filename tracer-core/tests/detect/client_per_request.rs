@@ -2,12 +2,28 @@
 
 use std::time::Duration;
 
-use tracer_core::event::Role;
+use tracer_core::event::{AcceptsEvent, Event, Role};
 use tracer_core::finding::{Change, Finding, Kind, Severity};
 use tracer_core::snapshot::Loss;
 use tracer_core::tracker::Bounds;
 
 use crate::scene::{Scene, number};
+
+impl Scene {
+    /// Accepts are counted from now on.
+    pub fn count_accepts(&mut self) {
+        self.tracker.set_counts_accepts(true);
+    }
+
+    /// Requests come in to the process.
+    pub fn accept(&mut self, pid: u32, requests: u64) {
+        let (at, process) = (self.now, self.id(pid));
+        let total = self.accepted.entry(pid).or_default();
+        *total += requests;
+        let total = *total;
+        self.tracker.apply(&Event::Accepts(AcceptsEvent { at, process, total }));
+    }
+}
 
 fn found(scene: &Scene) -> Option<Finding> {
     scene.findings().into_iter().find(|finding| finding.kind == Kind::ClientPerRequest)

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use tracer_core::detect::{DetectConfig, Store};
 use tracer_core::event::{
-    AcceptsEvent, Comm, Event, ProcessEvent, ProcessEventKind, ProcessId, Role, SocketEvent, SocketEventKind, Task,
-    Totals, Tuple,
+    Comm, Event, ProcessEvent, ProcessEventKind, ProcessId, Role, SocketEvent, SocketEventKind, Task, Totals, Tuple,
 };
 use tracer_core::finding::{Change, EvidenceValue, Finding, FindingLine};
 use tracer_core::identity::{Identity, LauncherGroup};
@@ -62,7 +61,7 @@ pub struct Scene {
     pub network: Option<Network>,
     pub lines: Vec<FindingLine>,
     /// What each process accepted on ports that are not watched.
-    accepted: BTreeMap<u32, u64>,
+    pub accepted: BTreeMap<u32, u64>,
     setup: (Bounds, BTreeMap<SocketAddr, EndpointRule>),
     /// What /proc said of everybody before a restart.
     known: Vec<Identity>,
@@ -270,20 +269,6 @@ impl Scene {
         self.tracker.apply(&Event::Socket(event));
     }
 
-    /// Accepts are counted from now on.
-    pub fn count_accepts(&mut self) {
-        self.tracker.set_counts_accepts(true);
-    }
-
-    /// Requests come in to the process.
-    pub fn accept(&mut self, pid: u32, requests: u64) {
-        let (at, process) = (self.now, self.id(pid));
-        let total = self.accepted.entry(pid).or_default();
-        *total += requests;
-        let total = *total;
-        self.tracker.apply(&Event::Accepts(AcceptsEvent { at, process, total }));
-    }
-
     /// The database takes a connection, says that it has too many, and hangs up.
     pub fn turn_away(&mut self, pid: u32) {
         let port = self.open(Role::Client, pid, 1)[0];
@@ -320,7 +305,7 @@ impl Scene {
         self.starts.insert(pid, ProcessId::from_boot(pid, self.now).start_ticks);
     }
 
-    fn id(&self, pid: u32) -> ProcessId {
+    pub fn id(&self, pid: u32) -> ProcessId {
         ProcessId { start_ticks: self.starts.get(&pid).copied().unwrap_or(100), ..process(pid) }
     }
 
