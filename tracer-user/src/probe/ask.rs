@@ -172,6 +172,9 @@ impl Prober {
                 Next::Ask => {
                     self.ask(held)?;
                     pause = LOOK_FIRST;
+                    // A peer on this host has answered already.
+                    reading = read(&held.copy, began)?;
+                    continue;
                 }
                 Next::Look => {}
             }
