@@ -187,6 +187,10 @@ class Client:
         for connection in self.open[: int(count)]:
             wire = connection.pgconn
             while True:
+                # What did not fit when it was sent goes out now.
+                while wire.flush():
+                    select.select([wire.socket], [wire.socket], [])
+                    wire.consume_input()
                 while wire.is_busy():
                     select.select([wire.socket], [], [])
                     wire.consume_input()

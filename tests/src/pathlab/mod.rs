@@ -1,6 +1,8 @@
 //! The path lab: an application, a router with a firewall, and a database, each in a network namespace of its own, with real
 //! servers and clients. What goes wrong is between them, and one daemon sees both ends.
 //!
+//! Seconds to a verdict count from the fault: a path is only called dead after 5 s of silence.
+//!
 //! Scenarios are the incident lab's, and so are the table and the command line. Defaults apply: what is compressed for
 //! the incidents is set back here.
 

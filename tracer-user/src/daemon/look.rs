@@ -78,7 +78,7 @@ pub async fn run(config: Arc<Config>, mut looks: Looks, mut stopped: watch::Rece
 
 /// Asks about some sockets. What fails is left to the next look, which says why.
 async fn glance(
-    looker: Looker,
+    mut looker: Looker,
     asked: Vec<(Tuple, u64)>,
     drain: &mpsc::Sender<Command>,
     settings: &Settings,

@@ -1,7 +1,7 @@
 //! A look at some sockets alone: in each of their network namespaces the kernel is asked about one after the other. It costs
 //! microseconds a socket, where a look at the host walks its whole hash table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use tracer_core::event::Tuple;
@@ -14,11 +14,13 @@ use super::{InventoryError, netns, sock_diag};
 /// What is asked about: both ends, and the cookie if it is known, else 0.
 pub type Asked = [(Tuple, u64)];
 
-/// Asks. Sockets in namespaces that no way of the last look leads into are left out, as are those that are not there.
+/// Asks; the namespaces that no known way leads into go to `missed`. Sockets in these are left out, as are those that are not
+/// there.
 pub(super) fn glance(
     proc_root: &Path,
     ways: &Ways,
     asked: &Asked,
+    missed: &mut HashSet<u32>,
     now: &(impl Fn() -> BootNs + Sync),
 ) -> Result<Glance, InventoryError> {
     let home = netns::own_netns(proc_root)?;
@@ -31,7 +33,7 @@ pub(super) fn glance(
         ask(&here, &mut glance.sockets)?;
     }
     if !by_namespace.is_empty() {
-        glance.sockets.extend(elsewhere(proc_root, ways, &by_namespace)?);
+        glance.sockets.extend(elsewhere(proc_root, ways, &by_namespace, missed)?);
     }
     glance.finished = now();
     Ok(glance)
@@ -50,12 +52,14 @@ fn elsewhere(
     proc_root: &Path,
     ways: &Ways,
     asked: &BTreeMap<u32, Vec<(Tuple, u64)>>,
+    missed: &mut HashSet<u32>,
 ) -> Result<Vec<GlanceRow>, InventoryError> {
     let visit = || {
         let mut rows = Vec::new();
         for (netns, asked) in asked {
             let known = ways.get(netns).map_or(&[][..], Vec::as_slice);
             if namespaces::enter(proc_root, *netns, known) != Entered::Yes {
+                missed.insert(*netns);
                 continue;
             }
             if let Err(error) = ask(asked, &mut rows) {

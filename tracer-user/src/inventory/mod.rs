@@ -21,6 +21,7 @@ mod tables;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 
+use tracer_core::event::Tuple;
 use tracer_core::inventory::{Glance, Holder, Inventory, RecognizedPort};
 use tracer_core::ports::PortMap;
 use tracer_core::time::BootNs;
@@ -115,6 +116,8 @@ pub struct Looker {
     mounts: Mounts,
     /// Where the last look found each namespace.
     ways: Ways,
+    /// Namespaces that a glance found no way into since.
+    missed: HashSet<u32>,
     /// Descriptors of namespaces that the last pass over /proc came across.
     descriptors: Vec<(u32, u32, u32)>,
     /// Namespaces whose last table had nothing to watch, and at which look that was.
@@ -141,6 +144,7 @@ impl Looker {
             looks: 0,
             mounts: Mounts::default(),
             ways: Ways::new(),
+            missed: HashSet::new(),
             descriptors: Vec::new(),
             quiet: HashMap::new(),
             recognizer: Recognizer::default(),
@@ -186,9 +190,26 @@ impl Looker {
         Ok(Inventory { recognized: [inventory.recognized, again.recognized].concat(), ..again })
     }
 
-    /// Asks about these sockets alone (both ends, and the cookie if it is known, else 0).
-    pub fn glance(&self, asked: &glance::Asked, now: &(impl Fn() -> BootNs + Sync)) -> Result<Glance, InventoryError> {
-        glance::glance(&self.settings.proc_root, &self.ways, asked, now)
+    /// Asks about these sockets alone (both ends, and the cookie if it is known, else 0). A namespace that is newer than the
+    /// last look is searched for, once until the next look.
+    pub fn glance(
+        &mut self,
+        asked: &glance::Asked,
+        now: &(impl Fn() -> BootNs + Sync),
+    ) -> Result<Glance, InventoryError> {
+        let proc_root = &self.settings.proc_root;
+        let mut missed = HashSet::new();
+        let mut found = glance::glance(proc_root, &self.ways, asked, &mut missed, now)?;
+        missed.retain(|netns| self.settings.namespaces && self.missed.insert(*netns));
+        if missed.is_empty() {
+            return Ok(found);
+        }
+        self.ways = namespaces::find(proc_root, &mut self.mounts, &self.descriptors)?;
+        let rest: Vec<(Tuple, u64)> = asked.iter().filter(|(of, _)| missed.contains(&of.netns())).copied().collect();
+        let again = glance::glance(proc_root, &self.ways, &rest, &mut missed, now)?;
+        found.sockets.extend(again.sockets);
+        found.finished = again.finished;
+        Ok(found)
     }
 
     /// The tables alone, without holders.
@@ -227,6 +248,7 @@ impl Looker {
             }
         }
         self.ways = ways;
+        self.missed.clear();
         Ok(read)
     }
 

@@ -42,13 +42,15 @@ enum Step {
     Live,
     /// `cargo xtask scenarios`: the incidents and their healthy twins, with real drivers
     Scenarios,
-    /// `cargo xtask vm`: the same on other kernels, in guests
+    /// `cargo xtask paths`: firewalls, NAT and dead peers between application and database
+    Paths,
+    /// `cargo xtask vm`: the live suite on other kernels, in guests
     Vm,
     /// `cargo xtask run --demo` names the leaking pid
     Demo,
 }
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step::Setup,
     Step::Lint,
     Step::BuildEbpf,
@@ -56,6 +58,7 @@ const STEPS: [Step; 9] = [
     Step::Unit,
     Step::Live,
     Step::Scenarios,
+    Step::Paths,
     Step::Vm,
     Step::Demo,
 ];
@@ -97,6 +100,7 @@ fn perform(step: Step) -> Done {
         Step::Unit => unit(&mut counts),
         Step::Live => live(&mut counts),
         Step::Scenarios => scenarios::lab(scenarios::INCIDENTS).and_then(|lab| counted(lab, &mut counts)),
+        Step::Paths => scenarios::lab(scenarios::PATHS).and_then(|lab| counted(lab, &mut counts)),
         Step::Vm => vm::all(&mut counts),
         Step::Demo => demo::names_the_leaking_pid(),
     };
@@ -166,6 +170,7 @@ impl Step {
             Self::Unit => "unit tests",
             Self::Live => "live tests",
             Self::Scenarios => "scenarios",
+            Self::Paths => "paths",
             Self::Vm => "live tests in guests",
             Self::Demo => "demo",
         }
