@@ -1,9 +1,10 @@
 //! The incident lab: `cargo xtask scenarios` builds and starts it.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use socklife_tests::scenarios::{all, perform, table};
+use socklife_tests::scenarios::{all, perform_all, table};
 
 /// Plays the incidents and their healthy twins, and says what socklife found
 #[derive(Parser)]
@@ -19,6 +20,12 @@ struct Options {
     /// Play all so many times
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
+    /// Play so many at the same time
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=16))]
+    lanes: u32,
+    /// Keep the recordings in this directory
+    #[arg(long, value_name = "DIR")]
+    recordings: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -36,17 +43,12 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     let wanted = |name: &str| options.names.is_empty() || options.names.iter().any(|wanted| wanted == name);
-    let mut outcomes = Vec::new();
-    for round in 1..=options.rounds {
-        for scenario in all.iter().filter(|scenario| wanted(scenario.name)) {
-            eprintln!("round {round}: {}: {}", scenario.name, scenario.story);
-            let outcome = perform(scenario);
-            if options.json {
-                println!("{}", outcome.line());
-            }
-            outcomes.push(outcome);
+    let scenarios: Vec<_> = all.into_iter().filter(|scenario| wanted(scenario.name)).collect();
+    let outcomes = perform_all(&scenarios, (options.rounds, options.lanes), options.recordings.as_deref(), |outcome| {
+        if options.json {
+            println!("{}", outcome.line());
         }
-    }
+    });
     let text = table(&outcomes);
     if options.json {
         eprint!("{text}");

@@ -4,14 +4,13 @@ use anyhow::Result;
 
 use super::lab::Lab;
 use super::{Scenario, servers};
-use crate::postgres::Postgres;
 
 /// How long each is listened to, in seconds: that many windows.
 const LISTEN: u64 = 20;
 
 macro_rules! healthy {
     ($name:literal, $story:literal, $settings:expr, $play:ident) => {
-        Scenario { name: $name, story: $story, expected: &[], also: &[], settings: $settings, play: $play }
+        Scenario { name: $name, story: $story, settings: $settings, play: $play, ..Scenario::PLAIN }
     };
 }
 
@@ -39,59 +38,57 @@ fn global_client(lab: &mut Lab) -> Result<()> {
 }
 
 fn closing_script(lab: &mut Lab) -> Result<()> {
-    let _postgres = Postgres::start(&lab.sandbox, 100)?;
+    lab.postgres(100)?;
     lab.python("session_per_loop.py", &["5432", "0.5", "100000", "close"])?;
     lab.listen_to(5432, 1, LISTEN)
 }
 
 fn one_launcher(lab: &mut Lab) -> Result<()> {
-    let _postgres = Postgres::start(&lab.sandbox, 100)?;
+    lab.postgres(100)?;
     lab.python("route_builder.py", &["5432"])?;
     lab.listen_to(5432, 3, LISTEN)
 }
 
 fn shared_pool(lab: &mut Lab) -> Result<()> {
-    let _postgres = Postgres::start(&lab.sandbox, 100)?;
+    lab.postgres(100)?;
     lab.node("sprawl.js", &["5432", "1", "5", "1000", "4"])?;
     lab.listen_to(5432, 5, LISTEN)
 }
 
 fn small_pools(lab: &mut Lab) -> Result<()> {
-    let _postgres = Postgres::start(&lab.sandbox, 100)?;
+    lab.postgres(100)?;
     servers::redis(lab)?;
     lab.node("service.js", &["5432", "6379", "1", "1", "1"])?;
     lab.listen_to(5432, 3, LISTEN)
 }
 
 fn gunicorn(lab: &mut Lab) -> Result<()> {
-    let _postgres = Postgres::start(&lab.sandbox, 100)?;
-    let master = servers::gunicorn(lab, 4)?;
-    lab.listen_to(5432, 8, LISTEN)?;
-    // Its workers end with it only if it can tell them.
-    lab.stop(master)
+    lab.postgres(100)?;
+    servers::gunicorn(lab, 4)?;
+    lab.listen_to(5432, 8, LISTEN)
 }
 
 fn pgbouncer(lab: &mut Lab) -> Result<()> {
-    let _postgres = Postgres::start(&lab.sandbox, 100)?;
+    lab.postgres(100)?;
     servers::pgbouncer(lab)?;
     lab.python("pooled.py", &["6432", "8", "8", "8", "0.02", "0.02"])?;
     lab.listen_to(6432, 8, LISTEN)
 }
 
 fn warm_up(lab: &mut Lab) -> Result<()> {
-    let _postgres = Postgres::start(&lab.sandbox, 100)?;
+    lab.postgres(100)?;
     lab.python("pooled.py", &["5432", "1", "10", "10", "0.2", "0.01", "1"])?;
     lab.listen_to(5432, 10, LISTEN)
 }
 
 fn ramp(lab: &mut Lab) -> Result<()> {
-    let _postgres = Postgres::start(&lab.sandbox, 100)?;
+    lab.postgres(100)?;
     lab.python("pooled.py", &["5432", "1", "30", "30", "0.5", "0", "0.5"])?;
     lab.listen_to(5432, 30, LISTEN)
 }
 
 fn cron(lab: &mut Lab) -> Result<()> {
-    let _postgres = Postgres::start(&lab.sandbox, 100)?;
+    lab.postgres(100)?;
     for _ in 0..4 {
         let pid = lab.python_unready("batch.py", &["5432", "12", "2"])?;
         lab.wait_for_end(pid)?;

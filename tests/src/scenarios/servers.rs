@@ -65,16 +65,15 @@ pub fn mongo_responder(lab: &mut Lab) -> Result<()> {
     lab.python("mongo_responder.py", &["27017"]).map(drop)
 }
 
-/// gunicorn with so many workers, each a client of the PostgreSQL on 5432; the master's pid.
-pub fn gunicorn(lab: &mut Lab, workers: u32) -> Result<u32> {
+/// gunicorn with so many workers, each a client of the PostgreSQL on 5432.
+pub fn gunicorn(lab: &mut Lab, workers: u32) -> Result<()> {
     let python = crate::sandbox::venv_python()?;
     let mut master: Command = command(&python);
     master.args(["-m", "gunicorn", "--chdir"]).arg(super::lab::programs());
     master.args(["--workers", &workers.to_string(), "--bind", "127.0.0.1:8000", "wsgi:app"]);
     master.env("DATABASE_PORT", "5432").env("PYTHONDONTWRITEBYTECODE", "1");
-    let pid = lab.start("gunicorn", master, false)?;
-    answers(8000)?;
-    Ok(pid)
+    lab.start_master("gunicorn", master)?;
+    answers(8000)
 }
 
 /// Waits until somebody listens there, as `ss` sees it: nothing is connected to.
