@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -158,10 +158,20 @@ impl Program {
         Ok(self.child.wait()?)
     }
 
+    /// Whether it has not ended.
+    pub fn is_running(&self) -> bool {
+        self.ended.try_recv() == Err(TryRecvError::Empty)
+    }
+
     /// Kills it and waits for its end.
     pub fn kill(&mut self) -> Result<()> {
         self.signal(Signal::SIGKILL)?;
         self.wait(patience()).map(drop)
+    }
+
+    /// What it was started as.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// What it has written lately, indented.

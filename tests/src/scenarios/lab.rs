@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use nix::sys::signal::Signal;
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::cgroup::Cgroup;
@@ -48,8 +47,6 @@ pub struct Shown {
 /// A scenario's stage.
 pub struct Lab {
     programs: Vec<Program>,
-    /// Those that have to be asked to end, because only they can end what they started.
-    masters: Vec<u32>,
     recorder: Recorder,
     tail: Tail,
     daemon: Daemon,
@@ -75,7 +72,6 @@ impl Lab {
         let recorder = Recorder::start(&sandbox, &daemon)?;
         Ok(Self {
             programs: Vec::new(),
-            masters: Vec::new(),
             recorder,
             tail,
             daemon,
@@ -136,11 +132,18 @@ impl Lab {
         Ok(pid)
     }
 
-    /// The same for a program that keeps others: at the end it is asked to end, and waited for.
-    pub fn start_master(&mut self, name: &str, command: Command) -> Result<u32> {
-        let pid = self.start(name, command, false)?;
-        self.masters.push(pid);
-        Ok(pid)
+    /// The same for a program that keeps others, in a pid namespace of its own: all of them end with the lab, however that
+    /// ends. Some masters leave their workers behind (PHP's web server), and others need time to end theirs.
+    pub fn start_master(&mut self, name: &str, program: &Command) -> Result<()> {
+        let mut master = command("unshare");
+        master.args(["--pid", "--fork", "--kill-child", "--"]).arg(program.get_program()).args(program.get_args());
+        for (key, value) in program.get_envs() {
+            match value {
+                Some(value) => master.env(key, value),
+                None => master.env_remove(key),
+            };
+        }
+        self.start(name, master, false).map(drop)
     }
 
     /// Kills a program that this lab started.
@@ -151,16 +154,6 @@ impl Lab {
     fn take(&mut self, pid: u32) -> Result<Program> {
         let at = self.programs.iter().position(|program| program.pid() == pid).context("not one of this lab's")?;
         Ok(self.programs.swap_remove(at))
-    }
-
-    /// Asks what keeps others to end, and waits until it has.
-    fn end_masters(&mut self) -> Result<()> {
-        for pid in std::mem::take(&mut self.masters) {
-            let mut master = self.take(pid)?;
-            master.signal(Signal::SIGTERM)?;
-            master.wait(patience())?;
-        }
-        Ok(())
     }
 
     /// Waits for a program to end by itself.
@@ -222,27 +215,28 @@ impl Lab {
         let endpoints = snapshot["endpoints"].as_array().into_iter().flatten();
         let here = |entry: &&Value| entry["id"] == endpoint.as_str() && entry["role"] == "client";
         let seen = endpoints.clone().find(here).and_then(|entry| entry["opened_total"].as_u64()).unwrap_or(0);
-        anyhow::ensure!(seen >= opened, "{seen} connections to {endpoint} were seen, not {opened}");
+        ensure!(seen >= opened, "{seen} connections to {endpoint} were seen, not {opened}");
         Ok(())
     }
 
     /// What was shown, if the play went well. Copies the recording to `recordings` if it is to be kept.
     pub fn finish(mut self, played: Result<()>, scenario: &Scenario, recordings: Option<&Path>) -> Result<Shown> {
-        let played = match played {
-            Ok(()) if !scenario.expected.is_empty() => self.listen(AFTERWARDS),
-            played => played,
-        };
+        let afterwards = if scenario.expected.is_empty() { 0 } else { AFTERWARDS };
+        let played = played.and_then(|()| self.listen(afterwards)).and_then(|()| self.all_play());
         let log = self.daemon.log();
         let told = |seen: &Verdicts| format!("findings:\n{}\nthe daemon's log:\n{log}", seen.lines());
-        if let Err(error) = played {
-            // What went wrong first is what matters.
-            let _ = self.end_masters();
-            return Err(error.context(told(&self.seen)));
-        }
+        played.with_context(|| told(&self.seen))?;
         // The recording ends before the programs do.
-        let replayed = self.recorder.replay(scenario, recordings).with_context(|| told(&self.seen));
-        self.end_masters()?;
-        Ok(Shown { live: self.seen, replayed: replayed? })
+        let replayed = self.recorder.replay(scenario, recordings).with_context(|| told(&self.seen))?;
+        Ok(Shown { live: self.seen, replayed })
+    }
+
+    /// Fails if a program that was to play has ended: it would be found silent.
+    fn all_play(&self) -> Result<()> {
+        for program in &self.programs {
+            ensure!(program.is_running(), "{} has ended; it said:\n{}", program.name(), program.log());
+        }
+        Ok(())
     }
 
     /// The next line of the tail, if one comes before `deadline`.
@@ -277,6 +271,6 @@ fn node_modules() -> Result<PathBuf> {
         Some(path) => PathBuf::from(path),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/node/node_modules"),
     };
-    anyhow::ensure!(modules.is_dir(), "{} is missing: `cargo xtask setup` makes it", modules.display());
+    ensure!(modules.is_dir(), "{} is missing: `cargo xtask setup` makes it", modules.display());
     Ok(modules)
 }

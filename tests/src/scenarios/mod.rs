@@ -62,6 +62,8 @@ pub enum Pace {
 pub struct Stretched {
     /// So many times as long.
     pub times: u32,
+    /// Why that is less than for most.
+    pub why: &'static str,
     /// Kinds that cannot be found then, and why.
     pub hidden: &'static [(&'static str, &'static str)],
     /// Kinds that become true then, and why.
@@ -70,7 +72,7 @@ pub struct Stretched {
 
 impl Stretched {
     /// A second becomes six minutes: what is expected is expected here too.
-    const PLAIN: Self = Self { times: 360, hidden: &[], made: &[] };
+    const PLAIN: Self = Self { times: 360, why: "", hidden: &[], made: &[] };
 }
 
 impl Scenario {

@@ -92,6 +92,8 @@ impl Outcome {
         let all = stretched.hidden.iter().chain(stretched.made);
         let also: Vec<&str> = scenario.also.iter().copied().chain(all.map(|(kind, _)| *kind)).collect();
         let notes = stretched.hidden.iter().map(|(kind, why)| format!("{kind} is not to be had: {why}"));
+        let why = Some(stretched.why).filter(|why| !why.is_empty());
+        let why = why.map(|why| format!("no more than {} times: {why}", stretched.times));
         let made = stretched.made.iter().map(|(kind, why)| format!("{kind} is true: {why}"));
         let within = |kind: &str| scenario.within.iter().find(|(known, _)| *known == kind).map(|(_, within)| *within);
         let waits = shown.iter().flat_map(|shown| &shown.live.seconds);
@@ -100,10 +102,13 @@ impl Outcome {
             waits: waits
                 .map(|(kind, seconds)| Wait { kind: kind.clone(), seconds: *seconds, within: within(kind) })
                 .collect(),
-            live: shown.as_ref().map(|shown| Judged::new(expected, scenario.also, &shown.live)).unwrap_or_default(),
+            live: match &shown {
+                Some(shown) => Judged::new(expected, scenario.also, &shown.live),
+                None => Judged { expected, ..Judged::default() },
+            },
             replayed: shown.as_ref().map(|shown| Judged::new(visible, &also, &shown.replayed)).unwrap_or_default(),
             times: stretched.times,
-            notes: notes.chain(made).collect(),
+            notes: why.into_iter().chain(notes).chain(made).collect(),
             error,
             took,
         }
@@ -212,6 +217,7 @@ fn aligned(rows: &[[String; 5]]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Stretched;
     use super::*;
 
     const SCENARIO: Scenario = Scenario {
