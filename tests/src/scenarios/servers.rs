@@ -110,7 +110,9 @@ pub fn supervisor(lab: &mut Lab, shards: u32) -> Result<()> {
     let mut server = command(beside("supervisord"));
     server.arg("-c").arg(&config);
     lab.start_master("supervisord", &server)?;
-    until("supervisord's socket", || Ok(if socket.exists() { Ok(()) } else { Err("it is not there".to_owned()) }))?;
+    until("supervisord's socket", || {
+        Ok(if socket.try_exists()? { Ok(()) } else { Err("it is not there".to_owned()) })
+    })?;
     for shard in 0..shards {
         let mut start = command(beside("supervisorctl"));
         start.arg("-c").arg(&config).args(["start", &format!("shard:shard_{shard}")]);

@@ -225,11 +225,7 @@ mod tests {
         expected: &["connection_leak", "client_per_request"],
         also: &["idle_hold"],
         within: &[("connection_leak", 60)],
-        stretched: super::super::Stretched {
-            times: 10,
-            hidden: &[("client_per_request", "it takes an hour")],
-            made: &[],
-        },
+        stretched: Stretched { hidden: &[("client_per_request", "it takes an hour")], ..Stretched::PLAIN },
         ..Scenario::PLAIN
     };
 
