@@ -35,6 +35,9 @@ const VERDICT_PATIENCE: u32 = 4;
 /// Seconds for which an incident is listened to after its verdicts: what else is found then counts as well.
 const AFTERWARDS: u64 = 3;
 
+/// What a program says of which a thread or a request has failed, and which goes on.
+const TROUBLE: [&str; 3] = ["Traceback", "PHP Warning", "PHP Fatal"];
+
 /// What a scenario showed.
 #[derive(Debug)]
 pub struct Shown {
@@ -231,10 +234,13 @@ impl Lab {
         Ok(Shown { live: self.seen, replayed })
     }
 
-    /// Fails if a program that was to play has ended: it would be found silent.
+    /// Fails if a program that was to play has ended, or a part of it: it would be found silent.
     fn all_play(&self) -> Result<()> {
         for program in &self.programs {
-            ensure!(program.is_running(), "{} has ended; it said:\n{}", program.name(), program.log());
+            let log = program.log();
+            ensure!(program.is_running(), "{} has ended; it said:\n{log}", program.name());
+            let well = !TROUBLE.iter().any(|word| log.contains(word));
+            ensure!(well, "{} is in trouble; it said:\n{log}", program.name());
         }
         Ok(())
     }
