@@ -156,12 +156,12 @@ impl Tail {
         Ok(value)
     }
 
-    /// The next line, if one comes before `deadline`.
-    pub fn next_before(&mut self, deadline: Instant) -> Result<Option<Value>> {
-        let Some(line) = self.program.out_line_before(deadline)? else { return Ok(None) };
+    /// The next line and when it came, if one comes before `deadline`.
+    pub fn next_before(&mut self, deadline: Instant) -> Result<Option<(Instant, Value)>> {
+        let Some((at, line)) = self.program.out_line_before(deadline)? else { return Ok(None) };
         let value: Value = serde_json::from_str(&line).with_context(|| format!("tail said {line:?}"))?;
         self.seen.push(value.clone());
-        Ok(Some(value))
+        Ok(Some((at, value)))
     }
 
     /// The first line from here on that `wanted` accepts. What was passed over stays in [`Self::seen`].

@@ -5,6 +5,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -23,6 +24,9 @@ const INSTALLED: [&str; 2] = ["/usr/lib/postgresql", "/usr/pgsql"];
 
 /// How a cluster is made. Settings that tests differ in are arguments of the server's.
 const INITDB: [&str; 5] = ["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C"];
+
+/// Tells copies apart that are made at the same time.
+static MADE: AtomicU32 = AtomicU32::new(0);
 
 /// A running server.
 pub struct Postgres {
@@ -127,10 +131,11 @@ fn make_cluster(bin: &Path, (user, group): (&str, &str), data: &Path) -> Result<
     output(initdb)?;
     fs::create_dir_all(&templates)?;
     // Only the rename makes it count: a copy that was interrupted is not taken for one that is whole.
-    let unfinished = templates.join(format!("cluster-{}", std::process::id()));
+    let number = MADE.fetch_add(1, Ordering::Relaxed);
+    let unfinished = templates.join(format!("cluster-{}-{number}", std::process::id()));
     copy(data, &unfinished)?;
     if fs::rename(&unfinished, &template).is_err() {
-        // Another suite was first.
+        // Another suite, or another thread of this one, was first.
         fs::remove_dir_all(&unfinished)?;
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -64,13 +64,16 @@ impl Log {
     }
 }
 
+/// A line and when it came.
+type Line = (Instant, String);
+
 /// A running program; killed and reaped when dropped.
 pub struct Program {
     name: String,
     child: Child,
     stdin: Option<ChildStdin>,
-    out: Receiver<String>,
-    err: Receiver<String>,
+    out: Receiver<Line>,
+    err: Receiver<Line>,
     ended: Receiver<()>,
     log: Log,
 }
@@ -108,8 +111,8 @@ impl Program {
         self.next(&self.out, deadline, "a line on stdout")
     }
 
-    /// The next line of its stdout, if one comes before `deadline`.
-    pub fn out_line_before(&self, deadline: Instant) -> Result<Option<String>> {
+    /// The next line of its stdout and when it came, if one comes before `deadline`.
+    pub fn out_line_before(&self, deadline: Instant) -> Result<Option<(Instant, String)>> {
         match self.out.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(line) => Ok(Some(line)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
@@ -130,8 +133,9 @@ impl Program {
         }
     }
 
-    fn next(&self, lines: &Receiver<String>, deadline: Instant, what: &str) -> Result<String> {
-        lines.recv_timeout(deadline.saturating_duration_since(Instant::now())).map_err(|error| {
+    fn next(&self, lines: &Receiver<Line>, deadline: Instant, what: &str) -> Result<String> {
+        let next = lines.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        next.map(|(_, line)| line).map_err(|error| {
             let why = match error {
                 RecvTimeoutError::Timeout => "did not come in time",
                 RecvTimeoutError::Disconnected => "never came: the stream ended",
@@ -154,10 +158,20 @@ impl Program {
         Ok(self.child.wait()?)
     }
 
+    /// Whether it has not ended.
+    pub fn is_running(&self) -> bool {
+        self.ended.try_recv() == Err(TryRecvError::Empty)
+    }
+
     /// Kills it and waits for its end.
     pub fn kill(&mut self) -> Result<()> {
         self.signal(Signal::SIGKILL)?;
         self.wait(patience()).map(drop)
+    }
+
+    /// What it was started as.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// What it has written lately, indented.
@@ -174,7 +188,7 @@ impl Drop for Program {
     }
 }
 
-fn read_lines(stream: Option<impl Read + Send + 'static>, log: Log) -> Receiver<String> {
+fn read_lines(stream: Option<impl Read + Send + 'static>, log: Log) -> Receiver<Line> {
     let (sender, receiver) = sync_channel(WAITING_LINES);
     if let Some(stream) = stream {
         thread::spawn(move || forward(stream, &log, &sender));
@@ -182,13 +196,13 @@ fn read_lines(stream: Option<impl Read + Send + 'static>, log: Log) -> Receiver<
     receiver
 }
 
-fn forward(stream: impl Read, log: &Log, sender: &SyncSender<String>) {
+fn forward(stream: impl Read, log: &Log, sender: &SyncSender<Line>) {
     for line in BufReader::new(stream).split(b'\n') {
         let Ok(line) = line else { return };
         let line = String::from_utf8_lossy(&line).into_owned();
         log.push(&line);
         // Nobody listens, or not any more: keep reading all the same, so that the program never blocks on a full pipe.
-        let _ = sender.try_send(line);
+        let _ = sender.try_send((Instant::now(), line));
     }
 }
 

@@ -1,4 +1,5 @@
-//! Where a test lives: a network namespace of its own and a directory of its own, one test at a time.
+//! Where a test lives: a network namespace of its own and a directory of its own; one test at a time, but for those that
+//! do not look beyond their namespace.
 //!
 //! The namespace belongs to the test's thread, and every process and thread started from it inherits it: port 5432 is
 //! free in each test, the host's own sockets stay out of sight, and nothing is left behind however the suite ends.
@@ -21,14 +22,23 @@ static TURN: Mutex<()> = Mutex::new(());
 /// A test's own network namespace and directory.
 pub struct Sandbox {
     dir: TempDir,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 impl Sandbox {
     /// Moves this thread into a new network namespace with loopback up.
     pub fn enter() -> Result<Self> {
+        Self::make(Some(TURN.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// The same beside others that are entered so, each from a thread of its own: for whoever looks at nothing but what is in
+    /// this namespace.
+    pub fn enter_beside_others() -> Result<Self> {
+        Self::make(None)
+    }
+
+    fn make(turn: Option<MutexGuard<'static, ()>>) -> Result<Self> {
         ensure!(geteuid().is_root(), "the live suite needs root: run `cargo xtask test` as root or with sudo");
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         unshare(CloneFlags::CLONE_NEWNET).context("make a network namespace")?;
         ip(&["link", "set", "lo", "up"])?;
         let dir = tempfile::Builder::new().prefix("socklife-live-").tempdir()?;

@@ -8,6 +8,7 @@ import struct
 import sys
 
 import bson
+from bson.int64 import Int64
 
 OP_MSG = 2013
 OP_REPLY = 1
@@ -59,7 +60,7 @@ class Connection(socketserver.BaseRequestHandler):
         if name in ("hello", "ismaster", "isMaster"):
             reply = HELLO
         elif name == "find":
-            reply = {"cursor": {"firstBatch": [{"_id": 1}], "id": 0, "ns": "app.things"}, "ok": 1.0}
+            reply = {"cursor": {"firstBatch": [{"_id": 1}], "id": Int64(0), "ns": "app.things"}, "ok": 1.0}
         else:
             reply = {"ok": 1.0}
         document = bson.encode(reply)

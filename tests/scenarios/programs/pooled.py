@@ -2,7 +2,8 @@
 
 pooled.py PORT MIN MAX THREADS QUERY_SECONDS PAUSE_SECONDS [STAGGER_SECONDS]
 
-With STAGGER_SECONDS the threads start one after the other: a ramp of traffic, or a pool that warms up.
+With STAGGER_SECONDS the threads start one after the other: a ramp of traffic, or a pool that warms up. Statements are not
+prepared: a pooler in between may run them in another server process.
 """
 
 import sys
@@ -17,7 +18,7 @@ pool = ConnectionPool(
     f"host=127.0.0.1 port={port} user=postgres dbname=postgres",
     min_size=least,
     max_size=most,
-    kwargs={"autocommit": True},
+    kwargs={"autocommit": True, "prepare_threshold": None},
     open=True,
 )
 pool.wait(30)

@@ -1,6 +1,8 @@
 """The repaired launcher: one process, one pool of 3 + 5, sessions returned after each use.
 
-route_builder.py PORT
+route_builder.py PORT [SHARD]
+
+Which shard it builds makes no difference here.
 """
 
 import sys

@@ -1,11 +1,12 @@
-// A Node service with several pools to PostgreSQL of the given sizes, and Redis beside them.
+// A Node service with several pools to PostgreSQL of the given sizes, and Redis and websockets beside them.
 //
-// service.js PORT REDIS_PORT SIZE...
+// service.js PORT REDIS_PORT WEBSOCKET_PORT SIZE...
 'use strict';
 const { Pool } = require('pg');
 const Redis = require('ioredis');
+const { WebSocketServer } = require('ws');
 
-const [port, redisPort, ...sizes] = process.argv.slice(2).map(Number);
+const [port, redisPort, websocketPort, ...sizes] = process.argv.slice(2).map(Number);
 
 function sleep(ms) {
   return new Promise((resolve) => setTimeout(resolve, ms));
@@ -13,6 +14,11 @@ function sleep(ms) {
 
 async function main() {
   const redis = new Redis({ host: '127.0.0.1', port: redisPort });
+  const websockets = new WebSocketServer({ host: '127.0.0.1', port: websocketPort });
+  websockets.on('connection', (socket) => {
+    socket.on('error', () => {});
+    socket.on('message', async () => socket.send(String(await redis.get('requests'))));
+  });
   const pools = [];
   for (const size of sizes) {
     const pool = new Pool({ host: '127.0.0.1', port, user: 'postgres', database: 'postgres', max: size, idleTimeoutMillis: 0 });

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
-use super::PLAIN;
+use super::ROW;
 use super::net::{Net, TO_APP, TO_DATABASE, app_network, database_host, is_about, ports};
 use crate::pace::patience;
 use crate::postgres::{PORT, Postgres};
@@ -19,73 +19,65 @@ pub const ALL: &[Scenario] = &[
         name: "fins-dropped",
         story: "the app closes 20 connections, and the firewall drops the FINs",
         expected: &["half_open_at_database"],
-        also: &[],
-        settings: PLAIN,
         play: fins_dropped,
+        ..ROW
     },
     Scenario {
         name: "fins-given-up",
         story: "the same until the kernel gives the sockets up; then the database notices by itself",
         expected: &["half_open_at_database"],
         also: &["peer_unreachable"],
-        settings: PLAIN,
         play: fins_given_up,
+        ..ROW
     },
     Scenario {
         name: "pool-dies-in-use",
         story: "the path of a pool of 10 dies both ways while 7 wait for answers",
         expected: &["peer_unreachable"],
-        also: &[],
-        settings: PLAIN,
         play: pool_dies,
+        ..ROW
     },
     Scenario {
         name: "one-way",
         story: "requests arrive, and the answers are dropped",
         expected: &["peer_unreachable"],
-        also: &[],
-        settings: PLAIN,
         play: one_way,
+        ..ROW
     },
     Scenario {
         name: "mtu-black-hole",
         story: "small packets pass, large ones vanish without a word",
         expected: &["peer_unreachable"],
-        also: &[],
-        settings: PLAIN,
         play: mtu_black_hole,
+        ..ROW
     },
     Scenario {
         name: "cable-pulled",
         story: "the database's cable is pulled; the router has no way to it (Redis)",
         expected: &["peer_unreachable"],
-        also: &[],
-        settings: PLAIN,
         play: cable_pulled,
+        ..ROW
     },
     Scenario {
         name: "peer-rebooted",
         story: "the database's host is gone for a while and comes back without the connections",
         expected: &["peer_unreachable"],
-        also: &[],
-        settings: PLAIN,
         play: peer_rebooted,
+        ..ROW
     },
     Scenario {
         name: "namespace-deleted",
         story: "the database's network namespace is deleted under the connections",
         expected: &["peer_unreachable"],
-        also: &[],
-        settings: PLAIN,
         play: namespace_deleted,
+        ..ROW
     },
     Scenario {
         name: "rejected",
         story: "the firewall answers for the database, with resets: nobody can connect",
         expected: &["connect_failures"],
-        also: &[],
-        settings: PLAIN,
         play: rejected,
+        ..ROW
     },
 ];
 
@@ -105,13 +97,13 @@ fn fins_dropped(lab: &mut Lab) -> Result<()> {
     net.rules(&["tcp flags & fin == fin drop"])?;
     app.ports("hangup 20")?;
     lab.is_true("half_open_at_database");
-    let finding = lab.expect_open("half_open_at_database", 30, |line| number(line, "connections") == Some(20))?;
+    let finding = lab.find_open("half_open_at_database", |line| number(line, "connections") == Some(20))?;
     ensure!(pids(&finding) == [app.pid()], "{} closed them: {finding}", app.pid());
     ensure!(ports(&finding, "local_ports") == opened, "{opened:?}: {finding}");
     ensure!(number(&finding, "seen_at_database") == Some(20), "the daemon sees both ends: {finding}");
     ensure!(sessions(&postgres)? == opened, "the database lists {:?}, not {opened:?}", sessions(&postgres)?);
     net.rules(&[])?;
-    lab.expect_resolved("half_open_at_database", 60)?;
+    lab.expect_resolved("half_open_at_database")?;
     until("the database has noticed", || {
         let left = sessions(&postgres)?;
         Ok(if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) })
@@ -128,13 +120,13 @@ fn fins_given_up(lab: &mut Lab) -> Result<()> {
     net.rules(&["tcp flags & fin == fin drop", &format!("{TO_DATABASE} tcp flags & rst == rst drop")])?;
     app.ports("hangup 3")?;
     let given_up = |line: &serde_json::Value| number(line, "given_up") == Some(3);
-    let finding = lab.expect_open("half_open_at_database", 60, given_up)?;
+    let finding = lab.find_open("half_open_at_database", given_up)?;
     ensure!(ports(&finding, "local_ports") == opened && pids(&finding) == [app.pid()], "{opened:?}: {finding}");
     ensure!(sessions(&postgres)? == opened, "the database lists {:?}, not {opened:?}", sessions(&postgres)?);
     net.rules(&[])?;
     // Whatever the database says to them now is answered with a reset.
     postgres.terminate(&opened)?;
-    lab.expect_resolved("half_open_at_database", 60).map(drop)
+    lab.expect_resolved("half_open_at_database").map(drop)
 }
 
 fn pool_dies(lab: &mut Lab) -> Result<()> {
@@ -147,7 +139,7 @@ fn pool_dies(lab: &mut Lab) -> Result<()> {
     app.ports("send 7")?;
     // Seconds count from the requests; 5 s of silence make it true.
     lab.is_true("peer_unreachable");
-    let finding = lab.expect_open("peer_unreachable", 30, |line| number(line, "connections") == Some(7))?;
+    let finding = lab.find_open("peer_unreachable", |line| number(line, "connections") == Some(7))?;
     ensure!(pids(&finding) == [app.pid()] && is_about(&finding, PORT), "{}: {finding}", app.pid());
     ensure!(number(&finding, "consecutive_rtos") >= Some(3), "{finding}");
     ensure!(number(&finding, "unacknowledged") >= Some(5), "{finding}");
@@ -157,7 +149,7 @@ fn pool_dies(lab: &mut Lab) -> Result<()> {
     ensure!(ports(&finding, "local_ports") == dead && ports(&finding, "unknown_ports") == unknown, "{finding}");
     net.rules(&[])?;
     app.run("receive 7")?;
-    lab.expect_resolved("peer_unreachable", 30).map(drop)
+    lab.expect_resolved("peer_unreachable").map(drop)
 }
 
 fn one_way(lab: &mut Lab) -> Result<()> {
@@ -170,10 +162,10 @@ fn one_way(lab: &mut Lab) -> Result<()> {
     app.ports("send 4")?;
     lab.is_true("peer_unreachable");
     let by_app = |line: &serde_json::Value| pids(line) == [app.pid()] && number(line, "connections") == Some(4);
-    lab.expect_open("peer_unreachable", 30, by_app)?;
+    lab.expect_open("peer_unreachable", by_app)?;
     net.rules(&[])?;
     app.run("receive 4")?;
-    lab.expect_resolved("peer_unreachable", 30).map(drop)
+    lab.expect_resolved("peer_unreachable").map(drop)
 }
 
 fn mtu_black_hole(lab: &mut Lab) -> Result<()> {
@@ -188,10 +180,10 @@ fn mtu_black_hole(lab: &mut Lab) -> Result<()> {
     app.ports("send 2 100000")?;
     lab.is_true("peer_unreachable");
     let both = |line: &serde_json::Value| pids(line) == [app.pid()] && number(line, "connections") == Some(2);
-    lab.expect_open("peer_unreachable", 30, both)?;
+    lab.expect_open("peer_unreachable", both)?;
     net.rules(&[])?;
     app.run("receive 2")?;
-    lab.expect_resolved("peer_unreachable", 30).map(drop)
+    lab.expect_resolved("peer_unreachable").map(drop)
 }
 
 fn cable_pulled(lab: &mut Lab) -> Result<()> {
@@ -203,14 +195,12 @@ fn cable_pulled(lab: &mut Lab) -> Result<()> {
     net.router(&["ip", "link", "set", "db-out", "down"])?;
     client.say("PING")?;
     lab.is_true("peer_unreachable");
-    lab.expect_open("peer_unreachable", 30, |line| is_about(line, 6379) && pids(line) == [client.pid()])?;
+    lab.expect_open("peer_unreachable", |line| is_about(line, 6379) && pids(line) == [client.pid()])?;
     net.router(&["ip", "link", "set", "db-out", "up"])?;
     ensure!(client.out_line(Instant::now() + patience())? == "PONG", "the answer comes late");
     // The database's side may have waited for the acknowledgement of its last answer.
-    lab.expect("the client's finding to resolve", 30, |line| {
-        line["status"] == "resolved" && pids(line) == [client.pid()]
-    })
-    .map(drop)
+    lab.expect("the client's finding to resolve", |line| line["status"] == "resolved" && pids(line) == [client.pid()])
+        .map(drop)
 }
 
 fn peer_rebooted(lab: &mut Lab) -> Result<()> {
@@ -223,12 +213,10 @@ fn peer_rebooted(lab: &mut Lab) -> Result<()> {
     net.at_database(&["ss", "-K", "dst", &app_network()])?;
     app.ports("send 3")?;
     lab.is_true("peer_unreachable");
-    lab.expect_open("peer_unreachable", 30, |line| {
-        pids(line) == [app.pid()] && number(line, "connections") == Some(3)
-    })?;
+    lab.expect_open("peer_unreachable", |line| pids(line) == [app.pid()] && number(line, "connections") == Some(3))?;
     net.rules(&[])?;
     // The next segment is answered with a reset.
-    lab.expect_resolved("peer_unreachable", 30).map(drop)
+    lab.expect_resolved("peer_unreachable").map(drop)
 }
 
 fn namespace_deleted(lab: &mut Lab) -> Result<()> {
@@ -249,7 +237,7 @@ fn namespace_deleted(lab: &mut Lab) -> Result<()> {
     app.ports("send 3")?;
     lab.is_true("peer_unreachable");
     let ours = |line: &serde_json::Value| pids(line) == [app.pid()] && number(line, "connections") == Some(3);
-    lab.expect_open("peer_unreachable", 30, ours)?;
+    lab.expect_open("peer_unreachable", ours)?;
     app.signal(Signal::SIGKILL)
 }
 
@@ -265,9 +253,9 @@ fn rejected(lab: &mut Lab) -> Result<()> {
     let deadline = Instant::now() + patience();
     while Instant::now() < deadline {
         ensure!(app.open(1, &database_host()).is_err(), "somebody got through");
-        if lab.expect_open("connect_failures", 1, |line| is_about(line, PORT)).is_ok() {
+        if lab.expect_open("connect_failures", |line| is_about(line, PORT)).is_ok() {
             return Ok(());
         }
     }
-    lab.expect_open("connect_failures", 1, |line| is_about(line, PORT)).map(drop)
+    lab.expect_open("connect_failures", |line| is_about(line, PORT)).map(drop)
 }

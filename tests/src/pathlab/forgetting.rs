@@ -14,17 +14,15 @@ pub const ALL: &[Scenario] = &[
         name: "drop-after-idle",
         story: "a firewall drops what comes after 20 s of silence",
         expected: &["silent_drop_risk", "peer_unreachable"],
-        also: &[],
-        settings: FORGETFUL,
         play: drop_after_idle,
+        ..FORGETFUL
     },
     Scenario {
         name: "nat-forgets",
         story: "the router translates addresses, and forgets a connection after 30 s",
         expected: &["silent_drop_risk", "peer_unreachable"],
-        also: &[],
-        settings: FORGETFUL,
         play: nat_forgets,
+        ..FORGETFUL
     },
 ];
 
@@ -60,12 +58,12 @@ fn warned_then_dead(
 ) -> Result<()> {
     lab.is_true("silent_drop_risk");
     let ours = |line: &serde_json::Value| is_about(line, PORT) && number(line, "connections") == Some(count);
-    let risk = lab.expect_open("silent_drop_risk", 60, ours)?;
+    let risk = lab.find_open("silent_drop_risk", ours)?;
     ensure!(pids(&risk) == [app.pid()] && risk["severity"] == "warning", "{}: {risk}", app.pid());
     forget(lab)?;
     app.ports(&format!("send {count}"))?;
     lab.is_true("peer_unreachable");
-    let dead = lab.expect_open("peer_unreachable", 30, ours)?;
+    let dead = lab.find_open("peer_unreachable", ours)?;
     ensure!(pids(&dead) == [app.pid()], "{}: {dead}", app.pid());
     Ok(())
 }

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::PLAIN;
+use super::ROW;
 use super::net::{Net, database_host};
 use crate::scenarios::{Lab, Scenario};
 
@@ -13,18 +13,14 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "random-loss-healthy",
         story: "one packet in ten is lost each way, under load",
-        expected: &[],
-        also: &[],
-        settings: PLAIN,
         play: random_loss,
+        ..ROW
     },
     Scenario {
         name: "stopped-database-healthy",
         story: "the database's processes are stopped: its kernel acknowledges, and closes the window",
-        expected: &[],
-        also: &[],
-        settings: PLAIN,
         play: stopped_database,
+        ..ROW
     },
 ];
 

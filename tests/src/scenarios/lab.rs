@@ -1,60 +1,94 @@
-//! Where a scenario plays: a sandbox, a daemon, its tail, and the programs that play.
+//! Where a scenario plays: a sandbox, a daemon, its tail and a recording of it, and the programs that play.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use nix::sys::signal::Signal;
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::Scenario;
+use super::cgroup::Cgroup;
+use super::stretch::Recorder;
+use super::verdicts::Verdicts;
+use super::{Pace, Scenario};
 use crate::daemon::{Daemon, Tail};
 use crate::pace::patience;
+use crate::postgres::Postgres;
 use crate::program::{Program, command};
 use crate::sandbox::{Sandbox, venv_python};
 
+/// Other scenarios play at the same time, and are not to be seen.
+const ALONE: &str = "inventory.namespaces=false";
+
 /// A window of a second instead of ten, and what is counted in minutes counted in seconds.
-pub const COMPRESSED: &[&str] = &[
+const COMPRESSED: &[&str] = &[
     "detect.window_s=1",
     "inventory.reconcile_s=1",
-    "inventory.namespaces=false",
     "detect.idle_hold.after_s=20",
     "detect.unused_connection.after_s=15",
     "detect.close_wait_leak.after_s=5",
 ];
 
-/// Findings by kind: the first line of each that opened, and how long after it became true.
-#[derive(Debug, Default)]
-pub struct Seen {
-    /// The last line of each finding that opened, by kind and id.
-    pub findings: BTreeMap<(String, String), Value>,
-    /// Seconds from the moment a kind was true to its line.
-    pub verdicts: BTreeMap<String, f64>,
+/// What has to be found is waited for so many times as long as anything else: some of it takes a minute.
+const VERDICT_PATIENCE: u32 = 4;
+
+/// Seconds for which an incident is listened to after its verdicts: what else is found then counts as well.
+const AFTERWARDS: u64 = 3;
+
+/// What a program says of which a thread or a request has failed, and which goes on.
+const TROUBLE: [&str; 3] = ["Traceback", "PHP Warning", "PHP Fatal"];
+
+/// What a scenario showed.
+#[derive(Debug)]
+pub struct Shown {
+    /// While it played.
+    pub live: Verdicts,
+    /// In the replay of its recording.
+    pub replayed: Verdicts,
 }
 
 /// A scenario's stage.
 pub struct Lab {
     programs: Vec<Program>,
+    recorder: Recorder,
     tail: Tail,
     daemon: Daemon,
+    postgres: Option<Postgres>,
+    cgroups: Vec<Cgroup>,
     /// Where servers keep their files.
     pub sandbox: Sandbox,
-    true_since: BTreeMap<String, Instant>,
-    seen: Seen,
+    seen: Verdicts,
 }
 
 impl Lab {
-    /// Starts the daemon and listens to it.
+    /// Starts the daemon, records and listens to it.
     pub fn enter(scenario: &Scenario) -> Result<Self> {
-        let sandbox = Sandbox::enter()?;
-        let settings = COMPRESSED.iter().chain(scenario.settings).flat_map(|set| ["--set", *set]);
+        let sandbox = Sandbox::enter_beside_others()?;
+        let pace = match scenario.pace {
+            Pace::Compressed => COMPRESSED,
+            Pace::Default => &[],
+        };
+        let settings = [ALONE].iter().chain(pace).chain(scenario.settings).flat_map(|set| ["--set", *set]);
         let args: Vec<&str> = settings.collect();
         let daemon = Daemon::start_plain(&sandbox, &args)?;
         let tail = daemon.tail(&[])?;
-        let (true_since, seen) = (BTreeMap::new(), Seen::default());
-        Ok(Self { programs: Vec::new(), tail, daemon, sandbox, true_since, seen })
+        let recorder = Recorder::start(&sandbox, &daemon)?;
+        Ok(Self {
+            programs: Vec::new(),
+            recorder,
+            tail,
+            daemon,
+            postgres: None,
+            cgroups: Vec::new(),
+            sandbox,
+            seen: Verdicts::default(),
+        })
+    }
+
+    /// PostgreSQL on 5432 with so many connections; it ends with the lab.
+    pub fn postgres(&mut self, max_connections: u32) -> Result<()> {
+        self.postgres = Some(Postgres::start(&self.sandbox, max_connections)?);
+        Ok(())
     }
 
     /// Starts a Python program of `tests/scenarios/programs` and waits until it says that it is ready; its pid.
@@ -69,6 +103,17 @@ impl Lab {
         let mut python = command(venv_python()?);
         python.arg(programs().join(program)).args(args);
         self.start(program, python, false)
+    }
+
+    /// A Python program as if it ran in a container of its own, which `number` tells from others.
+    pub fn python_in_container(&mut self, number: u32, program: &str, args: &[&str]) -> Result<u32> {
+        let cgroup = Cgroup::of_container(number)?;
+        // It is in there before it is a Python program, and the same process all along.
+        let mut python = command("sh");
+        python.args(["-c", "echo $$ > \"$1\" && shift && exec \"$@\"", "sh"]).arg(cgroup.door());
+        python.arg(venv_python()?).arg(programs().join(program)).args(args);
+        self.cgroups.push(cgroup);
+        self.start(program, python, true)
     }
 
     /// A Node program, in the same way.
@@ -90,24 +135,33 @@ impl Lab {
         Ok(pid)
     }
 
-    /// Kills a program that this lab started.
-    pub fn kill(&mut self, pid: u32) -> Result<()> {
-        let at = self.programs.iter().position(|program| program.pid() == pid).context("not one of this lab's")?;
-        self.programs.swap_remove(at).kill()
+    /// The same for a program that keeps others, in a pid namespace of its own: all of them end with the lab, however that
+    /// ends. Some masters leave their workers behind (PHP's web server), and others need time to end theirs.
+    pub fn start_master(&mut self, name: &str, program: &Command) -> Result<()> {
+        let mut master = command("unshare");
+        master.args(["--pid", "--fork", "--kill-child", "--"]).arg(program.get_program()).args(program.get_args());
+        for (key, value) in program.get_envs() {
+            match value {
+                Some(value) => master.env(key, value),
+                None => master.env_remove(key),
+            };
+        }
+        self.start(name, master, false).map(drop)
     }
 
-    /// Asks a program that this lab started to end, and waits until it has.
-    pub fn stop(&mut self, pid: u32) -> Result<()> {
+    /// Kills a program that this lab started.
+    pub fn kill(&mut self, pid: u32) -> Result<()> {
+        self.take(pid)?.kill()
+    }
+
+    fn take(&mut self, pid: u32) -> Result<Program> {
         let at = self.programs.iter().position(|program| program.pid() == pid).context("not one of this lab's")?;
-        let mut program = self.programs.swap_remove(at);
-        program.signal(Signal::SIGTERM)?;
-        program.wait(patience()).map(drop)
+        Ok(self.programs.swap_remove(at))
     }
 
     /// Waits for a program to end by itself.
     pub fn wait_for_end(&mut self, pid: u32) -> Result<()> {
-        let at = self.programs.iter().position(|program| program.pid() == pid).context("not one of this lab's")?;
-        let mut program = self.programs.swap_remove(at);
+        let mut program = self.take(pid)?;
         let status = program.wait(patience())?;
         if !status.success() {
             bail!("a program ended with {status}; it said:\n{}", program.log());
@@ -117,33 +171,40 @@ impl Lab {
 
     /// From now on this kind is true: the time to its verdict counts from here.
     pub fn is_true(&mut self, kind: &str) {
-        self.true_since.insert(kind.to_owned(), Instant::now());
+        self.seen.is_true(kind);
     }
 
-    /// The next line of the tail that `wanted` accepts, within `seconds`.
-    pub fn expect(&mut self, what: &str, seconds: u64, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
-        let deadline = Instant::now() + Duration::from_secs(seconds);
+    /// The next line of the tail that `wanted` accepts.
+    pub fn expect(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        let limit = patience() * VERDICT_PATIENCE;
+        let deadline = Instant::now() + limit;
         loop {
             match self.line(deadline)? {
                 Some(line) if wanted(&line) => return Ok(line),
                 Some(_) => {}
-                None => bail!("{what}: not within {seconds} s; found so far: {}", self.kinds()),
+                None => bail!("{what}: not within {limit:?}; found so far: {}", self.seen.kinds().join(", ")),
             }
         }
     }
 
-    /// A finding of that kind that is open and of which `wanted` is true, now or within `seconds`.
-    pub fn expect_open(&mut self, kind: &str, seconds: u64, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+    /// Waits for a finding of that kind that is open and of which `wanted` is true. Numbers may still grow when it opens:
+    /// what they have to be belongs in `wanted`.
+    pub fn expect_open(&mut self, kind: &str, wanted: impl Fn(&Value) -> bool) -> Result<()> {
+        self.find_open(kind, wanted).map(drop)
+    }
+
+    /// The same; gives the finding.
+    pub fn find_open(&mut self, kind: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
         let right = |line: &Value| line["kind"] == kind && line["status"] == "open" && wanted(line);
         if let Some(known) = self.seen.findings.values().find(|line| right(line)) {
             return Ok(known.clone());
         }
-        self.expect(kind, seconds, right)
+        self.expect(kind, right)
     }
 
-    /// The line that resolves a finding of that kind.
-    pub fn expect_resolved(&mut self, kind: &str, seconds: u64) -> Result<Value> {
-        self.expect(&format!("{kind} resolved"), seconds, |line| line["kind"] == kind && line["status"] == "resolved")
+    /// Waits for the line that resolves a finding of that kind.
+    pub fn expect_resolved(&mut self, kind: &str) -> Result<()> {
+        self.expect(&format!("{kind} resolved"), |line| line["kind"] == kind && line["status"] == "resolved").map(drop)
     }
 
     /// Listens for so long: whatever is found meanwhile counts.
@@ -162,37 +223,38 @@ impl Lab {
         let endpoints = snapshot["endpoints"].as_array().into_iter().flatten();
         let here = |entry: &&Value| entry["id"] == endpoint.as_str() && entry["role"] == "client";
         let seen = endpoints.clone().find(here).and_then(|entry| entry["opened_total"].as_u64()).unwrap_or(0);
-        anyhow::ensure!(seen >= opened, "{seen} connections to {endpoint} were seen, not {opened}");
+        ensure!(seen >= opened, "{seen} connections to {endpoint} were seen, not {opened}");
         Ok(())
     }
 
-    /// What was seen, if the play went well.
-    pub fn finish(self, played: Result<()>) -> Result<Seen> {
-        let lines: Vec<String> = self.seen.findings.values().map(ToString::to_string).collect();
-        played.with_context(|| format!("findings:\n{}\nthe daemon's log:\n{}", lines.join("\n"), self.daemon.log()))?;
-        Ok(self.seen)
+    /// What was shown, if the play went well. Copies the recording to `recordings` if it is to be kept.
+    pub fn finish(mut self, played: Result<()>, scenario: &Scenario, recordings: Option<&Path>) -> Result<Shown> {
+        let afterwards = if scenario.expected.is_empty() { 0 } else { AFTERWARDS };
+        let played = played.and_then(|()| self.listen(afterwards)).and_then(|()| self.all_play());
+        let log = self.daemon.log();
+        let told = |seen: &Verdicts| format!("findings:\n{}\nthe daemon's log:\n{log}", seen.lines());
+        played.with_context(|| told(&self.seen))?;
+        // The recording ends before the programs do.
+        let replayed = self.recorder.replay(scenario, recordings).with_context(|| told(&self.seen))?;
+        Ok(Shown { live: self.seen, replayed })
+    }
+
+    /// Fails if a program that was to play has ended, or a part of it: it would be found silent.
+    fn all_play(&self) -> Result<()> {
+        for program in &self.programs {
+            let log = program.log();
+            ensure!(program.is_running(), "{} has ended; it said:\n{log}", program.name());
+            let well = !TROUBLE.iter().any(|word| log.contains(word));
+            ensure!(well, "{} is in trouble; it said:\n{log}", program.name());
+        }
+        Ok(())
     }
 
     /// The next line of the tail, if one comes before `deadline`.
     fn line(&mut self, deadline: Instant) -> Result<Option<Value>> {
-        let Some(line) = self.tail.next_before(deadline)? else { return Ok(None) };
-        let word = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
-        let (kind, id) = (word("kind"), word("id"));
-        if kind.is_empty() {
-            return Ok(Some(line));
-        }
-        if let Some(since) = self.true_since.get(&kind)
-            && line["change"] == "opened"
-        {
-            self.seen.verdicts.entry(kind.clone()).or_insert(since.elapsed().as_secs_f64());
-        }
-        self.seen.findings.insert((kind, id), line.clone());
+        let Some((at, line)) = self.tail.next_before(deadline)? else { return Ok(None) };
+        self.seen.take(at, &line);
         Ok(Some(line))
-    }
-
-    fn kinds(&self) -> String {
-        let kinds: Vec<&str> = self.seen.findings.keys().map(|(kind, _)| kind.as_str()).collect();
-        if kinds.is_empty() { "nothing".to_owned() } else { kinds.join(", ") }
     }
 }
 
@@ -220,6 +282,6 @@ fn node_modules() -> Result<PathBuf> {
         Some(path) => PathBuf::from(path),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/node/node_modules"),
     };
-    anyhow::ensure!(modules.is_dir(), "{} is missing: `cargo xtask setup` makes it", modules.display());
+    ensure!(modules.is_dir(), "{} is missing: `cargo xtask setup` makes it", modules.display());
     Ok(modules)
 }

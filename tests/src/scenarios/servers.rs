@@ -65,16 +65,61 @@ pub fn mongo_responder(lab: &mut Lab) -> Result<()> {
     lab.python("mongo_responder.py", &["27017"]).map(drop)
 }
 
-/// gunicorn with so many workers, each a client of the PostgreSQL on 5432; the master's pid.
-pub fn gunicorn(lab: &mut Lab, workers: u32) -> Result<u32> {
+/// gunicorn with so many workers, each a client of the PostgreSQL on 5432.
+pub fn gunicorn(lab: &mut Lab, workers: u32) -> Result<()> {
     let python = crate::sandbox::venv_python()?;
     let mut master: Command = command(&python);
     master.args(["-m", "gunicorn", "--chdir"]).arg(super::lab::programs());
     master.args(["--workers", &workers.to_string(), "--bind", "127.0.0.1:8000", "wsgi:app"]);
     master.env("DATABASE_PORT", "5432").env("PYTHONDONTWRITEBYTECODE", "1");
-    let pid = lab.start("gunicorn", master, false)?;
+    lab.start_master("gunicorn", &master)?;
+    answers(8000)
+}
+
+/// PHP's own web server on 8000 with four workers and itself, each a client of the PostgreSQL on 5432 for each request, or for good;
+/// and visitors that keep them busy. The visitors ask so often a second, all together.
+pub fn php(lab: &mut Lab, keeps: bool, requests: u32) -> Result<()> {
+    let mut server = command("php");
+    server.args(["-S", "127.0.0.1:8000"]).arg(super::lab::programs().join("request.php"));
+    server.env("PHP_CLI_SERVER_WORKERS", "4").env("DATABASE_PORT", "5432");
+    server.env("PERSISTENT", if keeps { "1" } else { "0" });
+    lab.start_master("php", &server)?;
     answers(8000)?;
-    Ok(pid)
+    let each = f64::from(requests) / 4.0;
+    lab.python("http_load.py", &["8000", "4", &each.to_string()]).map(drop)
+}
+
+/// supervisord, which keeps so many shards of one program, each with its own argument and started at its own time.
+pub fn supervisor(lab: &mut Lab, shards: u32) -> Result<()> {
+    let python = crate::sandbox::venv_python()?;
+    let beside = |program: &str| python.with_file_name(program);
+    let dir = lab.sandbox.path("supervisor");
+    fs::create_dir(&dir)?;
+    let config = dir.join("supervisord.conf");
+    let (socket, program) = (dir.join("s"), super::lab::programs().join("route_builder.py"));
+    let text = [
+        "[supervisord]\nnodaemon=true\nlogfile=/dev/null\nlogfile_maxbytes=0\n".to_owned(),
+        format!("pidfile={}\n", dir.join("pid").display()),
+        format!("[unix_http_server]\nfile={0}\n[supervisorctl]\nserverurl=unix://{0}\n", socket.display()),
+        "[rpcinterface:supervisor]\n".to_owned(),
+        "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n".to_owned(),
+        format!("[program:shard]\nprocess_name=shard_%(process_num)d\nnumprocs={shards}\nautostart=false\n"),
+        format!("command={} {} 5432 %(process_num)d\n", python.display(), program.display()),
+    ];
+    fs::write(&config, text.concat())?;
+    let mut server = command(beside("supervisord"));
+    server.arg("-c").arg(&config);
+    lab.start_master("supervisord", &server)?;
+    until("supervisord's socket", || {
+        Ok(if socket.try_exists()? { Ok(()) } else { Err("it is not there".to_owned()) })
+    })?;
+    for shard in 0..shards {
+        let mut start = command(beside("supervisorctl"));
+        start.arg("-c").arg(&config).args(["start", &format!("shard:shard_{shard}")]);
+        let said = output(start)?;
+        anyhow::ensure!(said.contains("started"), "supervisorctl said {said:?}");
+    }
+    Ok(())
 }
 
 /// Waits until somebody listens there, as `ss` sees it: nothing is connected to.

@@ -3,8 +3,8 @@
 //! Trigger: for `after_s` (600, at a window of 10 s: it scales with the window) a process never had fewer than `connections`
 //! (4) open at an endpoint, and `factor` (5) times the most that were used at once in all the history that is kept (24
 //! hours at a window of 10 s). The most used is the upper bound: connections that moved a byte between two looks, a login not
-//! counted. A pool that was not used at all counts as one that used one. Processes of a launcher group speak with one
-//! voice. Clears when the factor falls below three fifths, or the pool shrinks.
+//! counted, which takes [`LOOKS`] looks to say. A pool that was not used at all counts as one that used one. Processes of a
+//! launcher group speak with one voice. Clears when the factor falls below three fifths, or the pool shrinks.
 //!
 //! Info; a warning when the group's instances hold half of the endpoint's known limit, or would exceed it if each grew to
 //! the largest pool seen.
@@ -28,6 +28,8 @@ use crate::history::SCALES;
 use crate::process::Account;
 use crate::time::BootNs;
 
+/// Fewest looks that tell what is used: a use is seen between two.
+const LOOKS: u32 = 6;
 /// The window that `after_s` is meant for.
 const USUAL_WINDOW_S: u32 = 10;
 
@@ -145,7 +147,7 @@ fn pool(context: &Context<'_>, id: ProcessId, index: usize, held: &[Held<'_>]) -
     }
     let ever = Usage::since(BootNs(0), history, account.open_u32());
     let used = ever.used.max(account.in_use_peak);
-    if !fits(used, let_go) {
+    if ever.looks < LOOKS || !fits(used, let_go) {
         return None;
     }
     let key = key(&Who::key(id, context.tracker.processes().get(&id)), context.tracker.endpoints().get(index)?);

@@ -108,6 +108,28 @@ fn oversized_pool_is_silent_for_small_pools_and_for_used_ones() {
 }
 
 #[test]
+fn oversized_pool_is_silent_until_enough_looks_tell_what_is_used() {
+    let mut scene = Scene::new(None);
+    let ports = scene.open(Role::Client, 412, 20);
+    // All of them work; from five minutes to five minutes the first look tells nothing of it.
+    for _ in 0..8 {
+        scene.pass(300);
+        scene.exchange(&ports);
+        scene.look();
+    }
+    assert_eq!(changes(&scene), []);
+    // One at rest: the sixth look says so.
+    let mut idle = Scene::new(None);
+    idle.open(Role::Client, 412, 20);
+    for looks in 1..=8 {
+        idle.pass(300);
+        idle.look();
+        idle.pass(1);
+        assert_eq!(found(&idle).is_some(), looks >= 6, "after {looks} looks");
+    }
+}
+
+#[test]
 fn oversized_pool_is_silent_while_the_pool_shrinks_by_itself() {
     let mut scene = Scene::new(None);
     for _ in 0..8 {

@@ -23,8 +23,8 @@ const COMPILER_PACKAGES: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-
 const LINKER_PACKAGES: &[&str] = &["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev", "g++"];
 /// What the live tests trace and compare with.
 const TEST_PACKAGES: &[&str] = &["postgresql", "iproute2", "nftables", "bpftool", "python3", "python3-venv"];
-/// Servers of the incident lab. The lab starts its own; those of the packages are not started.
-const LAB_PACKAGES: &[&str] = &["mariadb-server", "redis-server", "pgbouncer"];
+/// Servers and languages of the incident lab. The lab starts its own; those of the packages are not started.
+const LAB_PACKAGES: &[&str] = &["mariadb-server", "redis-server", "pgbouncer", "php-cli", "php-pgsql"];
 /// Where there is no Node yet.
 const NODE_PACKAGES: &[&str] = &["nodejs", "npm"];
 /// What `cargo xtask vm` makes guests of.
@@ -255,8 +255,8 @@ fn what_to_install(build: bool, test: bool, bench: bool) -> String {
              Debian's kernels, each package unpacked in target/vm/kernels/<version>\n\
              - Python 3, and in target/venv the packages of {REQUIREMENTS}: `python3 -m venv target/venv && \
              target/venv/bin/pip install -r {REQUIREMENTS}`\n\
-             - MariaDB's server, Redis, PgBouncer; Node and npm, and in target/node the packages of \
-             tests/scenarios/package-lock.json: copy it and package.json there and `npm ci`\n\
+             - MariaDB's server, Redis, PgBouncer, PHP with its PostgreSQL extension; Node and npm, and in target/node \
+             the packages of tests/scenarios/package-lock.json: copy it and package.json there and `npm ci`\n\
              - rustfmt and clippy: `rustup component add rustfmt clippy`\n"
         ));
     }
