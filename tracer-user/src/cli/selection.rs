@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use tracer_core::event::Role;
 use tracer_core::finding::{EvidenceValue, Finding, Status};
 use tracer_core::snapshot::Connection;
 
@@ -13,8 +14,9 @@ use crate::probe::Wanted;
 
 /// Where the pids of snapshots are looked up.
 pub(super) const PROC: &str = "/proc";
-/// Evidence of a finding that lists the connections it is about; without it they are those of its endpoint and pids.
-const CONNECTIONS: &str = "connections";
+/// Evidence of a finding that lists the clients' ports of the connections it is about; without it they are all of its
+/// endpoint and pids.
+const PORTS: [&str; 2] = ["local_ports", "unknown_ports"];
 
 /// The words that name connections.
 #[derive(Debug, clap::Args)]
@@ -70,21 +72,26 @@ pub(super) fn named(
 
 /// Whether a finding is about a connection.
 fn is_of(connection: &Connection, finding: &Finding) -> bool {
-    let listed = finding.evidence.iter().find_map(|evidence| match &evidence.value {
-        EvidenceValue::List(ids) if evidence.fact == CONNECTIONS => Some(ids),
+    let mut listed = finding.evidence.iter().filter_map(|evidence| match &evidence.value {
+        EvidenceValue::List(ports) if PORTS.contains(&evidence.fact.as_str()) => Some(ports),
         _ => None,
     });
-    if let Some(ids) = listed {
-        return ids.contains(&connection.id);
-    }
     let subject = &finding.subject;
-    subject.endpoint.as_ref().is_none_or(|endpoint| *endpoint == connection.endpoint)
+    let client = match connection.role {
+        Role::Client => &connection.local,
+        Role::Server => &connection.remote,
+    };
+    let port = client.rsplit(':').next().unwrap_or_default();
+    let is_listed = listed.clone().next().is_none() || listed.any(|ports| ports.iter().any(|listed| listed == port));
+    is_listed
+        && subject.endpoint.as_ref().is_none_or(|endpoint| *endpoint == connection.endpoint)
         && (subject.pids.is_empty() || subject.pids.iter().any(|pid| is_of_process(connection, *pid)))
 }
 
-/// Whether a process opened or holds it.
+/// Whether a process opened, closed or holds it.
 pub(super) fn is_of_process(connection: &Connection, pid: u32) -> bool {
     connection.opener.as_ref().is_some_and(|opener| opener.pid == pid)
+        || connection.closer_pid == Some(pid)
         || connection.holders.iter().any(|holder| holder.pid == pid)
 }
 
@@ -97,17 +104,17 @@ mod tests {
     use super::*;
     use crate::probe::fixture;
 
-    fn connection(id: &str, remote: &str, opener: u32, holder: Option<u32>) -> Connection {
+    fn connection(id: &str, local: &str, remote: &str, opener: u32, holder: Option<u32>) -> Connection {
         Connection {
             opener: Some(Opener { pid: opener, comm: "x".to_owned() }),
             holders: holder.map(|pid| HolderFd { pid, fd: 3 }).into_iter().collect(),
-            ..fixture::connection(id, "10.0.0.1:40000", remote, 3, 7)
+            ..fixture::connection(id, local, remote, 3, 7)
         }
     }
 
     fn finding(id: &str, status: Status, endpoint: Option<&str>, pids: &[u32], listed: Option<&[&str]>) -> Finding {
         let texts = |ids: &[&str]| EvidenceValue::List(ids.iter().map(|id| (*id).to_owned()).collect());
-        let evidence = |ids| Evidence { fact: CONNECTIONS.to_owned(), value: texts(ids), unit: String::new() };
+        let evidence = |ids| Evidence { fact: PORTS[0].to_owned(), value: texts(ids), unit: String::new() };
         Finding {
             id: id.to_owned(),
             kind: Kind::CloseWaitLeak,
@@ -130,16 +137,16 @@ mod tests {
     /// Ids in their order, each with the finding that named it; or the exit code's class.
     fn check(connections: &[&str], of: &[&str], expected: Result<&[(&str, Option<&str>)], &str>) {
         let all = [
-            connection("held", "10.0.0.5:5432", 1, Some(1)),
-            connection("passed", "10.0.0.5:5432", 1, Some(2)),
-            connection("orphan", "10.0.0.5:5432", 1, None),
-            connection("elsewhere", "10.0.0.6:5432", 1, Some(1)),
+            connection("held", "10.0.0.1:40000", "10.0.0.5:5432", 1, Some(1)),
+            connection("passed", "10.0.0.1:40001", "10.0.0.5:5432", 1, Some(2)),
+            connection("orphan", "[fd00::1]:40002", "10.0.0.5:5432", 1, None),
+            connection("elsewhere", "10.0.0.1:40001", "10.0.0.6:5432", 1, Some(1)),
         ];
         let findings = [
             finding("of-1", Status::Open, Some("10.0.0.5:5432"), &[1], None),
             finding("of-2", Status::Open, None, &[2], None),
             finding("of-all", Status::Open, Some("10.0.0.6:5432"), &[], None),
-            finding("of-list", Status::Open, Some("10.0.0.5:5432"), &[1], Some(&["passed"])),
+            finding("of-list", Status::Open, Some("10.0.0.5:5432"), &[1], Some(&["40001", "40002"])),
             finding("over", Status::Resolved, None, &[1], None),
         ];
         let texts = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
@@ -166,7 +173,7 @@ mod tests {
         check(&[], &["of-1"], Ok(&of_1));
         check(&["passed"], &["of-1"], Ok(&[("orphan", Some("of-1")), ("passed", None), ("held", Some("of-1"))]));
         check(&[], &["of-all"], Ok(&[("elsewhere", Some("of-all"))]));
-        check(&[], &["of-list"], Ok(&[("passed", Some("of-list"))]));
+        check(&[], &["of-list"], Ok(&[("orphan", Some("of-list")), ("passed", Some("of-list"))]));
     }
 
     #[test]
