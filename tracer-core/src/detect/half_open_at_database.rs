@@ -172,7 +172,7 @@ fn judge(context: &Context<'_>, by: Option<ProcessId>, index: usize, all: &[Clos
             pids: by.map(|id| id.pid).into_iter().collect(),
             launcher_group: path::group(context, by),
         },
-        news: format!("{who} {closed} {seen_there}"),
+        news: format!("{who} {closed} {seen_there} {gone}"),
         summary: format!(
             "{who} closed {} {} ago that {} never heard of; {}; {there}",
             plural(closed, "connection"),
