@@ -5,6 +5,7 @@
 //!
 //! Scenarios are the incident lab's, and so are the table and the command line. They play with the defaults.
 
+mod asking;
 mod failing;
 mod forgetting;
 mod healthy;
@@ -41,7 +42,7 @@ const FORGETFUL: Scenario = Scenario {
 /// Every scenario.
 #[must_use]
 pub fn all() -> Vec<&'static Scenario> {
-    failing::ALL.iter().chain(forgetting::ALL).chain(healthy::ALL).collect()
+    failing::ALL.iter().chain(asking::ALL).chain(forgetting::ALL).chain(healthy::ALL).collect()
 }
 
 /// Plays what the command line says.

@@ -14,7 +14,7 @@ use super::{Pace, Scenario};
 use crate::daemon::{Daemon, Tail};
 use crate::pace::patience;
 use crate::postgres::Postgres;
-use crate::program::{Program, command};
+use crate::program::{Finished, Program, command};
 use crate::sandbox::{Sandbox, venv_python};
 
 /// Other scenarios play at the same time, and are not to be seen.
@@ -195,11 +195,21 @@ impl Lab {
 
     /// The same; gives the finding.
     pub fn find_open(&mut self, kind: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
-        let right = |line: &Value| line["kind"] == kind && line["status"] == "open" && wanted(line);
-        if let Some(known) = self.seen.findings.values().find(|line| right(line)) {
+        if let Some(known) = self.known(kind, &wanted) {
             return Ok(known.clone());
         }
-        self.expect(kind, right)
+        self.expect(kind, |line| is_open(line, kind) && wanted(line))
+    }
+
+    /// A finding of that kind that is open, as far as the tail was read, and of which `wanted` is true.
+    #[must_use]
+    pub fn known(&self, kind: &str, wanted: impl Fn(&Value) -> bool) -> Option<&Value> {
+        self.seen.findings.values().find(|line| is_open(line, kind) && wanted(line))
+    }
+
+    /// A command of socklife's, asked of this daemon.
+    pub fn ask(&self, args: &[&str]) -> Result<Finished> {
+        self.daemon.ask(args)
     }
 
     /// Waits for the line that resolves a finding of that kind.
@@ -256,6 +266,10 @@ impl Lab {
         self.seen.take(at, &line);
         Ok(Some(line))
     }
+}
+
+fn is_open(line: &Value, kind: &str) -> bool {
+    line["kind"] == kind && line["status"] == "open"
 }
 
 /// The pids of a finding's subject.
