@@ -93,7 +93,10 @@ impl Outcome {
         let also: Vec<&str> = scenario.also.iter().copied().chain(all.map(|(kind, _)| *kind)).collect();
         let notes = stretched.hidden.iter().map(|(kind, why)| format!("{kind} is not to be had: {why}"));
         let why = Some(stretched.why).filter(|why| !why.is_empty());
-        let why = why.map(|why| format!("no more than {} times: {why}", stretched.times));
+        let why = why.map(|why| match stretched.times {
+            1 => format!("not stretched: {why}"),
+            times => format!("no more than {times} times: {why}"),
+        });
         let made = stretched.made.iter().map(|(kind, why)| format!("{kind} is true: {why}"));
         let within = |kind: &str| scenario.within.iter().find(|(known, _)| *known == kind).map(|(_, within)| *within);
         let waits = shown.iter().flat_map(|shown| &shown.live.seconds);
