@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod doctor;
+pub mod export;
 pub mod inventory;
 pub mod ndjson;
 pub mod probe;

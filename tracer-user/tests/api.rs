@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a failed test says so")]
 
 mod common;
+#[path = "api/metrics.rs"]
+mod metrics;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -113,7 +115,7 @@ async fn bad_requests_get_a_sentence() {
             "/v2/snapshot",
             404,
             "no such path: there are /v1/snapshot, /v1/findings, /v1/processes, /v1/connections, /v1/tail, /v1/events, \
-             /v1/record and /v1/health",
+             /v1/record, /v1/health and /metrics",
         ),
     ] {
         match running.client.get(target).await.unwrap_err() {

@@ -1,6 +1,7 @@
 //! What each path answers.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use tracer_core::time::WallTime;
 use super::{ErrorBody, Health, OPEN_FINDINGS_HEADER, stream};
 use crate::daemon::handle::{Handle, HandleError};
 use crate::daemon::record::RECORDERS_MAX;
+use crate::export::metrics;
 use crate::ndjson::push_line;
 
 /// Whole-state answers alive at once, from the question to the last byte sent: each may be tens of megabytes.
@@ -49,6 +51,7 @@ pub(super) fn router(handle: Handle) -> Router {
         .route("/v1/events", get(events))
         .route("/v1/record", get(record))
         .route("/v1/health", get(health))
+        .route("/metrics", get(metrics))
         .method_not_allowed_fallback(|| async {
             Failure(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed".to_owned())
         })
@@ -56,8 +59,8 @@ pub(super) fn router(handle: Handle) -> Router {
         .with_state(app)
 }
 
-const PATHS: &str =
-    "/v1/snapshot, /v1/findings, /v1/processes, /v1/connections, /v1/tail, /v1/events, /v1/record and /v1/health";
+const PATHS: &str = "/v1/snapshot, /v1/findings, /v1/processes, /v1/connections, /v1/tail, /v1/events, /v1/record, \
+                     /v1/health and /metrics";
 
 /// A router that answers everything with one refusal.
 pub(super) fn refusal(status: StatusCode, sentence: &'static str) -> Router {
@@ -208,27 +211,48 @@ impl ConnectionFilter {
     }
 }
 
-/// An answer made from a fresh snapshot. Written as JSON away from the tracker and from the runtime's own threads;
-/// its turn ends when the last byte is out or the reader is gone.
+/// Without a look at the socket table: a scrape costs no more than what it shows.
+async fn metrics(State(app): State<App>, asked: Asked) -> Result<Response, Failure> {
+    parameters(asked, &[])?;
+    let write = |snapshot: &Snapshot| metrics::text(snapshot).map(String::into_bytes);
+    written(&app, app.handle.last_snapshot(), metrics::CONTENT_TYPE, write).await
+}
+
+/// JSON made from a fresh snapshot.
 async fn whole<W>(app: &App, write: W) -> Result<Response, Failure>
 where
     W: FnOnce(&Snapshot) -> serde_json::Result<Vec<u8>> + Send + 'static,
+{
+    written(app, app.handle.snapshot(), "application/json", write).await
+}
+
+/// An answer made from a snapshot. Written away from the tracker and from the runtime's own threads; its turn ends when
+/// the last byte is out or the reader is gone.
+async fn written<W, E>(
+    app: &App,
+    snapshot: impl Future<Output = Result<Arc<Snapshot>, HandleError>>,
+    content_type: &'static str,
+    write: W,
+) -> Result<Response, Failure>
+where
+    W: FnOnce(&Snapshot) -> Result<Vec<u8>, E> + Send + 'static,
+    E: Display + Send + 'static,
 {
     let turn = tokio::time::timeout(TURN_WITHIN, Arc::clone(&app.bodies).acquire_owned()).await;
     let Ok(Ok(turn)) = turn else {
         let sentence = "too many snapshots are being fetched: try again";
         return Err(Failure(StatusCode::SERVICE_UNAVAILABLE, sentence.to_owned()));
     };
-    let snapshot = app.handle.snapshot().await?;
+    let snapshot = snapshot.await?;
     let written = tokio::task::spawn_blocking(move || write(&snapshot)).await;
     let failed =
         |why: String| Failure(StatusCode::INTERNAL_SERVER_ERROR, format!("the snapshot cannot be written: {why}"));
-    let json = written.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
-    let body = Full::new(Bytes::from(json)).map_frame(move |frame| {
+    let bytes = written.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
+    let body = Full::new(Bytes::from(bytes)).map_frame(move |frame| {
         let _held_until_sent = &turn;
         frame
     });
-    Ok(([(header::CONTENT_TYPE, "application/json")], Body::new(body)).into_response())
+    Ok(([(header::CONTENT_TYPE, content_type)], Body::new(body)).into_response())
 }
 
 const NDJSON: (header::HeaderName, &str) = (header::CONTENT_TYPE, "application/x-ndjson");

@@ -1,0 +1,3 @@
+//! What socklife knows in the formats of others. Made from a snapshot; knows neither the daemon nor HTTP.
+
+pub mod metrics;
