@@ -116,7 +116,7 @@ fn endpoints(registry: &mut Registry, snapshot: &Snapshot) {
 fn findings(registry: &mut Registry, snapshot: &Snapshot) {
     let family = Family::<Labels, Gauge>::default();
     let labels = |kind: Kind, severity: Severity| {
-        vec![("kind", kind.name().to_owned()), ("severity", severity_name(severity).to_owned())]
+        vec![("kind", kind.name().to_owned()), ("severity", severity.name().to_owned())]
     };
     for kind in Kind::ALL {
         for severity in [Severity::Info, Severity::Warning, Severity::Critical] {
@@ -146,14 +146,6 @@ fn capture(registry: &mut Registry, snapshot: &Snapshot) {
         "1 while the counts of what is open are exact, 0 while they may be short",
         exact,
     );
-}
-
-fn severity_name(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Info => "info",
-        Severity::Warning => "warning",
-        Severity::Critical => "critical",
-    }
 }
 
 /// `ends` are among `ring_full`.

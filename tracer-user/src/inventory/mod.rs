@@ -37,7 +37,7 @@ pub(crate) use inet_diag::tcp_info as socket_info;
 pub(crate) use namespaces::open as open_netns;
 pub use netns::own_netns;
 pub use pids::host_pids;
-pub(crate) use sock_diag::command;
+pub(crate) use sock_diag::{again, command};
 
 /// What to look for, and where.
 #[derive(Clone, Debug)]

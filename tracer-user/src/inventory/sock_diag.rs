@@ -161,7 +161,7 @@ fn datagram(diag: &OwnedFd, buffer: &mut [u8]) -> Result<usize, InventoryError> 
 }
 
 /// Repeats a call that a signal interrupted.
-fn again<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+pub(crate) fn again<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     loop {
         match call() {
             Err(Errno::EINTR) => {}

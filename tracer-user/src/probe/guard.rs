@@ -21,6 +21,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
 
 use super::{ProbeError, socket};
+use crate::inventory::again;
 
 /// Descriptors that it holds at once; more are not asked for.
 pub(super) const HELD_MAX: usize = 1_024;
@@ -187,16 +188,6 @@ fn descriptors(messages: nix::sys::socket::CmsgIterator<'_>) -> Option<OwnedFd> 
     });
     // SAFETY: the kernel has just made these descriptors for us; each is owned once.
     received.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).next()
-}
-
-/// Repeats a call that a signal interrupted.
-fn again<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
-    loop {
-        match call() {
-            Err(Errno::EINTR) => {}
-            done => return done,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,15 +1,14 @@
 //! The emulator of the guests: QEMU, installed like everything else, or unpacked below target/ where installing it would
 //! take a package away (Debian's backport of qemu-utils excludes the stable release's QEMU, and the other way round).
 
-use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use super::packages::{self, Source};
-use super::{already_there, doing};
+use super::{already_there, doing, make_directory};
 use crate::vm::emulator::{find, unpacked, with_its_files};
 
 const PACKAGE: &str = "qemu-system-x86";
@@ -40,19 +39,9 @@ fn unpack() -> Result<()> {
     packages::install(&needed)?;
     let target = unpacked();
     doing(&format!("unpacking {PACKAGE} into {}: a package that is installed excludes it", target.display()));
-    let unfinished = target.with_extension("unfinished");
-    for dir in [&unfinished, &target] {
-        if dir.try_exists()? {
-            fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
-        }
-    }
-    fs::create_dir_all(&unfinished)?;
-    for name in [PACKAGE, MODULES] {
-        let package = Source::own().download(name, &unfinished)?;
-        packages::unpack(&package, &unfinished)?;
-        fs::remove_file(&package)?;
-    }
-    fs::rename(&unfinished, &target).context("cannot put the unpacked emulator in its place")?;
+    make_directory(&target, |unfinished| {
+        [PACKAGE, MODULES].iter().try_for_each(|name| Source::own().download_into(name, unfinished))
+    })?;
     let program = find()?;
     if !runs(&program) {
         bail!("{} does not emulate: its messages are above", program.display());

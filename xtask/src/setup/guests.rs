@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::packages::{self, Source};
-use super::{already_there, doing};
+use super::{already_there, doing, make_directory};
 use crate::sh;
 use crate::vm::kernels::{ALL, Series};
 
@@ -43,19 +43,10 @@ fn install(series: &Series) -> Result<()> {
     };
     doing(&format!("unpacking {name} below target/vm"));
     let target = series.directory();
-    // What was interrupted is done again from the beginning: only the rename makes it count.
-    let unfinished = target.with_extension("unfinished");
-    for dir in [&unfinished, &target] {
-        if dir.try_exists()? {
-            fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
-        }
-    }
-    fs::create_dir_all(&unfinished)?;
-    let package = source.download(&name, &unfinished)?;
-    packages::unpack(&package, &unfinished)?;
-    fs::remove_file(&package)?;
-    index_modules(&unfinished)?;
-    fs::rename(&unfinished, &target).context("cannot put the unpacked kernel in its place")?;
+    make_directory(&target, |unfinished| {
+        source.download_into(&name, unfinished)?;
+        index_modules(unfinished)
+    })?;
     // Another release may keep its modules elsewhere: that would be found when a guest boots, and should be found here.
     series.kernel().map(drop)
 }

@@ -9,6 +9,7 @@ mod guests;
 mod packages;
 
 use std::ffi::OsStr;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -267,6 +268,19 @@ fn what_to_install(build: bool, test: bool, bench: bool) -> String {
         );
     }
     text
+}
+
+/// Makes a directory anew. What was interrupted is done again from the beginning: only the rename makes it count.
+fn make_directory(target: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let unfinished = target.with_extension("unfinished");
+    for dir in [unfinished.as_path(), target] {
+        if dir.try_exists()? {
+            fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+        }
+    }
+    fs::create_dir_all(&unfinished)?;
+    fill(&unfinished)?;
+    fs::rename(&unfinished, target).with_context(|| format!("cannot put {} in its place", target.display()))
 }
 
 fn already_there(what: &str) {

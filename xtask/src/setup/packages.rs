@@ -117,7 +117,7 @@ pub fn without_services(install: impl FnOnce() -> Result<()>) -> Result<()> {
 }
 
 /// Unpacks a package into a directory, installing nothing.
-pub fn unpack(package: &Path, directory: &Path) -> Result<()> {
+fn unpack(package: &Path, directory: &Path) -> Result<()> {
     sh::run(Command::new("dpkg").arg("--extract").arg(package).arg(directory))
 }
 
@@ -165,8 +165,15 @@ impl Source {
         Ok(said.lines().map(str::to_owned).collect())
     }
 
-    /// Fetches a package into an empty directory; the file.
-    pub fn download(&self, name: &str, directory: &Path) -> Result<PathBuf> {
+    /// Fetches a package and unpacks it into a directory, installing nothing.
+    pub fn download_into(&self, name: &str, directory: &Path) -> Result<()> {
+        let package = self.download(name, directory)?;
+        unpack(&package, directory)?;
+        fs::remove_file(&package).with_context(|| format!("cannot remove {}", package.display()))
+    }
+
+    /// The package's file.
+    fn download(&self, name: &str, directory: &Path) -> Result<PathBuf> {
         // Without a user of apt's own, who could not write there.
         let mut command = self.tell(apt_get());
         sh::run(command.args(["-o", "APT::Sandbox::User=root", "download", name]).current_dir(directory))?;
