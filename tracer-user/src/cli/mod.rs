@@ -1,10 +1,12 @@
 //! The commands: what may be typed, one file a command, exit codes. Commands reach the daemon through
 //! [`crate::api::client`] alone; `run` starts one.
 
+mod completions;
 mod diff;
 mod doctor;
 mod exit;
 mod explain;
+mod man;
 mod output;
 mod reap;
 mod record;
@@ -29,9 +31,19 @@ use crate::api::client::Client;
 use crate::config::DEFAULT_SOCKET;
 use crate::ui::escape;
 
+/// Which socklife this is: its version, the commit it was built from, and what its kernel programs hash to (SHA-256).
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (commit ",
+    env!("SOCKLIFE_COMMIT"),
+    ", kernel programs ",
+    env!("SOCKLIFE_OBJECT"),
+    ")"
+);
+
 /// Names the process that leaks database connections, since when, and why.
 #[derive(Debug, Parser)]
-#[command(name = "socklife", version, arg_required_else_help = true)]
+#[command(name = "socklife", version = VERSION, arg_required_else_help = true)]
 #[command(after_help = "Exit codes: 0 fine; 1 findings present where asked to judge; 2 usage or bad input; \
                         3 cannot work here.")]
 struct Cli {
@@ -54,6 +66,8 @@ enum Command {
     Verify(verify::Args),
     Reap(reap::Args),
     Doctor(doctor::Args),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 /// How a command that worked ended.
@@ -86,6 +100,8 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::main(args, client(cli.socket)),
         Command::Reap(args) => reap::main(args, client(cli.socket)),
         Command::Doctor(args) => doctor::main(&args, client(cli.socket)),
+        Command::Completions(args) => completions::main(&args),
+        Command::Man(args) => man::main(&args),
     };
     match outcome {
         Ok(Verdict::Fine) => ExitCode::SUCCESS,
@@ -150,12 +166,21 @@ fn until_stopped(command: impl AsyncFnOnce(StopSignals) -> anyhow::Result<Verdic
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
+    use sha2::Digest as _;
 
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_version_names_the_kernel_programs() {
+        // As `sha256sum tracer-ebpf/object/tracer-ebpf.bpf.o` begins.
+        let object = include_bytes!("../../../tracer-ebpf/object/tracer-ebpf.bpf.o");
+        let digest: String = sha2::Sha256::digest(object).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(VERSION.ends_with(&format!("kernel programs {})", &digest[..12])), "{VERSION}, {digest}");
     }
 
     #[test]
