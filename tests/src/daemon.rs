@@ -1,5 +1,6 @@
 //! The real `socklife`, driven by its command line.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -58,6 +59,14 @@ impl Daemon {
         let daemon = Self::spawn(sandbox, args)?;
         daemon.program.err_line("the line `ready`", says_ready)?;
         Ok(daemon)
+    }
+
+    /// Starts the daemon as a service manager does, with what that puts into its environment, without waiting.
+    pub fn launch_as_service(sandbox: &Sandbox, environment: &[(&str, &OsStr)]) -> Result<Self> {
+        let socket = socket_path(sandbox);
+        let mut run = command(socklife_binary()?);
+        run.arg("run").arg("--socket").arg(&socket).args(run_arguments()).envs(environment.iter().copied());
+        Ok(Self { program: Program::start("socklife run", run)?, socket })
     }
 
     /// Starts the daemon without waiting.

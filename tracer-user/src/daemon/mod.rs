@@ -17,6 +17,7 @@ mod look;
 pub mod memory;
 pub mod record;
 mod state;
+mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -119,6 +120,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tracing::info!(socket = %config.api.socket.display(), "ready");
         // Fails only where no service manager listens.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        tokio::spawn(watchdog::keep_fed(handle.clone()));
         server::serve(socket, handle).await;
         anyhow::Ok(())
     };
