@@ -6,6 +6,7 @@
 mod bench;
 mod btf;
 mod build_ebpf;
+mod dist;
 mod lint;
 mod run;
 mod scenarios;
@@ -46,6 +47,8 @@ enum Command {
     Paths(scenarios::Options),
     /// The live suite on other kernels, each in a guest (QEMU)
     Vm(vm::Options),
+    /// What users install: a Debian package and an archive, in target/dist
+    Dist(dist::Options),
     /// Cut a kernel's types down to a fixture for the tests of offsets
     BtfFixture(btf::Options),
 }
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Scenarios(options) => scenarios::scenarios(scenarios::INCIDENTS, &options),
         Command::Paths(options) => scenarios::scenarios(scenarios::PATHS, &options),
         Command::Vm(options) => vm::vm(&options),
+        Command::Dist(options) => dist::dist(&options).map(|()| ExitCode::SUCCESS),
         Command::BtfFixture(options) => btf::fixture(&options).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

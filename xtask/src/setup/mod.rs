@@ -24,6 +24,8 @@ const COMPILER_PACKAGES: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-
 const LINKER_PACKAGES: &[&str] = &["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev", "g++"];
 /// What the live tests trace and compare with.
 const TEST_PACKAGES: &[&str] = &["postgresql", "iproute2", "nftables", "bpftool", "python3", "python3-venv"];
+/// What `cargo xtask dist` packs with, and where its package is tried out.
+const DIST_PACKAGES: &[&str] = &["dpkg-dev", "mmdebstrap", "cpio"];
 /// Servers and languages of the incident lab. The lab starts its own; those of the packages are not started.
 const LAB_PACKAGES: &[&str] = &["mariadb-server", "redis-server", "pgbouncer", "php-cli", "php-pgsql"];
 /// Where there is no Node yet.
@@ -110,6 +112,7 @@ fn setup_test() -> Result<()> {
     packages::without_database_cluster(|| packages::install(TEST_PACKAGES))?;
     packages::without_services(|| packages::install(LAB_PACKAGES))?;
     packages::install(GUEST_PACKAGES)?;
+    packages::install(DIST_PACKAGES)?;
     emulator::install().context("`cargo xtask vm` lacks its emulator")?;
     install_components()?;
     install_python()?;
