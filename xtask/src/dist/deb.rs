@@ -70,7 +70,8 @@ fn write_control(release: &Release, arch: &str, work: &Path, tree: &Path) -> Res
     let control = tree.join("DEBIAN");
     files::make_directories(&control)?;
     let libraries = libraries(&release.socklife, work)?;
-    let size_kib = sh::output(Command::new("du").args(["--summarize", "--apparent-size", "--block-size=1024"]).arg(tree))?;
+    let size_kib =
+        sh::output(Command::new("du").args(["--summarize", "--apparent-size", "--block-size=1024"]).arg(tree))?;
     let size_kib = size_kib.split_whitespace().next().unwrap_or("0");
     let text = format!(
         "Package: socklife\nVersion: {}\nArchitecture: {arch}\nMaintainer: the socklife authors <socklife@localhost>\n\

@@ -76,8 +76,7 @@ pub fn place(source: &Path, target: &Path, mode: u32) -> Result<()> {
     if let Some(parent) = target.parent() {
         make_directories(parent)?;
     }
-    fs::copy(source, target)
-        .with_context(|| format!("cannot copy {} to {}", source.display(), target.display()))?;
+    fs::copy(source, target).with_context(|| format!("cannot copy {} to {}", source.display(), target.display()))?;
     set_mode(target, mode)
 }
 

@@ -6,6 +6,7 @@
 mod deb;
 mod files;
 mod tarball;
+mod trial;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::{run, sh};
+pub use trial::trial;
 
 /// Flags of the command.
 #[derive(clap::Args)]

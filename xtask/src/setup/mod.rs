@@ -6,7 +6,7 @@
 
 mod emulator;
 mod guests;
-mod packages;
+pub mod packages;
 
 use std::ffi::OsStr;
 use std::fs;

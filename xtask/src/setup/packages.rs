@@ -135,8 +135,7 @@ impl Source {
     /// Another Debian release on the mirror this machine uses, with lists of its own in `work`: the machine's stay as
     /// they are.
     pub fn of_suite(suite: &str, work: &Path) -> Result<Self> {
-        let targets = sh::output(Command::new("apt-get").args(INDEX_TARGETS))?;
-        let mirror = mirror(&targets).context("no repository of Debian's is configured on this machine")?;
+        let mirror = own_mirror()?;
         let parts = work.join("sources");
         for dir in ["sources", "lists/partial", "cache/archives/partial"] {
             let dir = work.join(dir);
@@ -190,6 +189,13 @@ impl Source {
         });
         command
     }
+}
+
+/// Where this machine has Debian's packages from.
+pub fn own_mirror() -> Result<String> {
+    let targets = sh::output(Command::new("apt-get").args(INDEX_TARGETS))?;
+    let found = mirror(&targets).context("no repository of Debian's is configured on this machine")?;
+    Ok(found.to_owned())
 }
 
 /// The first repository of Debian's own in what [`INDEX_TARGETS`] prints. Security updates lie elsewhere, and have

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::{build_ebpf, lint, run, scenarios, setup, sh, vm};
+use crate::{build_ebpf, dist, lint, run, scenarios, setup, sh, vm};
 use counts::Counts;
 
 /// Exit code of a wrong call, as of every socklife command.
@@ -46,11 +46,13 @@ enum Step {
     Paths,
     /// `cargo xtask vm`: the live suite on other kernels, in guests
     Vm,
+    /// The package of `cargo xtask dist`, installed and booted in a guest
+    Packages,
     /// `cargo xtask run --demo` names the leaking pid
     Demo,
 }
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     Step::Setup,
     Step::Lint,
     Step::BuildEbpf,
@@ -60,6 +62,7 @@ const STEPS: [Step; 10] = [
     Step::Scenarios,
     Step::Paths,
     Step::Vm,
+    Step::Packages,
     Step::Demo,
 ];
 
@@ -102,6 +105,7 @@ fn perform(step: Step) -> Done {
         Step::Scenarios => scenarios::lab(scenarios::INCIDENTS).and_then(|lab| counted(lab, &mut counts)),
         Step::Paths => scenarios::lab(scenarios::PATHS).and_then(|lab| counted(lab, &mut counts)),
         Step::Vm => vm::all(&mut counts),
+        Step::Packages => dist::trial(&mut counts),
         Step::Demo => demo::names_the_leaking_pid(),
     };
     let error = result.err().map(|error| format!("{error:#}"));
@@ -172,6 +176,7 @@ impl Step {
             Self::Scenarios => "scenarios",
             Self::Paths => "paths",
             Self::Vm => "live tests in guests",
+            Self::Packages => "packages",
             Self::Demo => "demo",
         }
     }

@@ -8,7 +8,7 @@
 mod contents;
 mod cpio;
 pub mod emulator;
-mod guest;
+pub mod guest;
 pub mod kernels;
 mod report;
 
