@@ -97,9 +97,7 @@ fn lines(timeline: &Timeline, format: &Format, area: &Area<'_>) -> Drawn {
         .draw()?;
     chart.draw_series(AreaSeries::new(corners(&timeline.open), 0, OPEN.mix(0.12)))?;
     chart.draw_series(LineSeries::new(corners(&timeline.open), ShapeStyle::from(&OPEN).stroke_width(2)))?;
-    if timeline.in_use.iter().any(|point| point.1 > 0) {
-        chart.draw_series(LineSeries::new(corners(&timeline.in_use), ShapeStyle::from(&IN_USE).stroke_width(2)))?;
-    }
+    chart.draw_series(LineSeries::new(corners(&timeline.in_use), ShapeStyle::from(&IN_USE).stroke_width(2)))?;
     for (staircase, colour) in timeline.staircases.iter().zip(GROUPS) {
         chart.draw_series(LineSeries::new(corners(&staircase.points), ShapeStyle::from(&colour).stroke_width(2)))?;
     }

@@ -14,7 +14,7 @@ const COUNTS_MAX: usize = 100;
 /// Connections one by one, and how many of them for one process.
 const SHOWN_MAX: usize = 200;
 const SHOWN_PER_PROCESS: usize = 8;
-/// Connections shown with a finding, and how many findings have them.
+/// Connections shown with a finding.
 const TELLING_MAX: usize = 8;
 /// Holders named.
 const HOLDERS: usize = 4;
@@ -74,7 +74,7 @@ impl<'a> Index<'a> {
     }
 
     /// `orders-db 10.0.0.5:5432`, or the id alone where that is its name.
-    pub fn endpoint_name(&self, _: &Snapshot, id: &str) -> String {
+    pub fn endpoint_name(&self, id: &str) -> String {
         match self.endpoints.get(id) {
             Some(endpoint) if endpoint.name != id => format!("{} {}", name(&endpoint.name), name(id)),
             _ => name(id),
@@ -163,7 +163,7 @@ fn counts(snapshot: &Snapshot, index: &Index<'_>) -> Table {
     table.rows = counts.iter().take(COUNTS_MAX).map(|((endpoint, group, state), counted)| {
         let group = group.map_or("unknown", |id| index.label(id).unwrap_or(id));
         vec![
-            Cell::text(&index.endpoint_name(snapshot, endpoint)),
+            Cell::text(&index.endpoint_name(endpoint)),
             Cell::text(group),
             state_cell(*state),
             Cell::number(count(counted.connections)),

@@ -7,13 +7,13 @@ use tracer_core::finding::{Evidence, EvidenceValue, Finding};
 use tracer_core::snapshot::Snapshot;
 
 use super::connections::{Index, telling};
-use super::format::{TEXT_MAX, bytes, clip, count, duration, first, moment, name, words};
+use super::format::{TEXT_MAX, bytes, clip, count, duration, first, many, moment, name, words};
 use super::model::{Table, severity};
 
 /// Process ids named.
 const PIDS: usize = 24;
 /// Entries of a list in the evidence.
-const ENTRIES: usize = 24;
+const ENTRIES: usize = 8;
 /// Facts, and excluded look-alikes, of one finding.
 const FACTS: usize = 40;
 /// Related findings named.
@@ -36,8 +36,8 @@ pub struct Verdict {
     pub cause: Option<usize>,
     /// Numbers of findings that belong to it.
     pub related: Vec<usize>,
-    /// Facts: name, value with unit.
-    pub evidence: Vec<(String, String)>,
+    /// Facts: name, values with their unit.
+    pub evidence: Vec<(String, Vec<String>)>,
     /// Look-alikes that were excluded.
     pub ruled_out: Vec<String>,
     /// What to do.
@@ -64,7 +64,7 @@ pub fn verdict(
         severity: severity(found),
         kind: found.kind.name(),
         summary: clip(&found.summary, TEXT_MAX),
-        head: head(found, snapshot, index),
+        head: head(found, index),
         cause,
         related,
         evidence: found.evidence.iter().take(FACTS).map(fact).collect(),
@@ -75,10 +75,10 @@ pub fn verdict(
     }
 }
 
-fn head(found: &Finding, snapshot: &Snapshot, index: &Index<'_>) -> Vec<(&'static str, String)> {
+fn head(found: &Finding, index: &Index<'_>) -> Vec<(&'static str, String)> {
     let mut head = Vec::new();
     if let Some(id) = &found.subject.endpoint {
-        head.push(("Database", index.endpoint_name(snapshot, id)));
+        head.push(("Database", index.endpoint_name(id)));
     }
     if let Some(id) = &found.subject.launcher_group {
         head.push(("Launcher group", name(index.label(id).unwrap_or(id))));
@@ -92,15 +92,20 @@ fn head(found: &Finding, snapshot: &Snapshot, index: &Index<'_>) -> Vec<(&'stati
     head
 }
 
-/// A fact as words, and its value with the unit.
-fn fact(evidence: &Evidence) -> (String, String) {
-    let value = match (&evidence.value, evidence.unit.as_str()) {
-        (EvidenceValue::Integer(number), unit) => integer(*number, unit),
-        (EvidenceValue::Number(number), unit) => with_unit(&format!("{}", (number * 100.0).round() / 100.0), unit),
-        (EvidenceValue::Text(text), unit) => with_unit(&clip(text, TEXT_MAX), unit),
-        (EvidenceValue::List(list), unit) => with_unit(&first(list, ENTRIES), unit),
+/// A fact as words, and its value with the unit; of a list, its first entries.
+fn fact(evidence: &Evidence) -> (String, Vec<String>) {
+    let unit = evidence.unit.as_str();
+    let values = match &evidence.value {
+        EvidenceValue::Integer(number) => vec![integer(*number, unit)],
+        EvidenceValue::Number(number) => vec![with_unit(&format!("{}", (number * 100.0).round() / 100.0), unit)],
+        EvidenceValue::Text(text) => vec![with_unit(&clip(text, TEXT_MAX), unit)],
+        EvidenceValue::List(list) => {
+            let more = list.len().checked_sub(ENTRIES).filter(|more| *more > 0);
+            let entries = list.iter().take(ENTRIES).map(|entry| clip(entry, TEXT_MAX));
+            entries.chain(more.map(|more| format!("and {} more", many(more)))).collect()
+        }
     };
-    (words(&evidence.fact), value)
+    (words(&evidence.fact), values)
 }
 
 fn integer(number: i64, unit: &str) -> String {
@@ -136,10 +141,12 @@ mod tests {
             ("rate", EvidenceValue::Number(1.006), "", "1.01"),
             ("share", EvidenceValue::Number(50.0), "percent", "50 %"),
             ("group", text("a_b.py"), "", "a_b.py"),
-            ("pids", EvidenceValue::List(vec!["1".to_owned(), "2".to_owned()]), "", "1, 2"),
         ] {
             let evidence = Evidence { fact: name.to_owned(), value, unit: unit.to_owned() };
-            assert_eq!(fact(&evidence), (name.to_owned(), shown.to_owned()));
+            assert_eq!(fact(&evidence), (name.to_owned(), vec![shown.to_owned()]));
         }
+        let list = EvidenceValue::List((0..10).map(|at| at.to_string()).collect());
+        let evidence = Evidence { fact: "pids".to_owned(), value: list, unit: String::new() };
+        assert_eq!(fact(&evidence).1, ["0", "1", "2", "3", "4", "5", "6", "7", "and 2 more"]);
     }
 }

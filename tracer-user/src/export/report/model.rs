@@ -300,5 +300,6 @@ fn headline(findings: &[Finding], problems: usize) -> (&'static str, String) {
     ];
     let counts: Vec<String> =
         counts.into_iter().filter(|it| it.0 > 0).map(|(count, one, more)| of_them(count, one, more)).collect();
-    (worst.name(), format!("{}: {}", of_them(problems, "problem", "problems"), counts.join(", ")))
+    let problems = of_them(problems, "problem", "problems");
+    (worst.name(), format!("{problems}, {}: {}", of_them(open.len(), "finding", "findings"), counts.join(", ")))
 }

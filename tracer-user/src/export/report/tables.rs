@@ -111,7 +111,8 @@ fn process_row(open: u64, process: &Process) -> Vec<Cell> {
 /// Packets that this host threw away, if it did.
 pub fn drops(snapshot: &Snapshot) -> Option<Table> {
     let columns = ["Database", "Reason", "#Packets", "Last"];
-    let mut table = Table::new("drops", "Packets that this host threw away", &columns);
+    let mut table = Table::new("drops", "Dropped packets", &columns);
+    table.note = "Packets from or to a database that this host threw away.".to_owned();
     let mut all: Vec<_> =
         snapshot.endpoints.iter().flat_map(|endpoint| endpoint.drops.iter().map(move |it| (endpoint, it))).collect();
     all.sort_by_key(|(_, drops)| std::cmp::Reverse(drops.packets));

@@ -24,7 +24,7 @@ const STEPS_MAX: usize = 400;
 const MARKS_MAX: usize = 24;
 const STARTS_MAX: usize = 400;
 /// The least a timeline shows.
-const SPAN_MIN_MS: i64 = 60_000;
+const SPAN_MIN_MS: i64 = 30_000;
 /// A limit so many times what was open would press everything else to the ground.
 const LIMIT_SHOWN: u32 = 4;
 
@@ -46,7 +46,7 @@ pub struct Timeline {
     pub top: u32,
     /// Connections open.
     pub open: Vec<Point>,
-    /// Of these, most seen in use.
+    /// Of these, most seen in use; empty if none ever was.
     pub in_use: Vec<Point>,
     /// The limit, if it has its place among these numbers.
     pub limit: Option<u32>,
@@ -112,7 +112,10 @@ fn timeline(endpoint: &Endpoint, snapshot: &Snapshot, index: &Index<'_>, finding
     let end = snapshot.captured_at.unix_ms;
     let window = window(&points, end);
     let line = |of: fn(&Sample) -> u32| stairs(points.iter().map(|it| (it.at_ms, of(it))), window);
-    let (open, in_use) = (line(|it| it.open), line(|it| it.in_use));
+    let (open, mut in_use) = (line(|it| it.open), line(|it| it.in_use));
+    if in_use.iter().all(|point| point.1 == 0) {
+        in_use.clear();
+    }
     let (staircases, groups) = staircases(endpoint, snapshot, index, window);
     let highest = open.iter().chain(staircases.iter().flat_map(|it| &it.points)).map(|it| it.1).max().unwrap_or(0);
     let value = endpoint.limit.map(|limit| limit.value);
@@ -129,7 +132,7 @@ fn timeline(endpoint: &Endpoint, snapshot: &Snapshot, index: &Index<'_>, finding
         notes.push(format!("▲ A process that had connections here started ({}).", many(starts.len())));
     }
     Timeline {
-        title: index.endpoint_name(snapshot, &endpoint.id),
+        title: index.endpoint_name(&endpoint.id),
         kind: format!("{}, {}", name(&endpoint.database), endpoint.role.name()),
         from_ms: window.0,
         to_ms: window.1,
