@@ -79,7 +79,7 @@ fn a_page_of_a_hundred_thousand_connections_is_small_and_says_what_it_leaves_out
         "9,960 more of 10,000 are in the snapshot, and not shown here.",
         "9,900 more of 10,000 are in the snapshot, and not shown here.",
         "4,900 more of 5,000 are in the snapshot, and not shown here.",
-        "99,800 more of 100,000 are in the snapshot, and not shown here.",
+        "99,900 more of 100,000 are in the snapshot, and not shown here.",
     ] {
         assert!(text.contains(left_out), "{left_out}");
     }

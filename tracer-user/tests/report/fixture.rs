@@ -150,15 +150,18 @@ fn capture() -> Capture {
 
 fn endpoint(at: u32, connections: u32) -> Endpoint {
     let open = connections / connections.clamp(1, 4);
-    let climb = |step_s: u32, steps: u32, to: u32| Series {
-        step_s,
-        start: before(i64::from(step_s * steps)),
-        open: (1..=steps).map(|step| to * step / steps).collect(),
-        opened: vec![to / steps; usize::try_from(steps).unwrap()],
-        closed: vec![0; usize::try_from(steps).unwrap()],
-        in_use: (0..steps).map(|step| step % 7).collect(),
+    let course = |step_s: u32, steps: u32| {
+        let ends = move || (0..steps).rev().map(move |left| left * step_s);
+        Series {
+            step_s,
+            start: before(i64::from(step_s * steps)),
+            open: ends().map(|ago_s| open_before(ago_s, open)).collect(),
+            opened: ends().map(|ago_s| u32::from(open_before(ago_s, open) > 0)).collect(),
+            closed: vec![0; usize::try_from(steps).unwrap()],
+            in_use: ends().map(|ago_s| (2 + ago_s / 600 % 2).min(open_before(ago_s, open))).collect(),
+        }
     };
-    let series = vec![climb(1, 120, open), climb(10, 360, open), climb(60, 360, open), climb(600, 144, open)];
+    let series = vec![course(1, 120), course(10, 360), course(60, 360), course(600, 144)];
     Endpoint {
         id: address(at),
         name: if at == 0 { "orders-db".to_owned() } else { address(at) },
@@ -174,6 +177,15 @@ fn endpoint(at: u32, connections: u32) -> Endpoint {
         by_state: BTreeMap::from([(TcpState::Established, open), (TcpState::CloseWait, 1)]),
         drops: vec![Drops { reason: "NETFILTER_DROP".to_owned(), packets: 12, last_at: before(30) }],
         series: if at == 0 { series } else { series.into_iter().take(2).collect() },
+    }
+}
+
+/// Up for an hour and a half, down to a fifth by a restart, and up again to what it is now.
+fn open_before(ago_s: u32, open: u32) -> u32 {
+    match ago_s {
+        0..900 => open / 5 + (open - open / 5) * (900 - ago_s) / 900,
+        900..6_300 => open * (6_300 - ago_s) / 5_400,
+        _ => 0,
     }
 }
 

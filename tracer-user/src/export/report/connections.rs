@@ -12,7 +12,7 @@ use super::model::{Cell, Table, left_out};
 /// Rows of the table of counts.
 const COUNTS_MAX: usize = 100;
 /// Connections one by one, and how many of them for one process.
-const SHOWN_MAX: usize = 200;
+const SHOWN_MAX: usize = 100;
 const SHOWN_PER_PROCESS: usize = 8;
 /// Connections shown with a finding.
 const TELLING_MAX: usize = 8;
@@ -246,8 +246,8 @@ fn remarks(connection: &Connection) -> String {
 
 fn state_cell(state: TcpState) -> Cell {
     let class = match state {
-        TcpState::CloseWait | TcpState::SynSent => "warning",
-        _ => "",
+        TcpState::CloseWait | TcpState::SynSent => "word warning",
+        _ => "word",
     };
     Cell { class, ..Cell::text(state.name()) }
 }

@@ -121,7 +121,7 @@ pub struct Cell {
     pub text: String,
     /// A second, smaller line.
     pub more: String,
-    /// `number`, a severity, or nothing.
+    /// `number`, `word` for what is never broken, a severity.
     pub class: &'static str,
 }
 

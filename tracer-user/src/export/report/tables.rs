@@ -94,7 +94,7 @@ fn process_row(open: u64, process: &Process) -> Vec<Cell> {
     let memory = sum(process, |of| of.estimated_server_memory_bytes.map_or(0, |estimate| estimate.value));
     let place = [&process.systemd_unit, &process.container_id, &process.cgroup].into_iter().flatten().next();
     let user = process.user.clone().or_else(|| process.uid.map(|uid| uid.to_string()));
-    let started = Cell::text(&moment(process.start_time));
+    let started = Cell { class: "word", ..Cell::text(&moment(process.start_time)) };
     vec![
         Cell::text(&title(process)).with(program.map_or("", String::as_str)),
         Cell::number(process.pid.to_string()),
