@@ -17,7 +17,7 @@ mod shown;
 use tracer_user::export::report::html;
 use tracer_user::export::report::model::Page;
 
-use fixture::{incident, large};
+use fixture::{incident, incident_of, large};
 use markup::Markup;
 
 /// Of a page of a hundred thousand connections.
@@ -25,7 +25,7 @@ const PAGE_BYTES_MAX: usize = 5 << 20;
 
 #[test]
 fn what_is_shown_of_an_incident() {
-    insta::assert_json_snapshot!("incident", Page::of(&incident()));
+    insta::assert_json_snapshot!("incident", Page::of(&incident_of(6, 2)));
 }
 
 #[test]

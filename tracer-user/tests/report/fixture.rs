@@ -22,7 +22,12 @@ fn before(s: i64) -> WallTime {
 
 /// Copies of a launcher that hold 96 of 100 connections, a worker beside them that never closes, and a restart.
 pub fn incident() -> Snapshot {
-    let mut snapshot = large(96, 24);
+    incident_of(96, 24)
+}
+
+/// The same with as many connections and processes.
+pub fn incident_of(connections: u32, processes: u32) -> Snapshot {
+    let mut snapshot = large(connections, processes);
     snapshot.findings = findings();
     snapshot.capture.loss = Loss { ring_full: 312, ends: 40, ..Loss::default() };
     snapshot.capture.totals = Completeness::LowerBound;
