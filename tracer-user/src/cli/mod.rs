@@ -11,6 +11,7 @@ mod output;
 mod reap;
 mod record;
 mod replay;
+mod report;
 mod run;
 mod selection;
 mod snapshot;
@@ -62,6 +63,7 @@ enum Command {
     Diff(diff::Args),
     Record(record::Args),
     Replay(replay::Args),
+    Report(report::Args),
     Explain(explain::Args),
     Verify(verify::Args),
     Reap(reap::Args),
@@ -96,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::Diff(args) => diff::main(&args),
         Command::Record(args) => record::main(args, client(cli.socket)),
         Command::Replay(args) => replay::main(args),
+        Command::Report(args) => report::main(args),
         Command::Explain(args) => explain::main(&args),
         Command::Verify(args) => verify::main(args, client(cli.socket)),
         Command::Reap(args) => reap::main(args, client(cli.socket)),

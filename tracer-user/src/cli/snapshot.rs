@@ -90,8 +90,8 @@ pub(super) fn judge(snapshot: &Snapshot, least: Severity) -> Verdict {
     if bad { Verdict::Found } else { Verdict::Fine }
 }
 
-/// A file that will be there whole or not at all.
-struct Target {
+/// A file that will be there whole or not at all. Shared with `report`.
+pub(super) struct Target {
     path: PathBuf,
     dir: PathBuf,
 }
@@ -99,7 +99,7 @@ struct Target {
 impl Target {
     /// Checks what can be checked before there is anything to write. Only a regular file is ever replaced: renaming
     /// over `/dev/null` would destroy it.
-    fn new(path: &Path) -> Result<Self, Failure> {
+    pub(super) fn new(path: &Path) -> Result<Self, Failure> {
         let bad = |why: String| Failure::Input(format!("cannot write {}: {why}", path.display()));
         let path = match path.metadata() {
             Ok(meta) if !meta.is_file() => return Err(bad("it is there and is no regular file".to_owned())),
@@ -119,13 +119,13 @@ impl Target {
         Ok(Self { path, dir })
     }
 
-    fn write(&self, json: &[u8]) -> Result<(), Failure> {
-        self.try_write(json).map_err(|error| Failure::Unable(format!("cannot write {}: {error}", self.path.display())))
+    pub(super) fn write(&self, text: &[u8]) -> Result<(), Failure> {
+        self.try_write(text).map_err(|error| Failure::Unable(format!("cannot write {}: {error}", self.path.display())))
     }
 
-    fn try_write(&self, json: &[u8]) -> std::io::Result<()> {
+    fn try_write(&self, text: &[u8]) -> std::io::Result<()> {
         let mut file = tempfile::Builder::new().prefix(".socklife-").tempfile_in(&self.dir)?;
-        file.write_all(json)?;
+        file.write_all(text)?;
         file.write_all(b"\n")?;
         file.as_file().set_permissions(Permissions::from_mode(0o640))?;
         file.as_file().sync_all()?;

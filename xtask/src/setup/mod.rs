@@ -28,6 +28,8 @@ const TEST_PACKAGES: &[&str] = &["postgresql", "iproute2", "nftables", "bpftool"
 const DIST_PACKAGES: &[&str] = &["dpkg-dev", "mmdebstrap", "cpio"];
 /// Servers and languages of the incident lab. The lab starts its own; those of the packages are not started.
 const LAB_PACKAGES: &[&str] = &["mariadb-server", "redis-server", "pgbouncer", "php-cli", "php-pgsql"];
+/// What opens the pages of `socklife report`.
+const PAGE_PACKAGES: &[&str] = &["chromium"];
 /// Where there is no Node yet.
 const NODE_PACKAGES: &[&str] = &["nodejs", "npm"];
 /// What `cargo xtask vm` makes guests of.
@@ -111,6 +113,7 @@ fn setup_build() -> Result<()> {
 fn setup_test() -> Result<()> {
     packages::without_database_cluster(|| packages::install(TEST_PACKAGES))?;
     packages::without_services(|| packages::install(LAB_PACKAGES))?;
+    packages::install(PAGE_PACKAGES)?;
     packages::install(GUEST_PACKAGES)?;
     packages::install(DIST_PACKAGES)?;
     emulator::install().context("`cargo xtask vm` lacks its emulator")?;
@@ -261,6 +264,7 @@ fn what_to_install(build: bool, test: bool, bench: bool) -> String {
              target/venv/bin/pip install -r {REQUIREMENTS}`\n\
              - MariaDB's server, Redis, PgBouncer, PHP with its PostgreSQL extension; Node and npm, and in target/node \
              the packages of tests/scenarios/package-lock.json: copy it and package.json there and `npm ci`\n\
+             - Chromium, as `chromium`\n\
              - rustfmt and clippy: `rustup component add rustfmt clippy`\n"
         ));
     }
