@@ -30,7 +30,11 @@ pub fn snapshot(config: &Config) -> anyhow::Result<Snapshot> {
         namespaces: config.inventory.namespaces,
         recognize: config.capture.recognize,
     });
-    let mut tracker = Tracker::new(Bounds::default(), config.capture.ports.clone(), daemon::rules(config));
+    let mut tracker = Tracker::new(
+        Bounds::default(),
+        config.capture.ports.clone(),
+        daemon::setup::rules(config, &daemon::setup::Hosts::new()),
+    );
     tracker.set_window(config.detect.window);
     tracker.set_home(inventory::own_netns(proc_root)?);
     let look = |looker: &mut Looker| {

@@ -16,10 +16,10 @@ mod keeper;
 mod look;
 pub mod memory;
 pub mod record;
+pub mod setup;
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,9 +30,9 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracer_core::event::{Event, ProcessId};
 use tracer_core::identity::Identity;
 use tracer_core::inventory::{Glance, Inventory};
-use tracer_core::snapshot::{Limit, LimitSource, Mode};
+use tracer_core::snapshot::Mode;
 use tracer_core::time::BootNs;
-use tracer_core::tracker::{About, Bounds, EndpointRule, Tracker};
+use tracer_core::tracker::{About, Bounds, Tracker};
 
 use crate::api::server;
 use crate::api::socket::Socket;
@@ -94,7 +94,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let looks =
         look::Looks { wanted: Arc::clone(&wanted), unseen: sockets_to_ask, troubled, drain: drain_commands.clone() };
     let looker = tokio::spawn(look::run(Arc::clone(&config), looks, shutdown.subscribe()));
-    let mut tracker = Tracker::new(Bounds::default(), config.capture.ports.clone(), rules(&config));
+    let mut tracker =
+        Tracker::new(Bounds::default(), config.capture.ports.clone(), setup::rules(&config, &setup::Hosts::new()));
     tracker.set_window(config.detect.window);
     let keeper = keeper::Keeper::start(config.history.dir.as_deref(), &about.host.boot_id)?;
     let left = keeper.as_ref().and_then(keeper::Keeper::left);
@@ -108,7 +109,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     tracker.set_drop_reasons(about.drop_reasons.clone());
     let peers = actor::Peers { findings, events, loss, drain: drain_commands, identities, wanted, unseen, glances };
-    let mut actor = actor::Actor::new(tracker, config.detect.clone(), about, peers, ready);
+    let mut actor = actor::Actor::new(tracker, setup::detect(&config, &setup::Hosts::new()), about, peers, ready);
     if let Some(keeper) = keeper {
         actor.keep_with(keeper, left.map(|left| left.findings).unwrap_or_default());
     }
@@ -205,20 +206,6 @@ async fn pass(run_for: Option<Duration>) {
         Some(duration) => tokio::time::sleep(duration).await,
         None => std::future::pending().await,
     }
-}
-
-/// What the user said of endpoints, by address.
-pub fn rules(config: &Config) -> BTreeMap<SocketAddr, EndpointRule> {
-    let mut rules = BTreeMap::<SocketAddr, EndpointRule>::new();
-    for rule in &config.endpoints {
-        for addr in &rule.addrs {
-            let known = rules.entry(*addr).or_default();
-            known.name = rule.name.clone().or(known.name.take());
-            known.database = rule.database.clone().or(known.database.take());
-            known.limit = rule.limit.map(|value| Limit { value, source: LimitSource::Config }).or(known.limit);
-        }
-    }
-    rules
 }
 
 struct StopSignals {
