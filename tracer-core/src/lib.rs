@@ -24,6 +24,7 @@ mod ring;
 pub mod rules;
 pub mod series;
 pub mod servers;
+pub mod setup;
 pub mod snapshot;
 pub mod socket;
 pub mod state;

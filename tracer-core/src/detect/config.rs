@@ -112,7 +112,8 @@ pub struct Scope {
 }
 
 /// What the user set, over the defaults.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Settings", into = "Settings")]
 pub struct DetectConfig {
     /// Smallest time scale.
     pub window: Duration,
@@ -255,6 +256,18 @@ impl From<&Settings> for DetectConfig {
     fn from(settings: &Settings) -> Self {
         let scopes = settings.scopes.iter().map(|(of, kept)| Scope { of: of.clone(), changes: kept.into() });
         Self { window: settings.window, everywhere: (&settings.everywhere).into(), scopes: scopes.collect() }
+    }
+}
+
+impl From<Settings> for DetectConfig {
+    fn from(settings: Settings) -> Self {
+        Self::from(&settings)
+    }
+}
+
+impl From<DetectConfig> for Settings {
+    fn from(config: DetectConfig) -> Self {
+        config.settings()
     }
 }
 

@@ -18,6 +18,7 @@ use crate::event::{Event, ProcessId};
 use crate::identity::Identity;
 use crate::inventory::{Glance, Inventory, RecognizedPort};
 use crate::rules::Rules;
+use crate::setup::Setup;
 use crate::snapshot::Loss;
 use crate::time::{BootNs, WallAnchor};
 use crate::tracker::About;
@@ -101,6 +102,13 @@ pub enum Frame<'a> {
         /// When.
         at: BootNs,
     },
+    /// Another configuration.
+    Configured {
+        /// When.
+        at: BootNs,
+        /// What it says.
+        setup: Cow<'a, Setup>,
+    },
     /// A look at some sockets alone.
     Glance {
         /// When.
@@ -123,6 +131,7 @@ impl Frame<'_> {
             | Self::Loss { at, .. }
             | Self::LeftOut { at, .. }
             | Self::Glance { at, .. }
+            | Self::Configured { at, .. }
             | Self::End { at } => *at,
         }
     }

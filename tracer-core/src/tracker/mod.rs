@@ -5,6 +5,7 @@
 
 mod accepted;
 mod booking;
+mod configure;
 mod events;
 mod inbound;
 mod kept;
@@ -18,7 +19,7 @@ mod tombstones;
 mod unseen;
 mod view;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,6 +88,8 @@ pub struct Tracker {
     bounds: Bounds,
     ports: PortMap,
     recognized: Vec<RecognizedPort>,
+    /// Ports that were watched once and are not any more.
+    unwatched: BTreeSet<u16>,
     /// The network namespace whose loopback addresses need no suffix.
     home: Option<u32>,
     rules: Rules,
@@ -136,6 +139,7 @@ impl Tracker {
             bounds,
             ports,
             recognized: Vec::new(),
+            unwatched: BTreeSet::new(),
             home: None,
             rules: rules.into(),
             sockets: Sockets::default(),

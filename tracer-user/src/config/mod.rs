@@ -25,6 +25,7 @@ pub use hooks::Hooks;
 pub use mistakes::ConfigError;
 use tracer_core::detect::Changes;
 pub use tracer_core::detect::DetectConfig;
+use tracer_core::identity::stable_id;
 use tracer_core::ports::PortMap;
 
 use crate::capture::VMLINUX_BTF;
@@ -178,6 +179,19 @@ impl Config {
     /// Defaults, then the file, then `--set`, then the other flags; checked as a whole.
     pub fn load(overrides: &Overrides) -> Result<Self, ConfigError> {
         layers::load(Self::default(), overrides)
+    }
+
+    /// Names what is in force: the same settings have the same one, in one version of socklife.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        stable_id(&[&format!("{:?}", Self { run_for: None, ..self.clone() })])
+    }
+
+    /// The keys that are different in `other` and that nothing but a restart changes.
+    #[must_use]
+    pub fn needs_restart(&self, other: &Self) -> Vec<String> {
+        let fixed = keys::KEYS.iter().filter(|key| !key.is_live && (key.shown)(self) != (key.shown)(other));
+        fixed.map(|key| format!("{}.{}", key.section, key.name)).collect()
     }
 
     /// Every mistake in a file; names of hosts that `resolver` does not know are warnings.

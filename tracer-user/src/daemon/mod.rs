@@ -11,11 +11,13 @@ mod actor;
 mod drain;
 pub mod feed;
 pub mod handle;
+mod hosts;
 mod identify;
 mod keeper;
 mod look;
 pub mod memory;
 pub mod record;
+mod reload;
 pub mod setup;
 mod state;
 
@@ -30,6 +32,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracer_core::event::{Event, ProcessId};
 use tracer_core::identity::Identity;
 use tracer_core::inventory::{Glance, Inventory};
+use tracer_core::setup::{InForce, Setup};
 use tracer_core::snapshot::Mode;
 use tracer_core::time::BootNs;
 use tracer_core::tracker::{About, Bounds, Tracker};
@@ -38,7 +41,7 @@ use crate::api::server;
 use crate::api::socket::Socket;
 use crate::capture::{Allowed, Capture, CaptureError, KernelCounters, Settings, without_hooks};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, Overrides};
 use crate::inventory;
 
 const PROC: &str = "/proc";
@@ -64,6 +67,8 @@ enum Message {
     InventoryFailed(String),
     /// What /proc said of a process.
     Identity(Box<Identity>),
+    /// Another configuration; every event of before was sent before it.
+    Configure(Box<Setup>),
     /// /proc has no such process.
     Gone(ProcessId),
     /// /proc has been asked everything that came from the look that started then.
@@ -71,11 +76,14 @@ enum Message {
 }
 
 /// Runs until a signal, `--for`, or a failure.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(config: Config, overrides: Overrides) -> anyhow::Result<()> {
     let mut stop_signals = StopSignals::new()?;
+    // From here on it is no reason to end.
+    let hangups = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let socket = Socket::bind(&config.api)?;
     let started = clock::boot_clock();
-    let (capture, about) = start_capture(&config, started)?;
+    let (capture, mut about) = start_capture(&config, started)?;
+    about.config = reload::in_force(&config, &overrides, 1);
 
     let config = Arc::new(config);
     let (messages, inbox) = mpsc::channel(QUEUE);
@@ -91,8 +99,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (unseen, sockets_to_ask) = watch::channel(BTreeSet::new());
     // One is under way at most: whoever is still in trouble comes up again.
     let (glances, troubled) = mpsc::channel(1);
-    let looks =
-        look::Looks { wanted: Arc::clone(&wanted), unseen: sockets_to_ask, troubled, drain: drain_commands.clone() };
+    let (changes, configure) = mpsc::channel(1);
+    let (wanted_by_looks, to_drain) = (Arc::clone(&wanted), drain_commands.clone());
+    let looks = look::Looks { wanted: wanted_by_looks, unseen: sockets_to_ask, troubled, configure, drain: to_drain };
     let looker = tokio::spawn(look::run(Arc::clone(&config), looks, shutdown.subscribe()));
     let mut tracker =
         Tracker::new(Bounds::default(), config.capture.ports.clone(), setup::rules(&config, &setup::Hosts::new()));
@@ -108,6 +117,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tracker = tracker.without_events();
     }
     tracker.set_drop_reasons(about.drop_reasons.clone());
+    let reloading =
+        reload::spawn(&config, overrides, &about, changes, identities.clone(), hangups, shutdown.subscribe());
     let peers = actor::Peers { findings, events, loss, drain: drain_commands, identities, wanted, unseen, glances };
     let mut actor = actor::Actor::new(tracker, setup::detect(&config, &setup::Hosts::new()), about, peers, ready);
     if let Some(keeper) = keeper {
@@ -142,6 +153,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         // Stopped before the first look, it has nothing to say; afterwards it ends by itself.
         let _ = serve.await;
     }
+    reloading.await.context("the reloading task failed")?;
     looker.await.context("the inventory task failed")?;
     actor.await.context("the tracker task failed")?;
     if !drain.is_finished() {
@@ -183,7 +195,8 @@ fn start_capture(config: &Config, started: BootNs) -> anyhow::Result<(Option<Cap
     for probe in &probes {
         tracing::info!(fact = probe.fact, via = probe.via, state = ?probe.state, reason = probe.reason, "probe");
     }
-    Ok((capture, About { host: inventory::host(proc_root), mode, started, probes, drop_reasons, host_pids }))
+    let config = InForce::default();
+    Ok((capture, About { host: inventory::host(proc_root), mode, started, probes, drop_reasons, host_pids, config }))
 }
 
 fn attach(config: &Config, proc_root: &Path) -> anyhow::Result<Capture> {
