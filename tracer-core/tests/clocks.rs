@@ -65,7 +65,15 @@ fn about() -> About {
     let none = String::new;
     let host = Host { hostname: none(), kernel: none(), arch: none(), boot_id: none(), socklife_version: none() };
     let (probes, drop_reasons) = (Vec::new(), Default::default());
-    About { host, mode: Mode::Ebpf, started: BootNs(S), probes, drop_reasons, host_pids: true }
+    About {
+        host,
+        mode: Mode::Ebpf,
+        started: BootNs(S),
+        probes,
+        drop_reasons,
+        host_pids: true,
+        config: tracer_core::setup::InForce::default(),
+    }
 }
 
 /// The wall clock is wrong by so many seconds.

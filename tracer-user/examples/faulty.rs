@@ -17,5 +17,5 @@ async fn main() -> anyhow::Result<()> {
     let overrides = Overrides { socket, set: arguments.collect(), ..Overrides::default() };
     let mut config = Config::load(&overrides)?;
     config.capture.lost_ends_percent = percent;
-    daemon::run(config).await
+    daemon::run(config, overrides).await
 }

@@ -42,11 +42,8 @@ fn without_style(page: &str) -> String {
 #[test]
 fn a_cause_stands_before_what_it_brings_about() {
     let page = Page::of(&incident());
-    let problems: Vec<(&str, Vec<&str>)> = page
-        .problems
-        .iter()
-        .map(|it| (it.sentence.kind, it.consequences.iter().map(|of| of.kind).collect()))
-        .collect();
+    let problems: Vec<(&str, Vec<&str>)> =
+        page.problems.iter().map(|it| (it.sentence.kind, it.consequences.iter().map(|of| of.kind).collect())).collect();
     assert_eq!(problems, [("duplicate_launchers", vec!["limit_pressure"]), ("restart_drop", vec![])]);
     let order: Vec<&str> = page.verdicts.iter().map(|it| it.kind).collect();
     assert_eq!(order, ["duplicate_launchers", "limit_pressure", "restart_drop"]);

@@ -36,7 +36,7 @@ mod who;
 use std::time::Duration;
 
 pub use carried::Carried;
-pub use config::{DetectConfig, SettingError, Settings, Threshold, thresholds};
+pub use config::{Changes, DetectConfig, KeptChanges, Of, Scope, SettingError, Settings, Threshold, thresholds};
 pub use store::Store;
 
 use serde::{Deserialize, Serialize};

@@ -8,7 +8,6 @@ mod replay;
 mod stretch;
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 
 pub use codec::{Decoder, FORMAT_VERSION, PREAMBLE_BYTES, RecordingError, encode, preamble};
 pub use replay::{OutOfRange, Replay, Until};
@@ -18,9 +17,11 @@ use crate::detect::Settings;
 use crate::event::{Event, ProcessId};
 use crate::identity::Identity;
 use crate::inventory::{Glance, Inventory, RecognizedPort};
+use crate::rules::Rules;
+use crate::setup::Setup;
 use crate::snapshot::Loss;
 use crate::time::{BootNs, WallAnchor};
-use crate::tracker::{About, EndpointRule};
+use crate::tracker::About;
 
 /// What a recording begins with: how the tracker was set up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +37,7 @@ pub struct Header {
     /// Ports recognised until then.
     pub recognized: Vec<RecognizedPort>,
     /// What the user said of endpoints.
-    pub rules: Vec<(SocketAddr, EndpointRule)>,
+    pub rules: Rules,
     /// Window and thresholds.
     pub settings: Settings,
     /// What was lost before the recording began.
@@ -101,6 +102,13 @@ pub enum Frame<'a> {
         /// When.
         at: BootNs,
     },
+    /// Another configuration.
+    Configured {
+        /// When.
+        at: BootNs,
+        /// What it says.
+        setup: Cow<'a, Setup>,
+    },
     /// A look at some sockets alone.
     Glance {
         /// When.
@@ -123,6 +131,7 @@ impl Frame<'_> {
             | Self::Loss { at, .. }
             | Self::LeftOut { at, .. }
             | Self::Glance { at, .. }
+            | Self::Configured { at, .. }
             | Self::End { at } => *at,
         }
     }

@@ -7,6 +7,7 @@ use super::stretch::Stretch;
 use super::{Frame, Header};
 use crate::detect::{DetectConfig, Store};
 use crate::finding::{Finding, FindingLine};
+use crate::setup::Setup;
 use crate::snapshot::{Loss, Snapshot};
 use crate::time::{BootNs, WallAnchor, WallTime};
 use crate::tracker::{About, Tracker};
@@ -58,6 +59,8 @@ pub struct Replay {
     left_out: u64,
     /// A frame was refused because it came after the end.
     is_over: bool,
+    /// Settings of detectors stay as they are, whatever the recording brings.
+    keeps_settings: bool,
 }
 
 impl Replay {
@@ -91,7 +94,14 @@ impl Replay {
             lost: Loss::default(),
             left_out: 0,
             is_over: false,
+            keeps_settings: false,
         }
+    }
+
+    /// Goes by its settings of detectors to the end, whatever was configured while it was recorded.
+    #[must_use]
+    pub fn keeping_settings(self) -> Self {
+        Self { keeps_settings: true, ..self }
     }
 
     /// Takes the next frame in; changes of findings go to `tell`. False once the replay is where it was to end.
@@ -114,6 +124,7 @@ impl Replay {
                 // Whether the daemon looked again is in the recording.
                 self.tracker.apply_inventory(look.into_owned());
             }
+            Frame::Configured { setup, .. } => self.configure(setup.into_owned(), at),
             Frame::Glance { glance, .. } => self.tracker.apply_glance(&glance),
             Frame::Identity { identity, .. } => self.tracker.apply_identity(identity.into_owned()),
             Frame::Gone { id, .. } => self.tracker.apply_gone(id, at),
@@ -151,6 +162,18 @@ impl Replay {
     #[must_use]
     pub fn findings(&self) -> Vec<Finding> {
         self.findings.findings(&self.anchor)
+    }
+
+    fn configure(&mut self, setup: Setup, at: BootNs) {
+        let Setup { ports, rules, detect, in_force, cmdlines } = setup;
+        if cmdlines.is_some() {
+            self.tracker.forget_cmdlines();
+        }
+        self.tracker.configure(ports, rules, at);
+        self.about.config = in_force;
+        if !self.keeps_settings {
+            self.detect = detect;
+        }
     }
 
     fn note_loss(&mut self, at: BootNs) {

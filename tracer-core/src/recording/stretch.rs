@@ -30,6 +30,7 @@ impl Stretch {
     pub(super) fn header(self, header: &mut Header) {
         self.at(&mut header.anchor.boot);
         self.at(&mut header.about.started);
+        self.at(&mut header.about.config.loaded);
     }
 
     pub(super) fn frame(self, frame: &mut Frame<'static>) {
@@ -52,6 +53,10 @@ impl Stretch {
                 self.at(&mut glance.started);
                 self.at(&mut glance.finished);
                 glance.sockets.iter_mut().for_each(|row| self.info(&mut row.info));
+            }
+            Frame::Configured { at, setup } => {
+                self.at(at);
+                self.at(&mut setup.to_mut().in_force.loaded);
             }
             Frame::Identity { at, identity } => {
                 self.at(at);

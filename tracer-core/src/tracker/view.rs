@@ -12,9 +12,10 @@ use crate::event::ProcessId;
 use crate::identity::stable_id;
 use crate::memory;
 use crate::process::{Account, Process};
+use crate::setup::InForce;
 use crate::snapshot::{
-    self, Age, Capture, Completeness, Connection, HolderFd, Host, Mode, Opener, Probe, ProbeState, ProcessConnections,
-    SNAPSHOT_SCHEMA, Snapshot,
+    self, Age, Capture, Completeness, ConfigInForce, Connection, HolderFd, Host, Mode, Opener, Probe, ProbeState,
+    ProcessConnections, SNAPSHOT_SCHEMA, Snapshot,
 };
 use crate::socket::{Began, Socket};
 use crate::tcp::TcpState;
@@ -35,6 +36,8 @@ pub struct About {
     pub drop_reasons: BTreeMap<u32, String>,
     /// Whether pids are those of the initial pid namespace.
     pub host_pids: bool,
+    /// Which configuration is in force.
+    pub config: InForce,
 }
 
 impl About {
@@ -87,6 +90,12 @@ impl Tracker {
                 unreadable_processes: self.sight.unreadable_processes,
                 hidden_processes: self.sight.hidden_processes,
                 host_pids: about.host_pids,
+                config: ConfigInForce {
+                    generation: about.config.generation,
+                    hash: about.config.hash.clone(),
+                    loaded_at: anchor.wall(about.config.loaded),
+                    file: about.config.file.clone(),
+                },
                 namespaces: u32::try_from(self.sight.tables.len()).unwrap_or(u32::MAX),
                 unreachable_namespaces: u32::try_from(self.sight.unreachable.len()).unwrap_or(u32::MAX),
                 recognized_ports: self.recognized.clone(),
@@ -114,8 +123,10 @@ impl Tracker {
         let mut views: Vec<snapshot::Endpoint> = self
             .endpoints
             .iter()
+            .enumerate()
             .zip(by_state)
-            .map(|(endpoint, by_state)| {
+            .filter(|((index, _), _)| self.is_watched(*index))
+            .map(|((_, endpoint), by_state)| {
                 let mut series = endpoint.series.clone();
                 series.advance(now, endpoint.open);
                 snapshot::Endpoint {
@@ -153,7 +164,7 @@ impl Tracker {
         let identity = process.identity.as_deref();
         let held = open_by.range((process.id, 0)..=(process.id, usize::MAX)).map(|((_, endpoint), _)| *endpoint);
         let endpoints: BTreeSet<usize> = process.accounts.keys().copied().chain(held).collect();
-        let connections = endpoints.into_iter().filter_map(|index| {
+        let connections = endpoints.into_iter().filter(|index| self.is_watched(*index)).filter_map(|index| {
             let endpoint = self.endpoints.get(index)?;
             let nothing = Account::default();
             let account = process.accounts.get(&index).unwrap_or(&nothing);

@@ -1,6 +1,7 @@
 //! The commands: what may be typed, one file a command, exit codes. Commands reach the daemon through
 //! [`crate::api::client`] alone; `run` starts one.
 
+mod check_config;
 mod completions;
 mod diff;
 mod doctor;
@@ -67,6 +68,7 @@ enum Command {
     Explain(explain::Args),
     Verify(verify::Args),
     Reap(reap::Args),
+    CheckConfig(check_config::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -102,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::main(&args),
         Command::Verify(args) => verify::main(args, client(cli.socket)),
         Command::Reap(args) => reap::main(args, client(cli.socket)),
+        Command::CheckConfig(args) => check_config::main(args),
         Command::Doctor(args) => doctor::main(&args, client(cli.socket)),
         Command::Completions(args) => completions::main(&args),
         Command::Man(args) => man::main(&args),

@@ -72,7 +72,10 @@ fn replay(args: &Args) -> anyhow::Result<Verdict> {
     let (mut reader, header) = Reader::open(&args.file).map_err(unreadable)?;
     let recorded = if args.defaults { DetectConfig::default() } else { DetectConfig::from(&header.settings) };
     let detect = Config::detect_over(recorded, &args.set)?;
-    let mut replay = Replay::new(header, detect, args.stretch, args.at.unwrap_or(Until::End));
+    let replay = Replay::new(header, detect, args.stretch, args.at.unwrap_or(Until::End));
+    // What the user sets here goes before what was configured while it was recorded.
+    let is_set = args.defaults || !args.set.is_empty();
+    let mut replay = if is_set { replay.keeping_settings() } else { replay };
     let mut printer = Printer::new(args);
     while let Some(frame) = reader.next_frame().map_err(unreadable)? {
         let goes_on = replay.apply(frame, &mut |line| printer.finding(&line));

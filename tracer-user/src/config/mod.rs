@@ -1,21 +1,31 @@
 //! Configuration: defaults, a TOML file, `--set` and dedicated flags, in this order, into one validated [`Config`].
 //!
-//! Nothing outside this module sees an unchecked value. A mistake is one sentence that names the file's line, the
-//! key or the flag. Knows no command and starts nothing; the only IO is the file and the name service.
+//! Nothing outside this module sees an unchecked value. Mistakes are gathered: each is one sentence that names the file's
+//! line and column, or the flag. Knows no command and starts nothing; the only IO is the file, and the name service where
+//! that is handed in.
 
+mod default_file;
 mod endpoints;
 mod hooks;
+mod keys;
 mod layers;
-mod raw;
+mod mistakes;
+mod reader;
+mod tables;
 #[cfg(test)]
 mod tests;
+mod values;
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use default_file::default_file;
+pub use endpoints::{Resolver, Whose, resolve};
 pub use hooks::Hooks;
+pub use mistakes::ConfigError;
+use tracer_core::detect::Changes;
 pub use tracer_core::detect::DetectConfig;
+use tracer_core::identity::stable_id;
 use tracer_core::ports::PortMap;
 
 use crate::capture::VMLINUX_BTF;
@@ -33,7 +43,7 @@ pub struct Config {
     pub inventory: InventoryConfig,
     /// Verdicts.
     pub detect: DetectConfig,
-    /// What the user knows about single endpoints. No address is in two rules.
+    /// What the user knows about endpoints, in the order in which it was said.
     pub endpoints: Vec<EndpointRule>,
     /// What may be shown of a process.
     pub privacy: PrivacyConfig,
@@ -94,16 +104,18 @@ impl Default for InventoryConfig {
 }
 
 /// `[[endpoint]]`
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointRule {
-    /// The addresses it matches, as sockets show them (v4-mapped IPv6 as IPv4). What follows holds for each of them.
-    pub addrs: Vec<SocketAddr>,
+    /// Which endpoints. What follows holds for each of them.
+    pub whose: Whose,
     /// What people call it.
     pub name: Option<String>,
     /// The most connections it takes, at least 1.
     pub limit: Option<u32>,
     /// Which database it is, if not what the port says.
     pub database: Option<String>,
+    /// Thresholds that are different there.
+    pub detect: Changes,
 }
 
 /// `[history]`
@@ -154,25 +166,47 @@ pub struct Overrides {
     pub run_for: Option<Duration>,
 }
 
-/// A mistake in the configuration: one sentence that says where and what.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{0}")]
-pub struct ConfigError(pub(crate) String);
+/// What `check-config` found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Everything that has to be put right, with its place.
+    pub mistakes: Vec<String>,
+    /// What need not be a mistake.
+    pub warnings: Vec<String>,
+}
 
 impl Config {
-    /// Defaults, then the file, then `--set`, then the other flags; checked as a whole. Names are resolved here, once.
+    /// Defaults, then the file, then `--set`, then the other flags; checked as a whole.
     pub fn load(overrides: &Overrides) -> Result<Self, ConfigError> {
-        layers::load(Self::default(), overrides, &endpoints::resolve)
+        layers::load(Self::default(), overrides)
+    }
+
+    /// Names what is in force: the same settings have the same one, in one version of socklife.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        stable_id(&[&format!("{:?}", Self { run_for: None, ..self.clone() })])
+    }
+
+    /// The keys that are different in `other` and that nothing but a restart changes.
+    #[must_use]
+    pub fn needs_restart(&self, other: &Self) -> Vec<String> {
+        let fixed = keys::KEYS.iter().filter(|key| !key.is_live && (key.shown)(self) != (key.shown)(other));
+        fixed.map(|key| format!("{}.{}", key.section, key.name)).collect()
+    }
+
+    /// Every mistake in a file; names of hosts that `resolver` does not know are warnings.
+    #[must_use]
+    pub fn check_file(path: &Path, resolver: &Resolver) -> Checked {
+        layers::check(path, resolver)
     }
 
     /// Settings of detectors over those that were recorded: `KEY=VALUE`, keys of `[detect]` alone.
     pub fn detect_over(recorded: DetectConfig, set: &[String]) -> Result<DetectConfig, ConfigError> {
         if let Some(other) = set.iter().find(|set| !set.starts_with("detect.")) {
             let why = "a replay takes keys of [detect] alone: the rest is as it was recorded";
-            return Err(ConfigError(format!("--set {other:?}: {why}")));
+            return Err(format!("--set {other:?}: {why}").into());
         }
         let overrides = Overrides { set: set.to_vec(), ..Overrides::default() };
-        let config = Self { detect: recorded, ..Self::default() };
-        Ok(layers::load(config, &overrides, &endpoints::resolve)?.detect)
+        Ok(layers::load(Self { detect: recorded, ..Self::default() }, &overrides)?.detect)
     }
 }

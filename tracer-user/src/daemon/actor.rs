@@ -12,6 +12,7 @@ use tracer_core::detect::{DetectConfig, Store};
 use tracer_core::event::{Event, ProcessId, Tuple};
 use tracer_core::finding::FindingLine;
 use tracer_core::inventory::Inventory;
+use tracer_core::setup::Setup;
 use tracer_core::snapshot::{LOSS_SCHEMA, Loss, LossLine, Snapshot};
 use tracer_core::state::{FindingState, State};
 use tracer_core::time::BootNs;
@@ -218,8 +219,28 @@ impl Actor {
                 // A process that ended before it was watched would keep its place for ever. A full queue costs a place.
                 let _ = self.peers.drain.try_send(drain::Command::Unwatch(id));
             }
+            Message::Configure(setup) => self.configure(*setup),
             Message::Asked(look_started) => self.answer_waiting(look_started),
         }
+    }
+
+    fn configure(&mut self, setup: Setup) {
+        let now = clock::boot_clock();
+        self.recorders.configured(&setup, now);
+        let Setup { ports, rules, detect, in_force, cmdlines } = setup;
+        if cmdlines.is_some() {
+            self.tracker.forget_cmdlines();
+        }
+        if cmdlines == Some(true) {
+            let living = self.tracker.processes().values().filter(|process| process.ended.is_none());
+            let living = living.map(|process| process.id).collect();
+            self.identify_later(living);
+        }
+        self.tracker.configure(ports, rules, now);
+        self.detect = detect;
+        self.about.config = in_force;
+        // Whether what is open changes the verdict is wanted soon.
+        self.detect();
     }
 
     /// Loss that goes on asks for a look less and less often: the regular ones repair it as well.

@@ -11,16 +11,18 @@ mod actor;
 mod drain;
 pub mod feed;
 pub mod handle;
+mod hosts;
 mod identify;
 mod keeper;
 mod look;
 pub mod memory;
 pub mod record;
+mod reload;
+pub mod setup;
 mod state;
 mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,15 +33,16 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracer_core::event::{Event, ProcessId};
 use tracer_core::identity::Identity;
 use tracer_core::inventory::{Glance, Inventory};
-use tracer_core::snapshot::{Limit, LimitSource, Mode};
+use tracer_core::setup::{InForce, Setup};
+use tracer_core::snapshot::Mode;
 use tracer_core::time::BootNs;
-use tracer_core::tracker::{About, Bounds, EndpointRule, Tracker};
+use tracer_core::tracker::{About, Bounds, Tracker};
 
 use crate::api::server;
 use crate::api::socket::Socket;
 use crate::capture::{Allowed, Capture, CaptureError, KernelCounters, Settings, without_hooks};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, Overrides};
 use crate::inventory;
 
 const PROC: &str = "/proc";
@@ -65,6 +68,8 @@ enum Message {
     InventoryFailed(String),
     /// What /proc said of a process.
     Identity(Box<Identity>),
+    /// Another configuration; every event of before was sent before it.
+    Configure(Box<Setup>),
     /// /proc has no such process.
     Gone(ProcessId),
     /// /proc has been asked everything that came from the look that started then.
@@ -72,11 +77,14 @@ enum Message {
 }
 
 /// Runs until a signal, `--for`, or a failure.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(config: Config, overrides: Overrides) -> anyhow::Result<()> {
     let mut stop_signals = StopSignals::new()?;
+    // From here on it is no reason to end.
+    let hangups = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let socket = Socket::bind(&config.api)?;
     let started = clock::boot_clock();
-    let (capture, about) = start_capture(&config, started)?;
+    let (capture, mut about) = start_capture(&config, started)?;
+    about.config = reload::in_force(&config, &overrides, 1);
 
     let config = Arc::new(config);
     let (messages, inbox) = mpsc::channel(QUEUE);
@@ -92,10 +100,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (unseen, sockets_to_ask) = watch::channel(BTreeSet::new());
     // One is under way at most: whoever is still in trouble comes up again.
     let (glances, troubled) = mpsc::channel(1);
-    let looks =
-        look::Looks { wanted: Arc::clone(&wanted), unseen: sockets_to_ask, troubled, drain: drain_commands.clone() };
+    let (changes, configure) = mpsc::channel(1);
+    let (wanted_by_looks, to_drain) = (Arc::clone(&wanted), drain_commands.clone());
+    let looks = look::Looks { wanted: wanted_by_looks, unseen: sockets_to_ask, troubled, configure, drain: to_drain };
     let looker = tokio::spawn(look::run(Arc::clone(&config), looks, shutdown.subscribe()));
-    let mut tracker = Tracker::new(Bounds::default(), config.capture.ports.clone(), rules(&config));
+    let mut tracker =
+        Tracker::new(Bounds::default(), config.capture.ports.clone(), setup::rules(&config, &setup::Hosts::new()));
     tracker.set_window(config.detect.window);
     let keeper = keeper::Keeper::start(config.history.dir.as_deref(), &about.host.boot_id)?;
     let left = keeper.as_ref().and_then(keeper::Keeper::left);
@@ -108,8 +118,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tracker = tracker.without_events();
     }
     tracker.set_drop_reasons(about.drop_reasons.clone());
+    let reloading =
+        reload::spawn(&config, overrides, &about, changes, identities.clone(), hangups, shutdown.subscribe());
     let peers = actor::Peers { findings, events, loss, drain: drain_commands, identities, wanted, unseen, glances };
-    let mut actor = actor::Actor::new(tracker, config.detect.clone(), about, peers, ready);
+    let mut actor = actor::Actor::new(tracker, setup::detect(&config, &setup::Hosts::new()), about, peers, ready);
     if let Some(keeper) = keeper {
         actor.keep_with(keeper, left.map(|left| left.findings).unwrap_or_default());
     }
@@ -143,6 +155,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         // Stopped before the first look, it has nothing to say; afterwards it ends by itself.
         let _ = serve.await;
     }
+    reloading.await.context("the reloading task failed")?;
     looker.await.context("the inventory task failed")?;
     actor.await.context("the tracker task failed")?;
     if !drain.is_finished() {
@@ -184,7 +197,8 @@ fn start_capture(config: &Config, started: BootNs) -> anyhow::Result<(Option<Cap
     for probe in &probes {
         tracing::info!(fact = probe.fact, via = probe.via, state = ?probe.state, reason = probe.reason, "probe");
     }
-    Ok((capture, About { host: inventory::host(proc_root), mode, started, probes, drop_reasons, host_pids }))
+    let config = InForce::default();
+    Ok((capture, About { host: inventory::host(proc_root), mode, started, probes, drop_reasons, host_pids, config }))
 }
 
 fn attach(config: &Config, proc_root: &Path) -> anyhow::Result<Capture> {
@@ -207,20 +221,6 @@ async fn pass(run_for: Option<Duration>) {
         Some(duration) => tokio::time::sleep(duration).await,
         None => std::future::pending().await,
     }
-}
-
-/// What the user said of endpoints, by address.
-pub fn rules(config: &Config) -> BTreeMap<SocketAddr, EndpointRule> {
-    let mut rules = BTreeMap::<SocketAddr, EndpointRule>::new();
-    for rule in &config.endpoints {
-        for addr in &rule.addrs {
-            let known = rules.entry(*addr).or_default();
-            known.name = rule.name.clone().or(known.name.take());
-            known.database = rule.database.clone().or(known.database.take());
-            known.limit = rule.limit.map(|value| Limit { value, source: LimitSource::Config }).or(known.limit);
-        }
-    }
-    rules
 }
 
 struct StopSignals {

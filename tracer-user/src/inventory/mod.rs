@@ -162,6 +162,13 @@ impl Looker {
         }
     }
 
+    /// Watches these ports and no others from the next look on.
+    pub fn set_ports(&mut self, ports: PortMap) {
+        self.settings.ports = ports;
+        // What had nothing to watch may have something now.
+        self.quiet.clear();
+    }
+
     /// One look: each namespace's table between two readings of `now`, then the holders of its sockets and of the
     /// sockets `also` (namespace, inode number). Unless it is to be `thorough`, namespaces that had nothing to watch take
     /// turns if together they take long.

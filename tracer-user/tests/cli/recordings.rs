@@ -53,7 +53,15 @@ fn header() -> Header {
         socklife_version: own("0.1.0"),
     };
     let (probes, drop_reasons) = (Vec::new(), BTreeMap::new());
-    let about = About { host, mode: Mode::Ebpf, started: BEGIN, probes, drop_reasons, host_pids: true };
+    let about = About {
+        host,
+        mode: Mode::Ebpf,
+        started: BEGIN,
+        probes,
+        drop_reasons,
+        host_pids: true,
+        config: tracer_core::setup::InForce::default(),
+    };
     tracker.header(&about, &DetectConfig::default(), WallAnchor { boot: BEGIN, unix_ns: 1_795_293_667_000_000_000 })
 }
 

@@ -8,8 +8,8 @@ use tokio::sync::{broadcast, watch};
 use tracer_core::event::Role;
 use tracer_core::finding::{Change, FINDING_SCHEMA, Finding, FindingLine, Kind, Severity, Status, Subject};
 use tracer_core::snapshot::{
-    Age, Capture, Completeness, Connection, EVENT_SCHEMA, Endpoint, EventLine, EventName, HolderFd, Host, Loss,
-    LossLine, Mode, Opener, SNAPSHOT_SCHEMA, Snapshot,
+    Age, Capture, Completeness, ConfigInForce, Connection, EVENT_SCHEMA, Endpoint, EventLine, EventName, HolderFd,
+    Host, Loss, LossLine, Mode, Opener, SNAPSHOT_SCHEMA, Snapshot,
 };
 use tracer_core::tcp::TcpState;
 use tracer_core::time::WallTime;
@@ -142,6 +142,7 @@ pub fn snapshot(findings: Vec<Finding>) -> Snapshot {
             unreadable_processes: 0,
             hidden_processes: false,
             host_pids: true,
+            config: ConfigInForce { generation: 1, hash: "c".to_owned(), loaded_at: AT, file: None },
             namespaces: 1,
             unreachable_namespaces: 0,
             recognized_ports: Vec::new(),

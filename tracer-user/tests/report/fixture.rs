@@ -6,8 +6,9 @@ use tracer_core::event::Role;
 use tracer_core::finding::{Evidence, EvidenceValue, Finding, Kind, Severity, Status, Subject};
 use tracer_core::identity::Ancestor;
 use tracer_core::snapshot::{
-    Age, Capture, Completeness, Connection, Drops, Endpoint, HolderFd, Host, LauncherGroup, Limit, LimitSource, Loss,
-    MemoryEstimate, Mode, Opener, Probe, ProbeState, Process, ProcessConnections, SNAPSHOT_SCHEMA, Series, Snapshot,
+    Age, Capture, Completeness, ConfigInForce, Connection, Drops, Endpoint, HolderFd, Host, LauncherGroup, Limit,
+    LimitSource, Loss, MemoryEstimate, Mode, Opener, Probe, ProbeState, Process, ProcessConnections, SNAPSHOT_SCHEMA,
+    Series, Snapshot,
 };
 use tracer_core::tcp::TcpState;
 use tracer_core::time::WallTime;
@@ -64,8 +65,11 @@ fn findings() -> Vec<Finding> {
 }
 
 fn finding(id: &str, kind: Kind, severity: Severity, since_s: i64, summary: &str) -> Finding {
-    let subject =
-        Subject { endpoint: Some(DATABASE.to_owned()), pids: (400..424).collect(), launcher_group: Some("g0".to_owned()) };
+    let subject = Subject {
+        endpoint: Some(DATABASE.to_owned()),
+        pids: (400..424).collect(),
+        launcher_group: Some("g0".to_owned()),
+    };
     Finding {
         id: id.to_owned(),
         kind,
@@ -142,6 +146,7 @@ fn capture() -> Capture {
         unreadable_processes: 0,
         hidden_processes: false,
         host_pids: true,
+        config: ConfigInForce { generation: 1, hash: "c".to_owned(), loaded_at: before(3_000), file: None },
         namespaces: 3,
         unreachable_namespaces: 0,
         recognized_ports: Vec::new(),
@@ -265,7 +270,9 @@ pub fn hostile(name: &str) -> Snapshot {
     let mut snapshot = incident();
     let put = |text: &mut String| *text = name.to_owned();
     let host = &mut snapshot.host;
-    [&mut host.hostname, &mut host.kernel, &mut host.arch, &mut host.boot_id, &mut host.socklife_version].into_iter().for_each(put);
+    [&mut host.hostname, &mut host.kernel, &mut host.arch, &mut host.boot_id, &mut host.socklife_version]
+        .into_iter()
+        .for_each(put);
     for probe in &mut snapshot.capture.probes {
         [&mut probe.fact, &mut probe.via, &mut probe.reason].into_iter().for_each(put);
     }
@@ -285,7 +292,9 @@ pub fn hostile(name: &str) -> Snapshot {
         places.into_iter().flatten().for_each(put);
     }
     for connection in &mut snapshot.connections {
-        [&mut connection.id, &mut connection.local, &mut connection.remote, &mut connection.database].into_iter().for_each(put);
+        [&mut connection.id, &mut connection.local, &mut connection.remote, &mut connection.database]
+            .into_iter()
+            .for_each(put);
         connection.opener.iter_mut().for_each(|opener| put(&mut opener.comm));
     }
     for found in &mut snapshot.findings {
