@@ -41,7 +41,7 @@ fn start(state: Snapshot) -> Running {
 }
 
 fn config(path: &Path) -> ApiConfig {
-    ApiConfig { socket: path.to_owned(), group: "no-such-group-here".to_owned() }
+    ApiConfig { socket: path.to_owned(), group: "no-such-group-here".to_owned(), metrics: None }
 }
 
 async fn finding_line(lines: &mut Lines) -> FindingLine {

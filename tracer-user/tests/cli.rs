@@ -50,7 +50,7 @@ impl Daemon {
     fn start(state: Snapshot) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.sock");
-        let config = ApiConfig { socket: path.clone(), group: "no-such-group-here".to_owned() };
+        let config = ApiConfig { socket: path.clone(), group: "no-such-group-here".to_owned(), metrics: None };
         let fake = fake(state);
         tokio::spawn(serve(Socket::bind(&config).unwrap(), fake.handle.clone()));
         Self { fake, path, dir }

@@ -7,6 +7,7 @@ mod accepted;
 mod booking;
 mod configure;
 mod events;
+mod figures;
 mod inbound;
 mod kept;
 mod kin;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use events::Effect;
+pub use figures::GroupOpen;
 pub(crate) use lines::errno_text;
 pub use lines::{LineRoom, event_line};
 pub use path::{ASK_EVERY, Parting, Severed};

@@ -6,6 +6,7 @@
 pub mod client;
 mod peer;
 mod routes;
+pub mod scrape;
 pub mod server;
 pub mod socket;
 mod stream;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +26,10 @@ use super::{ErrorBody, Health, OPEN_FINDINGS_HEADER, stream};
 use crate::daemon::handle::{Handle, HandleError};
 use crate::daemon::record::RECORDERS_MAX;
 use crate::export::metrics;
+use crate::inventory::own_use;
 use crate::ndjson::push_line;
+
+const PROC: &str = "/proc";
 
 /// Whole-state answers alive at once, from the question to the last byte sent: each may be tens of megabytes.
 const BODIES_MAX: usize = 4;
@@ -61,6 +65,13 @@ pub(super) fn router(handle: Handle) -> Router {
 
 const PATHS: &str = "/v1/snapshot, /v1/findings, /v1/processes, /v1/connections, /v1/tail, /v1/events, /v1/record, \
                      /v1/health and /metrics";
+
+/// Metrics alone.
+pub(super) fn metrics_router(handle: Handle) -> Router {
+    let app = App { handle, started: Instant::now(), bodies: Arc::new(Semaphore::new(BODIES_MAX)) };
+    let elsewhere = || async { Failure(StatusCode::NOT_FOUND, "there is /metrics, and nothing else".to_owned()) };
+    Router::new().route("/metrics", get(metrics)).fallback(elsewhere).with_state(app)
+}
 
 /// A router that answers everything with one refusal.
 pub(super) fn refusal(status: StatusCode, sentence: &'static str) -> Router {
@@ -211,11 +222,13 @@ impl ConnectionFilter {
     }
 }
 
-/// Without a look at the socket table: a scrape costs no more than what it shows.
+/// Without a look at the socket table, and without a line for each connection: a scrape costs little.
 async fn metrics(State(app): State<App>, asked: Asked) -> Result<Response, Failure> {
     parameters(asked, &[])?;
-    let write = |snapshot: &Snapshot| metrics::text(snapshot).map(String::into_bytes);
-    written(&app, app.handle.last_snapshot(), metrics::CONTENT_TYPE, write).await
+    written(&app, app.handle.figures(), metrics::CONTENT_TYPE, |figures| {
+        metrics::text(figures, own_use(Path::new(PROC))).map(String::into_bytes)
+    })
+    .await
 }
 
 /// JSON made from a fresh snapshot.
@@ -223,19 +236,20 @@ async fn whole<W>(app: &App, write: W) -> Result<Response, Failure>
 where
     W: FnOnce(&Snapshot) -> serde_json::Result<Vec<u8>> + Send + 'static,
 {
-    written(app, app.handle.snapshot(), "application/json", write).await
+    written(app, app.handle.snapshot(), "application/json", |snapshot| write(snapshot)).await
 }
 
 /// An answer made from a snapshot. Written away from the tracker and from the runtime's own threads; its turn ends when
 /// the last byte is out or the reader is gone.
-async fn written<W, E>(
+async fn written<T, W, E>(
     app: &App,
-    snapshot: impl Future<Output = Result<Arc<Snapshot>, HandleError>>,
+    state: impl Future<Output = Result<T, HandleError>>,
     content_type: &'static str,
     write: W,
 ) -> Result<Response, Failure>
 where
-    W: FnOnce(&Snapshot) -> Result<Vec<u8>, E> + Send + 'static,
+    T: Send + 'static,
+    W: FnOnce(&T) -> Result<Vec<u8>, E> + Send + 'static,
     E: Display + Send + 'static,
 {
     let turn = tokio::time::timeout(TURN_WITHIN, Arc::clone(&app.bodies).acquire_owned()).await;
@@ -243,8 +257,8 @@ where
         let sentence = "too many snapshots are being fetched: try again";
         return Err(Failure(StatusCode::SERVICE_UNAVAILABLE, sentence.to_owned()));
     };
-    let snapshot = snapshot.await?;
-    let written = tokio::task::spawn_blocking(move || write(&snapshot)).await;
+    let state = state.await?;
+    let written = tokio::task::spawn_blocking(move || write(&state)).await;
     let failed =
         |why: String| Failure(StatusCode::INTERNAL_SERVER_ERROR, format!("the snapshot cannot be written: {why}"));
     let bytes = written.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;

@@ -170,6 +170,22 @@ pub(super) const KEYS: &[Key] = &[
         ..EMPTY
     },
     Key {
+        section: "api",
+        name: "metrics_addr",
+        shape: Shape::Text(|to, text| {
+            let address = text.parse().map_err(|_| {
+                format!("api.metrics_addr is {text:?}: give an address and a port, such as \"127.0.0.1:9187\"")
+            })?;
+            to.api.metrics = Some(address);
+            Ok(())
+        }),
+        meaning: "Address where /metrics is served over HTTP, to whoever asks, as --metrics; without it, only the control \
+                  socket serves it.",
+        shown: |of| of.api.metrics.map(|address| quoted(&address.to_string())),
+        example: "\"127.0.0.1:9187\"",
+        ..EMPTY
+    },
+    Key {
         section: "history",
         name: "dir",
         shape: Shape::Text(|to, text| {

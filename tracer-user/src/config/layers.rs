@@ -132,6 +132,7 @@ impl Layers {
             }
             self.config.history.dir = Some(dir.clone());
         }
+        self.config.api.metrics = overrides.metrics.or(self.config.api.metrics);
         if overrides.run_for.is_some_and(|run_for| run_for.is_zero()) {
             self.mistakes.push("--for is zero: give a duration such as 30s".to_owned());
         }

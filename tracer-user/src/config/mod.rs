@@ -16,6 +16,7 @@ mod tables;
 mod tests;
 mod values;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -139,11 +140,13 @@ pub struct ApiConfig {
     pub socket: PathBuf,
     /// Group that may use it besides root; need not exist.
     pub group: String,
+    /// Where /metrics is served over TCP; nowhere without it.
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Default for ApiConfig {
     fn default() -> Self {
-        Self { socket: PathBuf::from(DEFAULT_SOCKET), group: "socklife".to_owned() }
+        Self { socket: PathBuf::from(DEFAULT_SOCKET), group: "socklife".to_owned(), metrics: None }
     }
 }
 
@@ -162,6 +165,8 @@ pub struct Overrides {
     pub socket: Option<PathBuf>,
     /// `--state-dir DIR`
     pub state_dir: Option<PathBuf>,
+    /// `--metrics ADDR`
+    pub metrics: Option<SocketAddr>,
     /// `--for DURATION`
     pub run_for: Option<Duration>,
 }

@@ -99,6 +99,7 @@ fn a_file_reaches_every_key() {
         [api]
         socket = "/tmp/s.sock"
         group = "dba"
+        metrics_addr = "[::1]:9187"
         [history]
         dir = "/var/lib/socklife"
         [[endpoint]]
@@ -122,7 +123,14 @@ fn a_file_reaches_every_key() {
     assert_eq!(detect(&config, Kind::CloseWaitLeak), (false, vec![5]));
     assert_eq!(config.privacy.cmdline, CmdlinePolicy::Redacted);
     assert_eq!(config.history.dir, Some(PathBuf::from("/var/lib/socklife")));
-    assert_eq!(config.api, ApiConfig { socket: PathBuf::from("/tmp/s.sock"), group: "dba".to_owned() });
+    assert_eq!(
+        config.api,
+        ApiConfig {
+            socket: PathBuf::from("/tmp/s.sock"),
+            group: "dba".to_owned(),
+            metrics: Some("[::1]:9187".parse().unwrap()),
+        }
+    );
     let orders = EndpointRule {
         whose: host("orders-db", 5433),
         name: Some("orders".to_owned()),
@@ -137,7 +145,7 @@ fn a_file_reaches_every_key() {
 #[test]
 fn later_sources_win() {
     let text = "[inventory]\nreconcile_s = 20\n[detect]\nwindow_s = 20\n[capture.ports]\n5432 = \"a\"\n6000 = \"a\"\n\
-                [api]\nsocket = \"/file\"\n[[endpoint]]\nmatch = \"both:5432\"\nname = \"orders\"\nlimit = 10\n";
+                [api]\nsocket = \"/file\"\nmetrics_addr = \"[::1]:1\"\n[[endpoint]]\nmatch = \"both:5432\"\nname = \"orders\"\nlimit = 10\n";
     let own = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
     let overrides = Overrides {
         set: own(&["detect.window_s=30", "capture.ports.5432=b", "capture.ports.6000=b", "api.socket=/set"]),
@@ -145,6 +153,7 @@ fn later_sources_win() {
         limits: own(&["127.0.0.1:5432=100"]),
         socket: Some(PathBuf::from("/flag")),
         state_dir: Some(PathBuf::from("/state")),
+        metrics: Some("127.0.0.1:9187".parse().unwrap()),
         run_for: Some(Duration::from_secs(5)),
         file: None,
     };
@@ -333,6 +342,7 @@ fn the_default_file_has_every_key_with_its_default() {
     }
     // And nothing else is set.
     let plain = Config { endpoints: Vec::new(), history: HistoryConfig::default(), ..config };
+    let plain = Config { api: ApiConfig { metrics: None, ..plain.api }, ..plain };
     assert_eq!(plain.capture, Config::default().capture);
     assert_eq!((plain.api, plain.privacy, plain.inventory), Default::default());
 }

@@ -19,7 +19,7 @@ use tracer_core::time::BootNs;
 use tracer_core::tracker::{ASK_EVERY, About, LineRoom, Tracker, event_line};
 
 use super::feed::{Batch, Feed};
-use super::handle::Request;
+use super::handle::{Figures, Request};
 use super::identify::Ask;
 use super::keeper::Keeper;
 use super::record::Recorders;
@@ -74,6 +74,8 @@ pub struct Actor {
     /// Processes to ask /proc about, once there is room in the queue.
     unidentified: VecDeque<ProcessId>,
     ready: Option<oneshot::Sender<()>>,
+    /// Records that the kernel programs handed over, by kind.
+    records: Vec<(&'static str, u64)>,
     /// The last look missed something, and another one was asked for.
     doubted: bool,
     /// When a loss last asked for a look, and how long the next one has to wait.
@@ -98,6 +100,7 @@ impl Actor {
             waiting: Vec::new(),
             unidentified: VecDeque::new(),
             ready: Some(ready),
+            records: Vec::new(),
             doubted: false,
             loss_look_at: BootNs(0),
             loss_look_every: Duration::ZERO,
@@ -177,6 +180,7 @@ impl Actor {
             Message::Events(events) => self.take_events(&events),
             Message::Counters { kernel, decode_errors } => {
                 self.tracker.note_drops_untold(kernel.drops_untold);
+                self.records = kernel.records().collect();
                 let loss = Loss {
                     ring_full: kernel.ring_full_total(),
                     ends: kernel.ends_lost(),
@@ -361,6 +365,11 @@ impl Actor {
                 self.peers.wanted.notify_one();
                 // The client has gone.
                 let _ = reply.send(self.recorders.begin(header, &self.tracker));
+            }
+            Request::Figures { reply } => {
+                let open = self.tracker.open_by_group();
+                // The client has gone.
+                let _ = reply.send(Figures { outline: self.snapshot(), open, records: self.records.clone() });
             }
             Request::OpenFindings { reply } => {
                 let findings = self.findings.findings(&clock::wall_anchor());

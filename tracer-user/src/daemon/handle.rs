@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracer_core::finding::{Finding, FindingLine};
 use tracer_core::snapshot::{LossLine, Snapshot};
+use tracer_core::tracker::GroupOpen;
 
 use super::feed::{self, Feed};
 
@@ -29,6 +30,11 @@ pub enum Request {
         /// Where the answer goes.
         reply: oneshot::Sender<Arc<Snapshot>>,
     },
+    /// Counts for a scrape.
+    Figures {
+        /// Where the answer goes.
+        reply: oneshot::Sender<Figures>,
+    },
     /// The findings that are open.
     OpenFindings {
         /// Where the answer goes.
@@ -44,6 +50,17 @@ pub enum Request {
         /// Where the recording goes; `None` if there are as many as may be.
         reply: oneshot::Sender<Option<Recording>>,
     },
+}
+
+/// What metrics are made of.
+#[derive(Clone, Debug)]
+pub struct Figures {
+    /// Without connections.
+    pub outline: Snapshot,
+    /// What the connections are, counted.
+    pub open: Vec<GroupOpen>,
+    /// Records that the kernel programs handed over, by kind.
+    pub records: Vec<(&'static str, u64)>,
 }
 
 /// Why there is no answer.
@@ -112,6 +129,11 @@ impl Handle {
     /// The last snapshot made, which may be some seconds old.
     pub async fn last_snapshot(&self) -> Result<Arc<Snapshot>, HandleError> {
         self.ask(|reply| Request::Snapshot { fresh: false, reply }).await
+    }
+
+    /// Counts, as of now.
+    pub async fn figures(&self) -> Result<Figures, HandleError> {
+        self.ask(|reply| Request::Figures { reply }).await
     }
 
     /// The findings that are open. Subscribe first, then ask: so no change is lost in between.

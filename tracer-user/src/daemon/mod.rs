@@ -38,8 +38,8 @@ use tracer_core::snapshot::Mode;
 use tracer_core::time::BootNs;
 use tracer_core::tracker::{About, Bounds, Tracker};
 
-use crate::api::server;
 use crate::api::socket::Socket;
+use crate::api::{scrape, server};
 use crate::capture::{Allowed, Capture, CaptureError, KernelCounters, Settings, without_hooks};
 use crate::clock;
 use crate::config::{Config, Overrides};
@@ -82,6 +82,10 @@ pub async fn run(config: Config, overrides: Overrides) -> anyhow::Result<()> {
     // From here on it is no reason to end.
     let hangups = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let socket = Socket::bind(&config.api)?;
+    let scraped = match config.api.metrics {
+        Some(address) => Some(scrape::bind(address).await?),
+        None => None,
+    };
     let started = clock::boot_clock();
     let (capture, mut about) = start_capture(&config, started)?;
     about.config = reload::in_force(&config, &overrides, 1);
@@ -133,6 +137,9 @@ pub async fn run(config: Config, overrides: Overrides) -> anyhow::Result<()> {
         // Fails only where no service manager listens.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         tokio::spawn(watchdog::keep_fed(handle.clone()));
+        if let Some(listener) = scraped {
+            tokio::spawn(scrape::serve(listener, handle.clone()));
+        }
         server::serve(socket, handle).await;
         anyhow::Ok(())
     };

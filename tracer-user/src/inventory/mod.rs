@@ -11,6 +11,7 @@ mod inet_diag;
 mod namespaces;
 mod netns;
 mod network;
+mod own;
 mod pids;
 mod port_filter;
 mod recognize;
@@ -36,6 +37,7 @@ pub use inet_diag::WireError;
 pub(crate) use inet_diag::tcp_info as socket_info;
 pub(crate) use namespaces::open as open_netns;
 pub use netns::own_netns;
+pub use own::{OwnUse, own_use};
 pub use pids::host_pids;
 pub(crate) use sock_diag::{again, command};
 

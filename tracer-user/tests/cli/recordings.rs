@@ -117,7 +117,7 @@ impl Daemon {
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("s.sock");
-        let config = ApiConfig { socket: socket.clone(), group: "no-such-group-here".to_owned() };
+        let config = ApiConfig { socket: socket.clone(), group: "no-such-group-here".to_owned(), metrics: None };
         let fake = fake(snapshot(Vec::new()));
         tokio::spawn(serve(Socket::bind(&config).unwrap(), fake.handle.clone()));
         Self { fake, socket, dir }
