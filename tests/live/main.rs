@@ -18,6 +18,7 @@ mod lifecycle;
 mod loss;
 mod namespaces;
 mod poll;
+mod prometheus;
 mod recognized;
 mod recording;
 mod requests;

@@ -27,7 +27,7 @@ const TEST_PACKAGES: &[&str] = &["postgresql", "iproute2", "nftables", "bpftool"
 /// What `cargo xtask dist` packs with, and where its package is tried out.
 const DIST_PACKAGES: &[&str] = &["dpkg-dev", "mmdebstrap", "cpio"];
 /// Servers and languages of the incident lab. The lab starts its own; those of the packages are not started.
-const LAB_PACKAGES: &[&str] = &["mariadb-server", "redis-server", "pgbouncer", "php-cli", "php-pgsql"];
+const LAB_PACKAGES: &[&str] = &["mariadb-server", "redis-server", "pgbouncer", "php-cli", "php-pgsql", "prometheus"];
 /// What opens the pages of `socklife report`.
 const PAGE_PACKAGES: &[&str] = &["chromium"];
 /// Where there is no Node yet.
