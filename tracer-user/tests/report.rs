@@ -1,7 +1,7 @@
 //! `socklife report`: what the page holds, that nothing in it is live, and what Chromium makes of it. Needs chromium
 //! (`cargo xtask setup`); no privilege, no network.
 
-#![expect(clippy::unwrap_used, reason = "a failed test says so")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed test says so")]
 
 #[path = "report/browser.rs"]
 mod browser;
@@ -42,11 +42,8 @@ fn without_style(page: &str) -> String {
 #[test]
 fn a_cause_stands_before_what_it_brings_about() {
     let page = Page::of(&incident());
-    let problems: Vec<(&str, Vec<&str>)> = page
-        .problems
-        .iter()
-        .map(|it| (it.sentence.kind, it.consequences.iter().map(|of| of.kind).collect()))
-        .collect();
+    let problems: Vec<(&str, Vec<&str>)> =
+        page.problems.iter().map(|it| (it.sentence.kind, it.consequences.iter().map(|of| of.kind).collect())).collect();
     assert_eq!(problems, [("duplicate_launchers", vec!["limit_pressure"]), ("restart_drop", vec![])]);
     let order: Vec<&str> = page.verdicts.iter().map(|it| it.kind).collect();
     assert_eq!(order, ["duplicate_launchers", "limit_pressure", "restart_drop"]);

@@ -64,8 +64,11 @@ fn findings() -> Vec<Finding> {
 }
 
 fn finding(id: &str, kind: Kind, severity: Severity, since_s: i64, summary: &str) -> Finding {
-    let subject =
-        Subject { endpoint: Some(DATABASE.to_owned()), pids: (400..424).collect(), launcher_group: Some("g0".to_owned()) };
+    let subject = Subject {
+        endpoint: Some(DATABASE.to_owned()),
+        pids: (400..424).collect(),
+        launcher_group: Some("g0".to_owned()),
+    };
     Finding {
         id: id.to_owned(),
         kind,
@@ -265,7 +268,9 @@ pub fn hostile(name: &str) -> Snapshot {
     let mut snapshot = incident();
     let put = |text: &mut String| *text = name.to_owned();
     let host = &mut snapshot.host;
-    [&mut host.hostname, &mut host.kernel, &mut host.arch, &mut host.boot_id, &mut host.socklife_version].into_iter().for_each(put);
+    [&mut host.hostname, &mut host.kernel, &mut host.arch, &mut host.boot_id, &mut host.socklife_version]
+        .into_iter()
+        .for_each(put);
     for probe in &mut snapshot.capture.probes {
         [&mut probe.fact, &mut probe.via, &mut probe.reason].into_iter().for_each(put);
     }
@@ -285,7 +290,9 @@ pub fn hostile(name: &str) -> Snapshot {
         places.into_iter().flatten().for_each(put);
     }
     for connection in &mut snapshot.connections {
-        [&mut connection.id, &mut connection.local, &mut connection.remote, &mut connection.database].into_iter().for_each(put);
+        [&mut connection.id, &mut connection.local, &mut connection.remote, &mut connection.database]
+            .into_iter()
+            .for_each(put);
         connection.opener.iter_mut().for_each(|opener| put(&mut opener.comm));
     }
     for found in &mut snapshot.findings {

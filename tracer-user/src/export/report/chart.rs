@@ -227,10 +227,12 @@ impl Ranged for TimeAxis {
     fn key_points<Hint: KeyPointHint>(&self, _: Hint) -> Vec<i64> {
         let step = self.step_ms();
         let first = self.from_ms.div_euclid(step).saturating_add(1).saturating_mul(step);
-        (0..self.ticks).map_while(|at| {
-            let at = first.saturating_add(i64::try_from(at).ok()?.saturating_mul(step));
-            (at <= self.to_ms).then_some(at)
-        }).collect()
+        (0..self.ticks)
+            .map_while(|at| {
+                let at = first.saturating_add(i64::try_from(at).ok()?.saturating_mul(step));
+                (at <= self.to_ms).then_some(at)
+            })
+            .collect()
     }
 
     fn range(&self) -> Range<i64> {

@@ -129,7 +129,11 @@ pub fn telling(found: &Finding, snapshot: &Snapshot, index: &Index<'_>) -> Optio
     chosen.sort_unstable_by_key(|(at, connection)| (weight(connection), *at));
     let mut table = one_by_one("", "Its connections");
     table.rows = chosen.iter().take(TELLING_MAX).map(|(_, connection)| row(connection, index)).collect();
-    table.note = format!("Broken ones first, then those idle for longest: {} of {}.", many(table.rows.len()), many(chosen.len()));
+    table.note = format!(
+        "Broken ones first, then those idle for longest: {} of {}.",
+        many(table.rows.len()),
+        many(chosen.len())
+    );
     (!table.rows.is_empty()).then_some(table)
 }
 
@@ -160,17 +164,21 @@ fn counts(snapshot: &Snapshot, index: &Index<'_>) -> Table {
     let columns = ["Database", "Launcher group", "State", "#Connections", "#Oldest", "#Idle for up to"];
     let mut table = Table::new("counts", "Connections, counted", &columns);
     table.note = format!("All {} that were live.", many(snapshot.connections.len()));
-    table.rows = counts.iter().take(COUNTS_MAX).map(|((endpoint, group, state), counted)| {
-        let group = group.map_or("unknown", |id| index.label(id).unwrap_or(id));
-        vec![
-            Cell::text(&index.endpoint_name(endpoint)),
-            Cell::text(group),
-            state_cell(*state),
-            Cell::number(count(counted.connections)),
-            Cell::number(duration(counted.oldest_s)),
-            Cell::number(counted.idle_s.map_or_else(|| "unknown".to_owned(), duration)),
-        ]
-    }).collect();
+    table.rows = counts
+        .iter()
+        .take(COUNTS_MAX)
+        .map(|((endpoint, group, state), counted)| {
+            let group = group.map_or("unknown", |id| index.label(id).unwrap_or(id));
+            vec![
+                Cell::text(&index.endpoint_name(endpoint)),
+                Cell::text(group),
+                state_cell(*state),
+                Cell::number(count(counted.connections)),
+                Cell::number(duration(counted.oldest_s)),
+                Cell::number(counted.idle_s.map_or_else(|| "unknown".to_owned(), duration)),
+            ]
+        })
+        .collect();
     table.of_all(counts.len())
 }
 

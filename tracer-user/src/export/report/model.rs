@@ -175,8 +175,11 @@ impl Page {
         let families = families(&snapshot.findings);
         // Numbers follow the page's order: a cause, then what it brings about.
         let order: Vec<usize> = families.iter().flatten().copied().collect();
-        let numbers: HashMap<&str, usize> =
-            order.iter().enumerate().filter_map(|(at, it)| Some((snapshot.findings.get(*it)?.id.as_str(), at + 1))).collect();
+        let numbers: HashMap<&str, usize> = order
+            .iter()
+            .enumerate()
+            .filter_map(|(at, it)| Some((snapshot.findings.get(*it)?.id.as_str(), at + 1)))
+            .collect();
         let ordered: Vec<&Finding> = order.iter().filter_map(|at| snapshot.findings.get(*at)).collect();
         let index = Index::of(snapshot);
         let (timelines, more_timelines) = timelines(snapshot, &index, &ordered);

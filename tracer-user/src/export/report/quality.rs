@@ -57,10 +57,14 @@ pub fn sentences(capture: &Capture) -> Vec<String> {
     some(capture.recognized_without_room.into(), "recognized database servers found no room among the watched ports");
     some(capture.drops_untold, "thrown away packets came too fast to be told one by one");
     some(capture.findings_without_room, "verdicts found no room among the open findings");
-    some(capture.accounts_without_history, "accounts of a process at a database have no history: no trend is seen there");
+    some(
+        capture.accounts_without_history,
+        "accounts of a process at a database have no history: no trend is seen there",
+    );
     some(capture.closers_without_room, "closes are kept without who did them");
     if capture.hidden_processes {
-        sentences.push("This host hides the processes of others (hidepid): nobody knows how many hold what.".to_owned());
+        sentences
+            .push("This host hides the processes of others (hidepid): nobody knows how many hold what.".to_owned());
     }
     if !capture.host_pids {
         sentences.push("Process ids are those of the namespace that the snapshot was taken in.".to_owned());

@@ -14,7 +14,16 @@ const NAMED: usize = 6;
 /// Every database.
 pub fn endpoints(snapshot: &Snapshot) -> Table {
     let columns = [
-        "Database", "Kind", "#Open", "#Limit", "#Most open", "#Most in use", "#Opened", "#Closed", "#Failed", "States",
+        "Database",
+        "Kind",
+        "#Open",
+        "#Limit",
+        "#Most open",
+        "#Most in use",
+        "#Opened",
+        "#Closed",
+        "#Failed",
+        "States",
     ];
     let mut table = Table::new("endpoints", "Databases", &columns);
     let mut all: Vec<&Endpoint> = snapshot.endpoints.iter().collect();
@@ -77,9 +86,11 @@ pub fn groups(snapshot: &Snapshot) -> Table {
 
 /// Every process.
 pub fn processes(snapshot: &Snapshot) -> Table {
-    let columns = ["Process", "#Pid", "#Open", "#Opened", "#Closed", "#Failed", "#Memory at the database", "Runs as", "Started"];
+    let columns =
+        ["Process", "#Pid", "#Open", "#Opened", "#Closed", "#Failed", "#Memory at the database", "Runs as", "Started"];
     let mut table = Table::new("processes", "Processes", &columns);
-    let mut all: Vec<(u64, &Process)> = snapshot.processes.iter().map(|it| (sum(it, |of| of.open.into()), it)).collect();
+    let mut all: Vec<(u64, &Process)> =
+        snapshot.processes.iter().map(|it| (sum(it, |of| of.open.into()), it)).collect();
     all.sort_by_key(|(open, process)| (std::cmp::Reverse(*open), process.pid));
     table.rows = all.iter().take(ROWS_MAX).map(|(open, process)| process_row(*open, process)).collect();
     table.of_all(all.len())

@@ -233,7 +233,8 @@ fn staircases(
         // Of many stairs, some: the last of them is always there.
         let every = moments.len().div_ceil(STEPS_MAX).max(1);
         let all = moments.len();
-        let numbered = moments.iter().enumerate().map(|(at, moment)| (*moment, u32::try_from(at + 1).unwrap_or(u32::MAX)));
+        let numbered =
+            moments.iter().enumerate().map(|(at, moment)| (*moment, u32::try_from(at + 1).unwrap_or(u32::MAX)));
         let kept = numbered.enumerate().filter(|(at, _)| (at + 1).is_multiple_of(every) || at + 1 == all);
         let from_nothing = std::iter::once((window.0, 0));
         let points = stairs(from_nothing.chain(kept.map(|it| it.1)), window);
@@ -243,9 +244,10 @@ fn staircases(
 }
 
 fn starts(endpoint: &Endpoint, snapshot: &Snapshot, (from, to): (i64, i64)) -> Vec<i64> {
-    let here = snapshot.processes.iter().filter(|process| {
-        process.connections.iter().any(|it| it.endpoint == endpoint.id && it.role == endpoint.role)
-    });
+    let here = snapshot
+        .processes
+        .iter()
+        .filter(|process| process.connections.iter().any(|it| it.endpoint == endpoint.id && it.role == endpoint.role));
     let mut starts: Vec<i64> =
         here.map(|process| process.start_time.unix_ms).filter(|at| *at >= from && *at <= to).collect();
     starts.sort_unstable();
