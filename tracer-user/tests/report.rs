@@ -71,7 +71,9 @@ fn a_page_of_a_hundred_thousand_connections_is_small_and_says_what_it_leaves_out
         .collect();
     let page = html(&snapshot).unwrap();
     assert!(page.len() < PAGE_BYTES_MAX, "{} bytes", page.len());
-    let text = Markup::of(&page).text;
+    let Markup { text, links, ids, .. } = Markup::of(&page);
+    let dead = links.iter().filter_map(|link| link.strip_prefix('#')).find(|id| !ids.contains(*id));
+    assert_eq!(dead, None, "a link to what is not there");
     for left_out in [
         "9,960 more of 10,000 are in the snapshot, and not shown here.",
         "9,900 more of 10,000 are in the snapshot, and not shown here.",
