@@ -1,7 +1,7 @@
 //! `socklife report`: what the page holds, that nothing in it is live, and what Chromium makes of it. Needs chromium
 //! (`cargo xtask setup`); no privilege, no network.
 
-#![expect(clippy::unwrap_used, reason = "a failed test says so")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed test says so")]
 
 #[path = "report/browser.rs"]
 mod browser;
@@ -71,7 +71,9 @@ fn a_page_of_a_hundred_thousand_connections_is_small_and_says_what_it_leaves_out
         .collect();
     let page = html(&snapshot).unwrap();
     assert!(page.len() < PAGE_BYTES_MAX, "{} bytes", page.len());
-    let text = Markup::of(&page).text;
+    let Markup { text, links, ids, .. } = Markup::of(&page);
+    let dead = links.iter().filter_map(|link| link.strip_prefix('#')).find(|id| !ids.contains(*id));
+    assert_eq!(dead, None, "a link to what is not there");
     for left_out in [
         "9,960 more of 10,000 are in the snapshot, and not shown here.",
         "9,900 more of 10,000 are in the snapshot, and not shown here.",

@@ -21,6 +21,8 @@ pub struct Markup {
     pub attributes: BTreeSet<String>,
     /// Values of attributes that lead somewhere.
     pub links: BTreeSet<String>,
+    /// Places that links may lead to.
+    pub ids: BTreeSet<String>,
     /// All text, without the style sheet.
     pub text: String,
 }
@@ -40,6 +42,9 @@ impl Markup {
         for attribute in &tag.attrs {
             let name = attribute.name.local.to_string();
             self.attributes.insert(format!("{}@{name}", tag.name));
+            if name == "id" {
+                self.ids.insert(attribute.value.to_string());
+            }
             if ["href", "src", "action", "data", "style", "xlink:href"].contains(&name.as_str()) {
                 self.links.insert(attribute.value.to_string());
             }

@@ -8,7 +8,7 @@ use tracer_core::snapshot::Snapshot;
 
 use super::connections::{Index, telling};
 use super::format::{TEXT_MAX, bytes, clip, count, duration, first, many, moment, name, words};
-use super::model::{Table, severity};
+use super::model::{Table, VERDICTS_MAX, severity};
 
 /// Process ids named.
 const PIDS: usize = 24;
@@ -56,7 +56,8 @@ pub fn verdict(
     index: &Index<'_>,
     numbers: &HashMap<&str, usize>,
 ) -> Verdict {
-    let of = |id: &String| numbers.get(id.as_str()).copied();
+    // Only what is on the page can be led to.
+    let of = |id: &String| numbers.get(id.as_str()).copied().filter(|it| *it <= VERDICTS_MAX);
     let cause = found.cause.as_ref().and_then(of);
     let related = found.related.iter().filter_map(of).filter(|it| Some(*it) != cause).take(RELATED).collect();
     Verdict {

@@ -9,7 +9,7 @@ use tracer_core::snapshot::{Endpoint, Series, Snapshot};
 
 use super::connections::Index;
 use super::format::{count, duration, many, moment, name, of_them};
-use super::model::{left_out, severity};
+use super::model::{VERDICTS_MAX, left_out, severity};
 use tracer_core::time::WallTime;
 
 /// Endpoints with a timeline.
@@ -84,7 +84,7 @@ pub struct Mark {
     pub sign: String,
     /// A severity, or `plain`.
     pub class: &'static str,
-    /// The finding's number on the page.
+    /// The finding's number, if its evidence is on the page.
     pub number: Option<usize>,
     /// What it was.
     pub text: String,
@@ -270,7 +270,13 @@ fn marks(endpoint: &Endpoint, snapshot: &Snapshot, findings: &[&Finding], (from,
     for (at, found) in here.take(MARKS_MAX) {
         let number = at + 1;
         let text = found.kind.name().to_owned();
-        marks.push(mark(found.first_seen.unix_ms, number.to_string(), severity(found), Some(number), text));
+        marks.push(mark(
+            found.first_seen.unix_ms,
+            number.to_string(),
+            severity(found),
+            (number <= VERDICTS_MAX).then_some(number),
+            text,
+        ));
         if let Some(ago) = restart_age_s(found) {
             let at_ms = found.last_seen.unix_ms.saturating_sub(ago.saturating_mul(1_000));
             let ago = duration(u64::try_from(ago).unwrap_or(0));
