@@ -90,8 +90,11 @@ fn rules_fire_and_the_dashboard_has_data() -> Result<()> {
     let mut client = Client::start()?;
     client.open(4, "127.0.0.1")?;
     let _prometheus = start(&sandbox)?;
+    until("the daemon is scraped", || {
+        let found = ask("socklife_build_info")?;
+        Ok(if found.is_empty() { Err("no series".to_owned()) } else { Ok(()) })
+    })?;
     until_firing(&[])?;
-    ensure!(!ask("socklife_build_info")?.is_empty(), "nothing was scraped");
 
     client.open(16, "127.0.0.1")?;
     until_firing(&["SocklifeConnectionCeiling", "SocklifeCriticalFinding"])?;
