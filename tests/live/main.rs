@@ -20,6 +20,7 @@ mod namespaces;
 mod poll;
 mod recognized;
 mod recording;
+mod reload;
 mod requests;
 mod restart;
 mod verify;

@@ -234,6 +234,11 @@ impl Scene {
         }
     }
 
+    pub fn end_all(&mut self) {
+        let ports: Vec<u16> = self.live.keys().copied().collect();
+        self.close(&ports);
+    }
+
     pub fn peer_closes(&mut self, ports: &[u16]) {
         for port in ports {
             let (role, pid) = self.live[port];

@@ -53,7 +53,7 @@ pub fn spawn(
     stopped: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
     let (found, is_found) = mpsc::channel(1);
-    let names = hosts::spawn(setup::names(config), Box::new(resolve), hosts::PACE, found);
+    let names = hosts::spawn(config.hosts().into_iter().collect(), Box::new(resolve), hosts::PACE, found);
     let (config, in_force, hosts) = (config.clone(), about.config.clone(), Hosts::new());
     let reloader = Reloader { overrides, config, in_force, hosts, looks, identities, names };
     tokio::spawn(reloader.run(hangups, is_found, stopped))
@@ -122,7 +122,7 @@ impl Reloader {
         match self.apply(&config, in_force.clone(), shows).await {
             Ok(()) => {
                 // Fails only at the daemon's end.
-                let _ = self.names.send(setup::names(&config));
+                let _ = self.names.send(config.hosts().into_iter().collect());
                 tracing::info!(
                     generation = in_force.generation,
                     hash = in_force.hash,
