@@ -130,7 +130,7 @@ fn ports_come_and_go() -> Result<()> {
     configured.reload("", IN_FORCE)?;
     let snapshot = agree(&configured.daemon, &postgres)?;
     ensure!(counts(&snapshot, &endpoint, "client").is_err(), "still watched: {}", snapshot["endpoints"]);
-    let (mut gone, mut its) = open.remove(0);
+    let (gone, mut its) = open.remove(0);
     gone.shutdown(std::net::Shutdown::Both)?;
     ensure!(its.read(&mut [0])? == 0, "the other end should hear of it");
     drop((gone, its));

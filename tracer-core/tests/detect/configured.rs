@@ -80,8 +80,8 @@ fn a_group_goes_by_its_own_thresholds_before_those_of_its_endpoint() {
             for copy in 0..8 {
                 let pid = first + copy;
                 scene.starts.insert(pid, 100 + u64::from(pid) * 6_000);
-                scene.name(pid, script);
                 scene.open(Role::Client, pid, 2);
+                scene.name(pid, script);
             }
         }
         scene.pass(1);
@@ -114,8 +114,8 @@ fn what_is_ignored_is_found_and_counted_and_not_told() {
     let check = |ignore: Ignore, is_ignored: bool| {
         let mut scene = Scene::new(Some(100));
         scene.config.ignores = vec![ignore.clone()];
-        scene.name(412, "batch.py");
         scene.open(Role::Client, 412, 90);
+        scene.name(412, "batch.py");
         scene.pass(2);
         let finding = scene.only();
         assert_eq!(finding.kind, Kind::LimitPressure);
@@ -143,10 +143,10 @@ fn what_is_ignored_is_found_and_counted_and_not_told() {
 fn a_finding_about_several_processes_is_ignored_only_if_the_rule_is_for_each() {
     let mut scene = Scene::new(Some(100));
     scene.config.ignores = vec![Ignore { script: Some(glob("*batch.py")), ..ignore("x") }];
-    scene.name(412, "batch.py");
     scene.open(Role::Client, 412, 60);
-    scene.name(413, "web.py");
+    scene.name(412, "batch.py");
     scene.open(Role::Client, 413, 30);
+    scene.name(413, "web.py");
     scene.pass(1);
     assert_eq!(scene.only().ignored, None);
 }
@@ -182,8 +182,8 @@ fn what_is_not_told_explains_nothing() {
     for copy in 0..8 {
         let pid = 400 + copy;
         scene.starts.insert(pid, 100 + u64::from(pid) * 6_000);
-        scene.name(pid, "launcher.py");
         scene.open(Role::Client, pid, 2);
+        scene.name(pid, "launcher.py");
     }
     scene.pass(1);
     let pressure = |scene: &Scene| scene.findings().into_iter().find(|of| of.kind == Kind::LimitPressure).unwrap();

@@ -142,7 +142,7 @@ fn every_kind_of_frame_comes_back_as_it_was() {
 fn the_format_has_this_version() {
     let mut hash = Fnv1a::default();
     hash.write(&bytes_of(&all_frames()));
-    assert_eq!((FORMAT_VERSION, hash.to_string().as_str()), (3, "baf344dd510bbf5a"));
+    assert_eq!((FORMAT_VERSION, hash.to_string().as_str()), (4, "62d44fbac048b463"));
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn what_is_no_recording_or_another_version_is_said_so() {
     }
     assert_eq!(
         RecordingError::Version { found: 9 }.to_string(),
-        "it has format 9, and this socklife reads format 3: use the version that recorded it"
+        "it has format 9, and this socklife reads format 4: use the version that recorded it"
     );
 }
 
