@@ -154,7 +154,7 @@ fn a_finding_about_several_processes_is_ignored_only_if_the_rule_is_for_each() {
 #[test]
 fn a_rule_begins_and_ends_in_front_of_the_reader() {
     let mut scene = Scene::new(Some(100));
-    scene.open(Role::Client, 412, 90);
+    let ports = scene.open(Role::Client, 412, 90);
     scene.pass(1);
     assert_eq!(scene.changes(), [Change::Opened]);
     let until = anchor().wall(scene.now.plus(Duration::from_secs(10)));
@@ -170,7 +170,7 @@ fn a_rule_begins_and_ends_in_front_of_the_reader() {
     scene.config.ignores = vec![Ignore { kind: Some(Kind::LimitPressure), ..ignore("known") }];
     scene.pass(1);
     let lines = scene.lines.len();
-    scene.end_all();
+    scene.close(&ports);
     scene.pass(30);
     assert!(scene.findings().is_empty());
     assert_eq!(scene.lines.len(), lines);

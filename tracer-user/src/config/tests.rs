@@ -102,6 +102,28 @@ fn a_file_reaches_every_key() {
         group = "dba"
         [history]
         dir = "/var/lib/socklife"
+        "#,
+    )
+    .unwrap();
+    assert_eq!(config.capture.btf, PathBuf::from("/tmp/btf"));
+    assert_eq!((config.capture.ring_bytes, config.capture.map_entries), (131_072, 2_048));
+    assert_eq!(config.capture.ports.database(5433), Some("postgres"));
+    assert_eq!(config.capture.ports.database(6379), Some("valkey"));
+    assert_eq!(config.inventory.reconcile, Duration::from_secs(3_600));
+    assert_eq!(config.detect.window, Duration::from_secs(1));
+    assert_eq!(detect(&config, Kind::LimitPressure), (false, vec![50, 100]));
+    assert_eq!(detect(&config, Kind::CloseWaitLeak), (false, vec![5]));
+    assert_eq!(config.privacy.cmdline, CmdlinePolicy::Redacted);
+    assert_eq!(config.history.dir, Some(PathBuf::from("/var/lib/socklife")));
+    assert_eq!(config.api, ApiConfig { socket: PathBuf::from("/tmp/s.sock"), group: "dba".to_owned() });
+}
+
+#[test]
+fn tables_are_read_whole() {
+    let config = file(
+        r#"
+        [capture.ports]
+        5433 = "postgres"
         [[endpoint]]
         match = "orders-db:5433"
         name = "orders"
@@ -126,17 +148,6 @@ fn a_file_reaches_every_key() {
         "#,
     )
     .unwrap();
-    assert_eq!(config.capture.btf, PathBuf::from("/tmp/btf"));
-    assert_eq!((config.capture.ring_bytes, config.capture.map_entries), (131_072, 2_048));
-    assert_eq!(config.capture.ports.database(5433), Some("postgres"));
-    assert_eq!(config.capture.ports.database(6379), Some("valkey"));
-    assert_eq!(config.inventory.reconcile, Duration::from_secs(3_600));
-    assert_eq!(config.detect.window, Duration::from_secs(1));
-    assert_eq!(detect(&config, Kind::LimitPressure), (false, vec![50, 100]));
-    assert_eq!(detect(&config, Kind::CloseWaitLeak), (false, vec![5]));
-    assert_eq!(config.privacy.cmdline, CmdlinePolicy::Redacted);
-    assert_eq!(config.history.dir, Some(PathBuf::from("/var/lib/socklife")));
-    assert_eq!(config.api, ApiConfig { socket: PathBuf::from("/tmp/s.sock"), group: "dba".to_owned() });
     let orders = EndpointRule {
         whose: host("orders-db", 5433),
         name: Some("orders".to_owned()),

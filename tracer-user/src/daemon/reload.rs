@@ -1,7 +1,7 @@
 //! SIGHUP: reads the configuration again, and applies all of it or nothing. And what names of hosts resolve to, as that
 //! changes.
 
-use std::sync::mpsc::{Sender, SyncSender};
+use std::sync::mpsc::SyncSender;
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::Signal;
@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tracer_core::setup::{InForce, Setup};
 use tracer_core::tracker::About;
 
-use super::hosts;
+use super::hosts::{self, Names};
 use super::identify::Ask;
 use super::look::Configure;
 use super::setup::{self, Hosts};
@@ -32,7 +32,7 @@ pub struct Reloader {
     /// Reads command lines, or not.
     pub identities: SyncSender<Ask>,
     /// Looks names up.
-    pub names: Sender<Vec<String>>,
+    pub names: Names,
 }
 
 /// Which configuration this is.
@@ -121,8 +121,7 @@ impl Reloader {
         }
         match self.apply(&config, in_force.clone(), shows).await {
             Ok(()) => {
-                // Fails only at the daemon's end.
-                let _ = self.names.send(config.hosts().into_iter().collect());
+                self.names.replace(config.hosts().into_iter().collect());
                 tracing::info!(
                     generation = in_force.generation,
                     hash = in_force.hash,
