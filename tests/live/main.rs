@@ -21,6 +21,7 @@ mod poll;
 mod prometheus;
 mod recognized;
 mod recording;
+mod reload;
 mod requests;
 mod restart;
 mod service;

@@ -177,6 +177,8 @@ pub struct Capture {
     pub drops_untold: u64,
     /// Verdicts that hold now but found no room among the open findings.
     pub findings_without_room: u64,
+    /// Open findings that are not told, because a rule of the configuration says so; see `findings[].ignored`.
+    pub findings_ignored: u32,
     /// Accounts of a process at an endpoint that found no room for a history: no trend is seen on these.
     pub accounts_without_history: u64,
     /// Closes that the peer had not acknowledged and of which it is not kept who did them, for want of room.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::ignore::Ignore;
 use super::{DETECTORS, limit_pressure};
 use crate::finding::Kind;
 use crate::glob::Glob;
@@ -51,7 +52,7 @@ pub enum SettingError {
 }
 
 /// What the user set of detectors: kinds switched on or off, and thresholds. What is not in it stays as it was.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Changes {
     enabled: BTreeMap<Kind, bool>,
     values: BTreeMap<(Kind, &'static str), u32>,
@@ -87,7 +88,25 @@ impl Changes {
         }
     }
 
-    fn overlay(&mut self, over: &Self) {
+    /// Whether something of this kind is changed.
+    pub(super) fn concern(&self, kind: Kind) -> bool {
+        self.enabled.contains_key(&kind) || self.values.keys().any(|(of, _)| *of == kind)
+    }
+
+    /// Those of some kinds.
+    pub(super) fn only(&self, wanted: impl Fn(Kind) -> bool) -> Self {
+        Self {
+            enabled: self.enabled.iter().filter(|(kind, _)| wanted(**kind)).map(|(kind, on)| (*kind, *on)).collect(),
+            values: self
+                .values
+                .iter()
+                .filter(|((kind, _), _)| wanted(*kind))
+                .map(|(key, value)| (*key, *value))
+                .collect(),
+        }
+    }
+
+    pub(super) fn overlay(&mut self, over: &Self) {
         self.enabled.extend(&over.enabled);
         self.values.extend(&over.values);
     }
@@ -119,12 +138,19 @@ pub struct DetectConfig {
     pub window: Duration,
     everywhere: Changes,
     /// The first that says something counts: groups before endpoints, of groups the later, of endpoints the most specific.
-    scopes: Vec<Scope>,
+    pub(super) scopes: Vec<Scope>,
+    /// Findings that are not told.
+    pub ignores: Vec<Ignore>,
 }
 
 impl Default for DetectConfig {
     fn default() -> Self {
-        Self { window: Duration::from_secs(10), everywhere: Changes::default(), scopes: Vec::new() }
+        Self {
+            window: Duration::from_secs(10),
+            everywhere: Changes::default(),
+            scopes: Vec::new(),
+            ignores: Vec::new(),
+        }
     }
 }
 
@@ -135,9 +161,12 @@ impl DetectConfig {
         self.everywhere.enabled.get(&kind).copied().unwrap_or(true)
     }
 
-    /// Whether findings of this kind are wanted anywhere.
-    pub(super) fn is_wanted(&self, kind: Kind) -> bool {
-        self.is_enabled(kind) || self.scopes.iter().any(|scope| scope.changes.enabled.get(&kind) == Some(&true))
+    /// For somebody to whom these apply.
+    pub(super) fn with(&self, changes: &Changes) -> Self {
+        let mut config =
+            Self { window: self.window, everywhere: self.everywhere.clone(), scopes: Vec::new(), ignores: Vec::new() };
+        config.change(changes);
+        config
     }
 
     /// Wants findings of this kind, or not.
@@ -184,8 +213,7 @@ impl DetectConfig {
 
     /// The same with changes for an endpoint or a launcher group.
     pub fn check_with(&self, changes: &Changes) -> Result<(), String> {
-        let mut all = Self { scopes: Vec::new(), ..self.clone() };
-        all.change(changes);
+        let all = self.with(changes);
         let (warn, critical) = limit_pressure::percents(|threshold| all.get(Kind::LimitPressure, threshold));
         if warn >= critical {
             return Err(format!(
@@ -215,6 +243,8 @@ pub struct Settings {
     pub everywhere: KeptChanges,
     /// For some of them, the first that says something counts.
     pub scopes: Vec<(Of, KeptChanges)>,
+    /// Findings that were not told.
+    pub ignores: Vec<Ignore>,
 }
 
 impl From<&Changes> for KeptChanges {
@@ -247,7 +277,12 @@ impl DetectConfig {
     #[must_use]
     pub fn settings(&self) -> Settings {
         let scopes = self.scopes.iter().map(|scope| (scope.of.clone(), (&scope.changes).into()));
-        Settings { window: self.window, everywhere: (&self.everywhere).into(), scopes: scopes.collect() }
+        Settings {
+            window: self.window,
+            everywhere: (&self.everywhere).into(),
+            scopes: scopes.collect(),
+            ignores: self.ignores.clone(),
+        }
     }
 }
 
@@ -255,7 +290,12 @@ impl DetectConfig {
 impl From<&Settings> for DetectConfig {
     fn from(settings: &Settings) -> Self {
         let scopes = settings.scopes.iter().map(|(of, kept)| Scope { of: of.clone(), changes: kept.into() });
-        Self { window: settings.window, everywhere: (&settings.everywhere).into(), scopes: scopes.collect() }
+        Self {
+            window: settings.window,
+            everywhere: (&settings.everywhere).into(),
+            scopes: scopes.collect(),
+            ignores: settings.ignores.clone(),
+        }
     }
 }
 

@@ -48,6 +48,7 @@ pub struct Header {
 
 /// One step of a recording. `at` is when the tracker took it in.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "a recording has one header, and frames are not kept")]
 pub enum Frame<'a> {
     /// The first frame, and no other.
     Header(Cow<'a, Header>),

@@ -102,6 +102,7 @@ impl Tracker {
                 recognized_without_room: self.sight.recognized_without_room,
                 drops_untold: self.drops_untold,
                 findings_without_room: store.without_room(),
+                findings_ignored: u32::try_from(store.ignored()).unwrap_or(u32::MAX),
                 accounts_without_history: self.without_history,
                 closers_without_room: self.partings_without_room(),
             },

@@ -449,16 +449,8 @@ impl Scene {
     pub fn snapshot(&self) -> Snapshot {
         let text = String::new;
         let host = Host { hostname: text(), kernel: text(), arch: text(), boot_id: text(), socklife_version: text() };
-        let (probes, drop_reasons) = (Vec::new(), BTreeMap::new());
-        let about = About {
-            host,
-            mode: Mode::Ebpf,
-            started: BootNs(0),
-            probes,
-            drop_reasons,
-            host_pids: true,
-            config: tracer_core::setup::InForce::default(),
-        };
+        let (probes, drop_reasons, config) = (Vec::new(), BTreeMap::new(), Default::default());
+        let about = About { host, mode: Mode::Ebpf, started: BootNs(0), probes, drop_reasons, host_pids: true, config };
         self.tracker.snapshot(&about, &self.store, self.now, &anchor())
     }
 

@@ -68,7 +68,7 @@ impl World {
         let mut rng = Rng::new(seed);
         let kernel = Kernel::new(profile.telling, &mut rng);
         let bounds = Bounds { tombstones: profile.tombstones, ..Bounds::default() };
-        let tracker = Tracker::new(bounds, PortMap::default(), Default::default());
+        let tracker = Tracker::new(bounds, PortMap::default(), tracer_core::rules::Rules::default());
         let mut world = Self {
             profile,
             rng,

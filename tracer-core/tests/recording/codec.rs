@@ -2,15 +2,22 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use proptest::prelude::*;
+use tracer_core::detect::{Changes, DetectConfig, Ignore, Of, Scope};
 use tracer_core::event::{AcceptsEvent, DropEvent, Event, ProcessId, Tuple};
+use tracer_core::finding::Kind;
+use tracer_core::glob::Glob;
 use tracer_core::identity::Fnv1a;
 use tracer_core::inventory::{Glance, GlanceRow, Holder, Inventory, Network, RecognizedPort, SocketInfo, Table, Timer};
+use tracer_core::ports::PortMap;
 use tracer_core::recording::{FORMAT_VERSION, Frame, RecordingError};
-use tracer_core::snapshot::Loss;
+use tracer_core::rules::{EndpointRule, Matcher, Rules};
+use tracer_core::setup::{InForce, Setup};
+use tracer_core::snapshot::{Limit, LimitSource, Loss};
 use tracer_core::tcp::TcpState;
-use tracer_core::time::BootNs;
+use tracer_core::time::{BootNs, WallTime};
 
 use super::{bytes_of, decode, host, some_frames};
 
@@ -55,11 +62,44 @@ fn rare_frames() -> Vec<Frame<'static>> {
         Frame::Events { at, events: Cow::Owned(vec![drop, accepts]) },
         Frame::Look { at, look: Cow::Owned(look) },
         Frame::Gone { at, id },
+        Frame::Configured { at, setup: Cow::Owned(setup()) },
         Frame::Loss { at, loss, drops_untold: u64::MAX },
         Frame::LeftOut { at, frames: 2, events: 1_024 },
         Frame::Glance { at, glance: Cow::Owned(glance) },
         Frame::End { at },
     ]
+}
+
+fn setup() -> Setup {
+    let mut ports = PortMap::none();
+    ports.insert(1, "a".to_owned());
+    let one = Matcher { ips: None, ports: (1, 2) };
+    let limit = Some(Limit { value: 3, source: LimitSource::Config });
+    let rule = EndpointRule { name: Some("n".to_owned()), limit, database: Some("d".to_owned()) };
+    let mut changes = Changes::default();
+    changes.enable(Kind::IdleHold, false);
+    changes.set(Kind::IdleHold, "after_s", 7).unwrap();
+    let glob = || Glob::from("g*".to_owned());
+    let mut detect = DetectConfig::default();
+    detect.change(&changes);
+    detect.set_scopes(vec![
+        Scope { of: Of::Endpoint("10.0.0.5:1".parse::<SocketAddr>().unwrap().into()), changes: changes.clone() },
+        Scope { of: Of::Group(glob()), changes },
+    ]);
+    detect.ignores = vec![Ignore {
+        kind: Some(Kind::LimitPressure),
+        endpoints: Some(vec![one]),
+        group: Some(glob()),
+        exe: Some(glob()),
+        script: Some(glob()),
+        user: Some(glob()),
+        unit: Some(glob()),
+        until: Some(WallTime { unix_ms: 8 }),
+        reason: "r".to_owned(),
+    }];
+    let in_force =
+        InForce { generation: 2, hash: "h".to_owned(), loaded: BootNs(9), file: Some("/etc/socklife.toml".to_owned()) };
+    Setup { ports, rules: Rules::new(vec![(one, rule)]), detect, in_force, cmdlines: Some(true) }
 }
 
 fn network() -> Network {
@@ -102,7 +142,7 @@ fn every_kind_of_frame_comes_back_as_it_was() {
 fn the_format_has_this_version() {
     let mut hash = Fnv1a::default();
     hash.write(&bytes_of(&all_frames()));
-    assert_eq!((FORMAT_VERSION, hash.to_string().as_str()), (3, "baf344dd510bbf5a"));
+    assert_eq!((FORMAT_VERSION, hash.to_string().as_str()), (4, "62d44fbac048b463"));
 }
 
 #[test]
@@ -132,7 +172,7 @@ fn what_is_no_recording_or_another_version_is_said_so() {
     }
     assert_eq!(
         RecordingError::Version { found: 9 }.to_string(),
-        "it has format 9, and this socklife reads format 3: use the version that recorded it"
+        "it has format 9, and this socklife reads format 4: use the version that recorded it"
     );
 }
 

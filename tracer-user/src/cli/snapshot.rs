@@ -86,7 +86,10 @@ pub(super) fn pretty_json(snapshot: &impl serde::Serialize) -> anyhow::Result<St
 
 /// Shared with `replay`.
 pub(super) fn judge(snapshot: &Snapshot, least: Severity) -> Verdict {
-    let bad = snapshot.findings.iter().any(|found| found.status == Status::Open && found.severity >= least);
+    let bad = snapshot
+        .findings
+        .iter()
+        .any(|found| found.status == Status::Open && found.severity >= least && found.ignored.is_none());
     if bad { Verdict::Found } else { Verdict::Fine }
 }
 

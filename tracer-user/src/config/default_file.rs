@@ -19,6 +19,12 @@ const HEAD: &str = "socklife's configuration: every key, with its default. As it
 const PORTS: &str = "Watched ports and the database behind each. What is given here is added to these, or renames one of \
                      them; at most 256 in all.";
 
+const GROUP: &str = "Launcher groups that are judged by other thresholds: one table for each. Of several that fit, the \
+                     later says.";
+
+const IGNORE: &str = "Findings that are not told: one table for each rule. All that is given has to fit, and something has \
+                      to be given. They are found and counted all the same, and snapshots show them with the reason.";
+
 const ENDPOINT: &str = "What you know of endpoints: one table for each. Each thing comes from the most specific rule that \
                         says it, and of equally specific ones from the later. Names, limits and databases hold for each \
                         address of a network or range by itself.";
@@ -46,6 +52,8 @@ pub fn default_file() -> String {
         }
     }
     table(&mut out, "endpoint", ENDPOINT, keys::ENDPOINT, "limit_pressure.warn_percent = 90");
+    table(&mut out, "group", GROUP, keys::GROUP, "duplicate_launchers.instances = 30");
+    table(&mut out, "ignore", IGNORE, keys::IGNORE, "");
     out
 }
 

@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tracer_core::glob::Glob;
+
 use super::{CmdlinePolicy, Config};
 
 /// A key with one value.
@@ -224,6 +226,37 @@ pub(super) const ENDPOINT: &[TableKey] = &[
     of_table("detect", "", "Thresholds for these endpoints, instead of those in [detect]."),
 ];
 
+/// `[[group]]`
+pub(super) const GROUP: &[TableKey] = &[
+    of_table(
+        "match",
+        "\"route_builder_launcher.py\"",
+        "Which launcher groups, by their label, which is the script's or program's file name; * and ? are wildcards.",
+    ),
+    of_table("detect", "", "Thresholds for findings about these groups, before those of endpoints and of [detect]."),
+];
+
+/// `[[ignore]]`
+pub(super) const IGNORE: &[TableKey] = &[
+    of_table("kind", "\"idle_hold\"", "Which kind of finding."),
+    of_table("endpoint", "\"10.0.0.0/8:5432\"", "Which endpoints, as the match of an endpoint."),
+    of_table("group", "\"nightly_*.py\"", "Which launcher groups, by their label, with wildcards."),
+    of_table(
+        "exe",
+        "\"/usr/bin/python3*\"",
+        "Which program files, with wildcards; of a finding about several processes each has to fit.",
+    ),
+    of_table("script", "\"/srv/jobs/*\"", "Which scripts, with wildcards, likewise."),
+    of_table("user", "\"batch\"", "Which users, by name, with wildcards, likewise."),
+    of_table("unit", "\"nightly@*.service\"", "Which systemd units, with wildcards, likewise."),
+    of_table("until", "\"2026-12-01T00:00:00Z\"", "From then on they are told again (RFC 3339); for ever without it."),
+    of_table(
+        "reason",
+        "\"the nightly job keeps its pool open on purpose\"",
+        "Why, 1 to 128 characters; there has to be one.",
+    ),
+];
+
 /// The key of that name, and its section's others.
 pub(super) fn of_section(section: &str) -> impl Iterator<Item = &'static Key> {
     KEYS.iter().filter(move |key| key.section == section)
@@ -247,6 +280,11 @@ pub(super) fn name(key: &str, text: &str) -> Result<String, String> {
         return Err(format!("{key} {text:?} must be 1 to {NAME_CHARS_MAX} characters on one line"));
     }
     Ok(text.to_owned())
+}
+
+/// A pattern for names.
+pub(super) fn glob(key: &str, text: &str) -> Result<Glob, String> {
+    name(key, text).map(Glob::from)
 }
 
 /// A database's name becomes a label of metrics and a word in tables: no blanks, nothing to escape.

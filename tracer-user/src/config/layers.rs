@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::endpoints::{Resolver, Whose, parse_port};
 use super::mistakes::{Mistakes, Source};
-use super::reader::Reader;
+use super::reader::{Places, Reader};
 use super::{Checked, Config, ConfigError, EndpointRule, Overrides, keys};
 
 /// Largest configuration file.
@@ -17,20 +17,21 @@ const PORTS_MAX: usize = 256;
 const ENDPOINTS_MAX: usize = 4_096;
 /// Most names of hosts: they are looked up one after the other.
 const HOSTS_MAX: usize = 256;
-/// Most endpoint rules with thresholds: they are gone through for each subject of a finding.
-const SCOPES_MAX: usize = 256;
+/// Most different sets of thresholds for endpoints, and as many for groups: detectors run once for each.
+const SETS_MAX: usize = 16;
+/// Most groups, and most rules to ignore: each finding is held against them every second.
+const RULES_MAX: usize = 256;
 
 /// The configuration while it is put together, and what is wrong with it.
 struct Layers {
     config: Config,
-    /// Where each endpoint rule was given.
-    places: Vec<String>,
+    places: Places,
     mistakes: Vec<String>,
 }
 
 /// `config` with every source laid over it.
 pub(super) fn load(config: Config, overrides: &Overrides) -> Result<Config, ConfigError> {
-    let mut layers = Layers { config, places: Vec::new(), mistakes: Vec::new() };
+    let mut layers = Layers { config, places: Places::default(), mistakes: Vec::new() };
     if let Some(path) = &overrides.file {
         layers.file(path);
     }
@@ -48,13 +49,15 @@ pub(super) fn load(config: Config, overrides: &Overrides) -> Result<Config, Conf
 
 /// Every mistake in a file, and which of its names do not resolve.
 pub(super) fn check(path: &Path, resolver: &Resolver) -> Checked {
-    let mut layers = Layers { config: Config::default(), places: Vec::new(), mistakes: Vec::new() };
+    let mut layers = Layers { config: Config::default(), places: Places::default(), mistakes: Vec::new() };
     layers.file(path);
     layers.check_whole();
     let mut warnings = Vec::new();
     let mut seen = BTreeSet::new();
-    for (rule, place) in layers.config.endpoints.iter().zip(&layers.places) {
-        if let Whose::Host { name, .. } = &rule.whose
+    let endpoints = layers.config.endpoints.iter().map(|rule| Some(&rule.whose)).zip(&layers.places.endpoints);
+    let ignores = layers.config.ignores.iter().map(|rule| rule.whose.as_ref()).zip(&layers.places.ignores);
+    for (whose, place) in endpoints.chain(ignores) {
+        if let Some(Whose::Host { name, .. }) = whose
             && seen.insert(name)
             && seen.len() <= HOSTS_MAX
             && let Err(error) = resolver(name)
@@ -103,7 +106,7 @@ impl Layers {
 
     fn text(&mut self, source: Source<'_>, text: &str) {
         let mut mistakes = Mistakes::new(source);
-        let before = self.places.len();
+        let before = self.places.count();
         let mut reader = Reader { mistakes: &mut mistakes, config: &mut self.config, places: &mut self.places, before };
         reader.read(text);
         self.mistakes.append(&mut mistakes.sentences());
@@ -154,7 +157,7 @@ impl Layers {
         let whose = Whose::parse(address)?;
         let place = format!("--limit {flag:?}");
         self.config.endpoints.push(EndpointRule { whose, limit, ..EndpointRule::default() });
-        self.places.push(place);
+        self.places.endpoints.push(place);
         Ok(())
     }
 
@@ -169,17 +172,23 @@ impl Layers {
         if config.endpoints.len() > ENDPOINTS_MAX {
             mistakes.push(format!("more than {ENDPOINTS_MAX} endpoints are given: name fewer"));
         }
-        let hosts = config.endpoints.iter().filter_map(|rule| match &rule.whose {
-            Whose::Host { name, .. } => Some(name),
-            Whose::Addresses(_) => None,
-        });
-        if hosts.collect::<BTreeSet<_>>().len() > HOSTS_MAX {
+        if config.hosts().len() > HOSTS_MAX {
             mistakes.push(format!("more than {HOSTS_MAX} names of hosts are given: name fewer, or networks"));
         }
-        if config.endpoints.iter().filter(|rule| !rule.detect.is_empty()).count() > SCOPES_MAX {
-            mistakes.push(format!("more than {SCOPES_MAX} endpoints have thresholds: give them to networks or ranges"));
+        let of_endpoints: BTreeSet<_> = config.endpoints.iter().map(|rule| &rule.detect).collect();
+        let of_groups: BTreeSet<_> = config.groups.iter().map(|rule| &rule.detect).collect();
+        for (what, sets) in [("endpoints", of_endpoints), ("groups", of_groups)] {
+            if sets.len() > SETS_MAX {
+                mistakes
+                    .push(format!("{what} have more than {SETS_MAX} different sets of thresholds: let some be alike"));
+            }
         }
-        for (rule, place) in config.endpoints.iter().zip(&self.places) {
+        for (what, rules) in [("groups", config.groups.len()), ("rules to ignore", config.ignores.len())] {
+            if rules > RULES_MAX {
+                mistakes.push(format!("more than {RULES_MAX} {what} are given: name fewer, with patterns"));
+            }
+        }
+        for (rule, place) in config.endpoints.iter().zip(&self.places.endpoints) {
             let (first, last) = rule.whose.ports();
             if !ports.iter().any(|(port, _)| (first..=last).contains(&port)) {
                 let database = rule.database.as_deref().unwrap_or("DATABASE");
@@ -190,12 +199,16 @@ impl Layers {
                     false => format!("{place}: no port from {first} to {last} is watched: add them to capture.ports"),
                 });
             }
-            // What is wrong everywhere has been said.
-            if !rule.detect.is_empty()
-                && config.detect.check().is_ok()
-                && let Err(why) = config.detect.check_with(&rule.detect)
-            {
-                mistakes.push(format!("{place}: for this endpoint {why}"));
+        }
+        // What is wrong everywhere has been said.
+        if config.detect.check().is_err() {
+            return;
+        }
+        let endpoints = config.endpoints.iter().map(|rule| ("endpoint", &rule.detect)).zip(&self.places.endpoints);
+        let groups = config.groups.iter().map(|rule| ("group", &rule.detect)).zip(&self.places.groups);
+        for ((what, detect), place) in endpoints.chain(groups) {
+            if let Err(why) = config.detect.check_with(detect) {
+                mistakes.push(format!("{place}: for this {what} {why}"));
             }
         }
     }

@@ -16,6 +16,7 @@ mod tables;
 mod tests;
 mod values;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,8 +25,9 @@ pub use default_file::default_file;
 pub use endpoints::{Resolver, Whose, resolve};
 pub use hooks::Hooks;
 pub use mistakes::ConfigError;
-use tracer_core::detect::Changes;
 pub use tracer_core::detect::DetectConfig;
+use tracer_core::detect::{Changes, Ignore};
+use tracer_core::glob::Glob;
 use tracer_core::identity::stable_id;
 use tracer_core::ports::PortMap;
 
@@ -46,6 +48,10 @@ pub struct Config {
     pub detect: DetectConfig,
     /// What the user knows about endpoints, in the order in which it was said.
     pub endpoints: Vec<EndpointRule>,
+    /// Launcher groups that are judged by other thresholds, in the order in which it was said.
+    pub groups: Vec<GroupRule>,
+    /// Findings that are not told.
+    pub ignores: Vec<IgnoreRule>,
     /// What may be shown of a process.
     pub privacy: PrivacyConfig,
     /// The control socket.
@@ -117,6 +123,24 @@ pub struct EndpointRule {
     pub database: Option<String>,
     /// Thresholds that are different there.
     pub detect: Changes,
+}
+
+/// `[[group]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupRule {
+    /// Which labels.
+    pub label: Glob,
+    /// Thresholds that are different there.
+    pub detect: Changes,
+}
+
+/// `[[ignore]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IgnoreRule {
+    /// About which endpoints; any if `None`.
+    pub whose: Option<Whose>,
+    /// The rest of the rule; which addresses these are comes with the names of hosts.
+    pub what: Ignore,
 }
 
 /// `[history]`
@@ -197,6 +221,18 @@ impl Config {
     pub fn needs_restart(&self, other: &Self) -> Vec<String> {
         let fixed = keys::KEYS.iter().filter(|key| !key.is_live && (key.shown)(self) != (key.shown)(other));
         fixed.map(|key| format!("{}.{}", key.section, key.name)).collect()
+    }
+
+    /// The names of hosts in it, in order.
+    #[must_use]
+    pub fn hosts(&self) -> BTreeSet<String> {
+        let endpoints = self.endpoints.iter().map(|rule| &rule.whose);
+        let all = endpoints.chain(self.ignores.iter().filter_map(|rule| rule.whose.as_ref()));
+        let names = all.filter_map(|whose| match whose {
+            Whose::Host { name, .. } => Some(name.clone()),
+            Whose::Addresses(_) => None,
+        });
+        names.collect()
     }
 
     /// Every mistake in a file; names of hosts that `resolver` does not know are warnings.

@@ -14,7 +14,7 @@ use super::{Config, Hooks};
 /// Tables at the top, besides those that there may be several of.
 pub(super) const SECTIONS: [&str; 6] = ["capture", "inventory", "detect", "privacy", "api", "history"];
 /// Tables that there may be several of.
-pub(super) const ARRAYS: [&str; 1] = ["endpoint"];
+pub(super) const ARRAYS: [&str; 3] = ["endpoint", "group", "ignore"];
 
 /// Keys of the capture section and of the detect section that are tables.
 const PORTS: &str = "ports";
@@ -26,10 +26,30 @@ pub(super) type Name<'i> = Spanned<std::borrow::Cow<'i, str>>;
 pub(super) struct Reader<'a, 's> {
     pub mistakes: &'a mut Mistakes<'s>,
     pub config: &'a mut Config,
-    /// Where each rule in `config.endpoints` was given.
-    pub places: &'a mut Vec<String>,
+    /// Where each rule was given.
+    pub places: &'a mut Places,
     /// How many of these are from earlier sources.
-    pub before: usize,
+    pub before: Before,
+}
+
+/// Where each rule of a table that there may be several of was given.
+#[derive(Default)]
+pub(super) struct Places {
+    pub endpoints: Vec<String>,
+    pub groups: Vec<String>,
+    pub ignores: Vec<String>,
+}
+
+/// How many rules there were before.
+pub(super) struct Before {
+    pub endpoints: usize,
+    pub groups: usize,
+}
+
+impl Places {
+    pub fn count(&self) -> Before {
+        Before { endpoints: self.endpoints.len(), groups: self.groups.len() }
+    }
 }
 
 impl Reader<'_, '_> {
@@ -43,6 +63,8 @@ impl Reader<'_, '_> {
         for (name, value) in table.get_ref() {
             match name.get_ref().as_ref() {
                 "endpoint" => self.each_table(name, value, Self::endpoint),
+                "group" => self.each_table(name, value, Self::group),
+                "ignore" => self.each_table(name, value, Self::ignore),
                 section if SECTIONS.contains(&section) => self.section(section, value),
                 unknown => {
                     let known = || SECTIONS.into_iter().chain(ARRAYS);

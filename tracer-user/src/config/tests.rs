@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use tracer_core::detect::thresholds;
 use tracer_core::finding::Kind;
 use tracer_core::rules::Matcher;
+use tracer_core::time::WallTime;
 
 mod mistakes;
 
@@ -102,14 +103,6 @@ fn a_file_reaches_every_key() {
         metrics_addr = "[::1]:9187"
         [history]
         dir = "/var/lib/socklife"
-        [[endpoint]]
-        match = "orders-db:5433"
-        name = "orders"
-        limit = 100
-        database = "timescale"
-        detect.limit_pressure.warn_percent = 90
-        [[endpoint]]
-        match = "[::1]:5432"
         "#,
     )
     .unwrap();
@@ -131,6 +124,38 @@ fn a_file_reaches_every_key() {
             metrics: Some("[::1]:9187".parse().unwrap()),
         }
     );
+}
+
+#[test]
+fn tables_are_read_whole() {
+    let config = file(
+        r#"
+        [capture.ports]
+        5433 = "postgres"
+        [[endpoint]]
+        match = "orders-db:5433"
+        name = "orders"
+        limit = 100
+        database = "timescale"
+        detect.limit_pressure.warn_percent = 90
+        [[endpoint]]
+        match = "[::1]:5432"
+        [[group]]
+        match = "nightly_*.py"
+        detect.idle_hold.after_s = 7200
+        [[ignore]]
+        kind = "idle_hold"
+        endpoint = "orders-db:5433"
+        group = "g*"
+        exe = "/e?"
+        script = "s"
+        user = "u"
+        unit = "n"
+        until = 2026-12-01T00:00:00Z
+        reason = "because"
+        "#,
+    )
+    .unwrap();
     let orders = EndpointRule {
         whose: host("orders-db", 5433),
         name: Some("orders".to_owned()),
@@ -140,6 +165,22 @@ fn a_file_reaches_every_key() {
     };
     let local = EndpointRule { whose: addr("[::1]:5432"), ..EndpointRule::default() };
     assert_eq!(config.endpoints, [orders, local]);
+    let glob = |text: &str| Glob::from(text.to_owned());
+    let nightly = GroupRule { label: glob("nightly_*.py"), detect: changes(&[(Kind::IdleHold, "after_s", 7_200)]) };
+    assert_eq!(config.groups, [nightly]);
+    let what = Ignore {
+        kind: Some(Kind::IdleHold),
+        endpoints: None,
+        group: Some(glob("g*")),
+        exe: Some(glob("/e?")),
+        script: Some(glob("s")),
+        user: Some(glob("u")),
+        unit: Some(glob("n")),
+        until: Some(WallTime { unix_ms: 1_796_083_200_000 }),
+        reason: "because".to_owned(),
+    };
+    assert_eq!(config.ignores, [IgnoreRule { whose: Some(host("orders-db", 5433)), what }]);
+    assert_eq!(config.hosts().into_iter().collect::<Vec<_>>(), ["orders-db"]);
 }
 
 #[test]
@@ -335,7 +376,7 @@ fn the_default_file_has_every_key_with_its_default() {
         assert_eq!(given.as_table().unwrap().len(), 1 + thresholds(kind).len(), "{}", kind.name());
     }
     assert_eq!(config.capture.ports, CaptureConfig::default().ports);
-    for (array, keys) in [("endpoint", keys::ENDPOINT)] {
+    for (array, keys) in [("endpoint", keys::ENDPOINT), ("group", keys::GROUP), ("ignore", keys::IGNORE)] {
         let table = given[array][0].as_table().unwrap();
         assert!(keys.iter().all(|key| table.contains_key(key.name)), "{array}: {table:?}");
         assert_eq!(table.len(), keys.len(), "{array}");

@@ -84,6 +84,8 @@ pub struct Actor {
     /// Where the lines of socket events are written.
     batch: Batch,
     room: LineRoom,
+    /// Rules to ignore findings that are over, as far as that was said.
+    over: BTreeSet<usize>,
 }
 
 impl Actor {
@@ -106,6 +108,7 @@ impl Actor {
             loss_look_every: Duration::ZERO,
             batch: Batch::default(),
             room: LineRoom::default(),
+            over: BTreeSet::new(),
         }
     }
 
@@ -243,6 +246,7 @@ impl Actor {
         self.tracker.configure(ports, rules, now);
         self.detect = detect;
         self.about.config = in_force;
+        self.over.clear();
         // Whether what is open changes the verdict is wanted soon.
         self.detect();
     }
@@ -373,7 +377,8 @@ impl Actor {
             }
             Request::OpenFindings { reply } => {
                 let findings = self.findings.findings(&clock::wall_anchor());
-                let _ = reply.send(findings.into_iter().map(Arc::new).collect());
+                let told = findings.into_iter().filter(|finding| finding.ignored.is_none());
+                let _ = reply.send(told.map(Arc::new).collect());
             }
         }
     }
@@ -396,6 +401,12 @@ impl Actor {
 
     fn detect(&mut self) {
         let anchor = clock::wall_anchor();
+        for (index, ignore) in self.detect.ignores.iter().enumerate() {
+            if ignore.is_over(anchor.wall(anchor.boot)) && self.over.insert(index) {
+                let reason = ignore.reason.as_str();
+                tracing::warn!(reason, "an [[ignore]] of the configuration has expired: what it was for is told again");
+            }
+        }
         for line in self.findings.run(&self.tracker, &self.detect, anchor.boot, &anchor) {
             // Fails when nobody listens.
             let _ = self.peers.findings.send(Arc::new(line));

@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -24,47 +25,57 @@ pub struct Pace {
 /// As often as the daemon does: sooner than most names change, and a query a minute and name at most.
 pub const PACE: Pace = Pace { every: Duration::from_secs(60), retry: Duration::from_secs(5) };
 
+/// The names that are looked up. The thread ends with this.
+#[derive(Debug)]
+pub struct Names {
+    wanted: Arc<Mutex<Vec<String>>>,
+    wake: SyncSender<()>,
+}
+
+impl Names {
+    /// Looks these up from now on, and at once. Never waits, whatever the name service does.
+    pub fn replace(&self, names: Vec<String>) {
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = names;
+        // Full: the thread has not seen the last call yet, and will see this one's names.
+        let _ = self.wake.try_send(());
+    }
+}
+
 #[derive(Default)]
 struct Known {
     ips: Vec<IpAddr>,
     has_failed: bool,
 }
 
-/// Starts the thread; it ends when the sender of names is dropped or nobody wants to know any more. Who sends names gets
-/// their addresses as soon as all of them were asked for once, and whenever one changes.
-pub fn spawn(
-    names: Vec<String>,
-    resolver: Box<Resolver>,
-    pace: Pace,
-    found: mpsc::Sender<Hosts>,
-) -> Sender<Vec<String>> {
-    let (sender, receiver) = channel::<Vec<String>>();
+/// Starts the thread; it ends when [`Names`] is dropped or nobody wants to know any more. Addresses are told as soon as all
+/// names were asked for once, and whenever one changes.
+pub fn spawn(names: Vec<String>, resolver: Box<Resolver>, pace: Pace, found: mpsc::Sender<Hosts>) -> Names {
+    let (wake, woken) = sync_channel::<()>(1);
+    let wanted = Arc::new(Mutex::new(names));
+    let list = Arc::clone(&wanted);
     std::thread::spawn(move || {
         let mut lookup = Lookup { resolver, known: BTreeMap::new() };
-        let mut names = names;
-        let mut wait = pace.retry;
+        let mut retry = pace.retry;
         loop {
+            let names = list.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let (changed, failed) = lookup.round(&names);
             if changed && found.blocking_send(lookup.hosts()).is_err() {
                 return;
             }
-            wait = if failed { (wait * 2).min(pace.every) } else { pace.retry };
-            let next = if names.is_empty() {
-                receiver.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            } else {
-                receiver.recv_timeout(if failed { wait / 2 } else { pace.every })
+            let wait = if failed { retry } else { pace.every };
+            retry = if failed { (retry * 2).min(pace.every) } else { pace.retry };
+            let next = match names.is_empty() {
+                true => woken.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                false => woken.recv_timeout(wait),
             };
             match next {
-                Ok(others) => {
-                    names = others;
-                    wait = pace.retry;
-                }
+                Ok(()) => retry = pace.retry,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     });
-    sender
+    Names { wanted, wake }
 }
 
 struct Lookup {
@@ -169,9 +180,9 @@ mod tests {
             _ => Err(std::io::Error::other("no such name")),
         });
         let names = spawn(Vec::new(), resolver, never, found);
-        names.send(vec!["a".to_owned(), "c".to_owned()]).unwrap();
+        names.replace(vec!["a".to_owned(), "c".to_owned()]);
         assert_eq!(told.recv().await.unwrap(), hosts(&[("a", &["10.0.0.1"]), ("c", &[])]));
-        names.send(vec!["b".to_owned()]).unwrap();
+        names.replace(vec!["b".to_owned()]);
         assert_eq!(told.recv().await.unwrap(), hosts(&[("b", &["10.0.0.2"])]));
     }
 }

@@ -35,6 +35,7 @@ use tracer_core::identity::Identity;
 use tracer_core::inventory::{Glance, Inventory};
 use tracer_core::setup::{InForce, Setup};
 use tracer_core::snapshot::Mode;
+use tracer_core::state::State;
 use tracer_core::time::BootNs;
 use tracer_core::tracker::{About, Bounds, Tracker};
 
@@ -98,7 +99,6 @@ pub async fn run(config: Config, overrides: Overrides) -> anyhow::Result<()> {
     let (handle, served) = handle::channel();
     let handle::Served { requests, findings, events, loss, shutdown } = served;
 
-    let polls = capture.is_none();
     let mut drain = drain::spawn(capture, Arc::clone(&events), messages.clone(), drain_inbox);
     let identities = identify::spawn(&config, messages);
     let (unseen, sockets_to_ask) = watch::channel(BTreeSet::new());
@@ -108,20 +108,9 @@ pub async fn run(config: Config, overrides: Overrides) -> anyhow::Result<()> {
     let (wanted_by_looks, to_drain) = (Arc::clone(&wanted), drain_commands.clone());
     let looks = look::Looks { wanted: wanted_by_looks, unseen: sockets_to_ask, troubled, configure, drain: to_drain };
     let looker = tokio::spawn(look::run(Arc::clone(&config), looks, shutdown.subscribe()));
-    let mut tracker =
-        Tracker::new(Bounds::default(), config.capture.ports.clone(), setup::rules(&config, &setup::Hosts::new()));
-    tracker.set_window(config.detect.window);
     let keeper = keeper::Keeper::start(config.history.dir.as_deref(), &about.host.boot_id)?;
     let left = keeper.as_ref().and_then(keeper::Keeper::left);
-    if let Some(left) = &left {
-        tracker.go_on_from(left);
-    }
-    tracker.set_home(inventory::own_netns(Path::new(PROC))?);
-    tracker.set_counts_accepts(about.counts_accepts());
-    if polls {
-        tracker = tracker.without_events();
-    }
-    tracker.set_drop_reasons(about.drop_reasons.clone());
+    let tracker = new_tracker(&config, &about, left.as_ref())?;
     let reloading =
         reload::spawn(&config, overrides, &about, changes, identities.clone(), hangups, shutdown.subscribe());
     let peers = actor::Peers { findings, events, loss, drain: drain_commands, identities, wanted, unseen, glances };
@@ -169,6 +158,20 @@ pub async fn run(config: Config, overrides: Overrides) -> anyhow::Result<()> {
         drain.await.context("the event reader failed")??;
     }
     outcome
+}
+
+/// One that goes by the configuration and knows nothing yet but what a daemon before this one left.
+fn new_tracker(config: &Config, about: &About, left: Option<&State>) -> anyhow::Result<Tracker> {
+    let rules = setup::rules(config, &setup::Hosts::new());
+    let mut tracker = Tracker::new(Bounds::default(), config.capture.ports.clone(), rules);
+    tracker.set_window(config.detect.window);
+    if let Some(left) = left {
+        tracker.go_on_from(left);
+    }
+    tracker.set_home(inventory::own_netns(Path::new(PROC))?);
+    tracker.set_counts_accepts(about.counts_accepts());
+    tracker.set_drop_reasons(about.drop_reasons.clone());
+    Ok(if about.mode == Mode::Poll { tracker.without_events() } else { tracker })
 }
 
 /// Attaches what can be attached; without any hook the socket table alone has to do, unless the user wants it otherwise

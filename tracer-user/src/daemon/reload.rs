@@ -1,7 +1,7 @@
 //! SIGHUP: reads the configuration again, and applies all of it or nothing. And what names of hosts resolve to, as that
 //! changes.
 
-use std::sync::mpsc::{Sender, SyncSender};
+use std::sync::mpsc::SyncSender;
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::Signal;
@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tracer_core::setup::{InForce, Setup};
 use tracer_core::tracker::About;
 
-use super::hosts;
+use super::hosts::{self, Names};
 use super::identify::Ask;
 use super::look::Configure;
 use super::setup::{self, Hosts};
@@ -32,7 +32,7 @@ pub struct Reloader {
     /// Reads command lines, or not.
     pub identities: SyncSender<Ask>,
     /// Looks names up.
-    pub names: Sender<Vec<String>>,
+    pub names: Names,
 }
 
 /// Which configuration this is.
@@ -53,7 +53,7 @@ pub fn spawn(
     stopped: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
     let (found, is_found) = mpsc::channel(1);
-    let names = hosts::spawn(setup::names(config), Box::new(resolve), hosts::PACE, found);
+    let names = hosts::spawn(config.hosts().into_iter().collect(), Box::new(resolve), hosts::PACE, found);
     let (config, in_force, hosts) = (config.clone(), about.config.clone(), Hosts::new());
     let reloader = Reloader { overrides, config, in_force, hosts, looks, identities, names };
     tokio::spawn(reloader.run(hangups, is_found, stopped))
@@ -121,8 +121,7 @@ impl Reloader {
         }
         match self.apply(&config, in_force.clone(), shows).await {
             Ok(()) => {
-                // Fails only at the daemon's end.
-                let _ = self.names.send(setup::names(&config));
+                self.names.replace(config.hosts().into_iter().collect());
                 tracing::info!(
                     generation = in_force.generation,
                     hash = in_force.hash,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use tracer_core::detect::{DetectConfig, Of, Scope};
+use tracer_core::detect::{DetectConfig, Ignore, Of, Scope};
 use tracer_core::rules::{EndpointRule, Matcher, Rules};
 use tracer_core::snapshot::{Limit, LimitSource};
 
@@ -26,29 +26,23 @@ pub fn rules(config: &Config, hosts: &Hosts) -> Rules {
     Rules::new(rules.collect())
 }
 
-/// Thresholds, those of endpoints included.
+/// Thresholds, those of endpoints and groups included, and what is not told.
 #[must_use]
 pub fn detect(config: &Config, hosts: &Hosts) -> DetectConfig {
     let endpoints = config.endpoints.iter().filter(|rule| !rule.detect.is_empty()).flat_map(|rule| {
         let scope = |matcher| Scope { of: Of::Endpoint(matcher), changes: rule.detect.clone() };
         matchers(&rule.whose, hosts).into_iter().map(scope)
     });
+    let groups =
+        config.groups.iter().map(|rule| Scope { of: Of::Group(rule.label.clone()), changes: rule.detect.clone() });
+    let ignores = config
+        .ignores
+        .iter()
+        .map(|rule| Ignore { endpoints: rule.whose.as_ref().map(|whose| matchers(whose, hosts)), ..rule.what.clone() });
     let mut detect = config.detect.clone();
-    detect.set_scopes(endpoints.collect());
+    detect.set_scopes(endpoints.chain(groups).collect());
+    detect.ignores = ignores.collect();
     detect
-}
-
-/// The names to look up, in order.
-#[must_use]
-pub fn names(config: &Config) -> Vec<String> {
-    let names = config.endpoints.iter().filter_map(|rule| match &rule.whose {
-        Whose::Host { name, .. } => Some(name.clone()),
-        Whose::Addresses(_) => None,
-    });
-    let mut names: Vec<String> = names.collect();
-    names.sort_unstable();
-    names.dedup();
-    names
 }
 
 fn matchers(whose: &Whose, hosts: &Hosts) -> Vec<Matcher> {

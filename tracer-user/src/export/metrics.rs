@@ -108,10 +108,13 @@ fn findings(registry: &mut Registry, snapshot: &Snapshot) {
             family.get_or_create(&labels(kind, severity)).set(0);
         }
     }
-    for finding in &snapshot.findings {
+    for finding in snapshot.findings.iter().filter(|finding| finding.ignored.is_none()) {
         family.get_or_create(&labels(finding.kind, finding.severity)).inc();
     }
     registry.register("findings_open", "Open findings", family);
+    let ignored = Gauge::<i64>::default();
+    ignored.set(i64::from(snapshot.capture.findings_ignored));
+    registry.register("findings_ignored", "Open findings that a rule of the configuration says not to tell", ignored);
 }
 
 fn capture(registry: &mut Registry, figures: &Figures) {

@@ -35,6 +35,7 @@ pub fn finding(id: &str, severity: Severity, last_seen_s: i64) -> Finding {
         ruled_out: Vec::new(),
         related: Vec::new(),
         cause: None,
+        ignored: None,
         remedy: "close them".to_owned(),
         verify: "ss -tn".to_owned(),
     }
@@ -149,6 +150,7 @@ pub fn snapshot(findings: Vec<Finding>) -> Snapshot {
             recognized_without_room: 0,
             drops_untold: 0,
             findings_without_room: 0,
+            findings_ignored: 0,
             accounts_without_history: 0,
             closers_without_room: 0,
         },

@@ -112,13 +112,48 @@ pub const MISTAKES: &[(&str, &[&str])] = &[
              must be below the second",
         ],
     ),
+    (
+        "[[group]]\ndetect.idle_hold.after_s = 5\n[[group]]\nmatch = \"a*\"\n[[group]]\nmatch = \"a*\"\ndetect = 1\n",
+        &[
+            "FILE:1:1: [[group]] has no `match`: say which labels it is for",
+            "FILE:3:1: [[group]] has no `detect`: say what is different for it",
+            "FILE:6:9: group \"a*\" is already given in FILE:4:9",
+            "FILE:7:10: group.detect is 1: it must be a table",
+        ],
+    ),
+    (
+        "[[group]]\nmatch = \"a\"\ndetect.limit_pressure.warn_percent = 99\n",
+        &[
+            "FILE:2:9: for this group detect.limit_pressure.warn_percent is 99 and critical_percent is 95: the first must be \
+           below the second",
+        ],
+    ),
+    (
+        "[[ignore]]\nkind = \"idle_hodl\"\nuntil = \"tomorrow\"\nreason = \"x\"\nwhy = 1\n",
+        &[
+            "FILE:2:8: ignore: \"idle_hodl\" is no kind of finding: did you mean \"idle_hold\"?",
+            "FILE:3:9: ignore.until is \"tomorrow\": write a time such as \"2026-12-01T00:00:00Z\"",
+            "FILE:5:1: unknown key `why` in [[ignore]]: there is `kind`, `endpoint`, `group`, `exe`, `script`, `user`, `unit`, \
+             `until`, `reason`",
+        ],
+    ),
+    (
+        "[[ignore]]\nkind = \"idle_hold\"\nendpoint = \"x\"\n[[ignore]]\nreason = \"all of it\"\n",
+        &[
+            "FILE:1:1: [[ignore]] has no `reason`: whoever reads this later needs one",
+            "FILE:3:12: ignore: \"x\" has no port: write IP:PORT, HOST:PORT, 10.0.0.0/8:PORT, FIRST-LAST:PORT or *:PORT, \
+             IPv6 in brackets; PORT may be 5432-5439 or *",
+            "FILE:4:1: [[ignore]] is for every finding: say which, by `kind`, `endpoint`, `group`, `exe`, `script`, `user` or \
+             `unit`",
+        ],
+    ),
     // Everything at once.
     (
         "[capture]\nring_bytes = 3\n[inventory]\nreconcile_s = \"soon\"\n[nonsense]\n[api]\nsocket = 7\n[privacy]\ncmdline =\n",
         &[
             "FILE:2:14: capture.ring_bytes is 3: it must be from 65536 to 67108864",
             "FILE:4:15: inventory.reconcile_s is \"soon\": it must be a whole number",
-            "FILE:5:2: unknown section [nonsense]: there is [capture], [inventory], [detect], [privacy], [api], [history], [endpoint]",
+            "FILE:5:2: unknown section [nonsense]: there is [capture], [inventory], [detect], [privacy], [api], [history], [endpoint], [group], [ignore]",
             "FILE:7:10: api.socket is 7: it must be a text in quotes",
             "FILE:9:10: string values must be quoted, expected literal string",
         ],
