@@ -11,6 +11,8 @@ mod inet_diag;
 mod namespaces;
 mod netns;
 mod network;
+mod path_wire;
+mod paths;
 mod pids;
 mod port_filter;
 mod recognize;
@@ -208,6 +210,7 @@ impl Looker {
         let rest: Vec<(Tuple, u64)> = asked.iter().filter(|(of, _)| missed.contains(&of.netns())).copied().collect();
         let again = glance::glance(proc_root, &self.ways, &rest, &mut missed, now)?;
         found.sockets.extend(again.sockets);
+        found.paths.extend(again.paths);
         found.finished = again.finished;
         Ok(found)
     }
