@@ -76,11 +76,13 @@ impl Tracker {
     fn take_passage(&mut self, row: &PathRow, before: Passage) {
         let Some(socket) = self.sockets.by_tuple(&row.tuple).and_then(|slot| self.socket(slot)) else { return };
         let silent = socket.counters.map_or(0, |counters| counters.heard_ms.min(counters.last_data_sent_ms));
-        let silent = Duration::from_secs(u64::from(silent) / 1_000);
+        // The kernel tells whole seconds of what is left: half a second more is nearest.
+        let lasts = |entry: Entry| {
+            let lasts_ms = u64::from(silent) + u64::from(entry.left_s) * 1_000 + 500;
+            Duration::from_secs((lasts_ms + 500) / 1_000)
+        };
         let memory = match (row.tracked, before.memory) {
-            (Some(Tracked::Entry(entry)), _) => {
-                Memory::Has(entry, silent + Duration::from_secs(u64::from(entry.left_s)))
-            }
+            (Some(Tracked::Entry(entry)), _) => Memory::Has(entry, lasts(entry)),
             // A life that is not seen to have had an entry may never have had one.
             (Some(Tracked::Absent), Memory::Has(entry, lasted) | Memory::Lost(entry, lasted)) => {
                 Memory::Lost(entry, lasted)
