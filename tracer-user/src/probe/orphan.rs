@@ -116,6 +116,9 @@ mod tests {
                 holders: Holders::default(),
             };
             assert_eq!(is_dead(&row).is_ok(), dead, "{row:?}");
+            // What cannot be sent is counted otherwise; a peer whose window is closed answers.
+            let probed = SocketInfo { consecutive_rtos: 0, probes: rtos, timer: Timer::Probe, ..info };
+            assert_eq!(is_dead(&SocketRow { info: Some(probed), ..row.clone() }).is_ok(), dead, "{probed:?}");
             assert!(is_dead(&SocketRow { info: None, ..row }).is_err());
         };
         for state in [TcpState::FinWait1, TcpState::LastAck, TcpState::Closing] {
