@@ -289,7 +289,7 @@ fn damaged_recordings_are_read_as_far_as_they_are_whole() {
     let mut newer = good;
     newer[8] = 9;
     let sentence = format!(
-        "socklife: cannot replay {}: it has format 9, and this socklife reads format 3: use the version that recorded it\n",
+        "socklife: cannot replay {}: it has format 9, and this socklife reads format 4: use the version that recorded it\n",
         path.display()
     );
     assert_eq!(replay(&newer), (Some(2), String::new(), sentence));
