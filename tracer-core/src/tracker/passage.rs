@@ -79,7 +79,7 @@ impl Tracker {
         // The kernel tells whole seconds of what is left: half a second more is nearest.
         let lasts = |entry: Entry| {
             let lasts_ms = u64::from(silent) + u64::from(entry.left_s) * 1_000 + 500;
-            Duration::from_secs((lasts_ms + 500) / 1_000)
+            Duration::from_secs((lasts_ms + 499) / 1_000)
         };
         let memory = match (row.tracked, before.memory) {
             (Some(Tracked::Entry(entry)), _) => Memory::Has(entry, lasts(entry)),
