@@ -138,6 +138,7 @@ fn silent_drop_risk_sees_this_host_forget_a_connection() {
     scene.pass(10);
     scene.passes(&ports, entry(3, 20), None);
     scene.look();
+    // Silent for 20 s; what is left is told in whole seconds, and may be nearly 6.
     scene.passes(&ports[..2], entry(3, 5), None);
     scene.pass_looking(20);
     assert!(was_silent(&scene), "it is remembered");
@@ -148,11 +149,11 @@ fn silent_drop_risk_sees_this_host_forget_a_connection() {
     assert_eq!((finding.kind, number(&finding, "connections")), (Kind::SilentDropRisk, 2));
     assert_eq!(listed(&finding, "local_ports"), [ports[0].to_string(), ports[1].to_string()]);
     assert!(
-        finding.summary.ends_with("longer than this host's connection tracking remembers (25 s)"),
+        finding.summary.ends_with("longer than this host's connection tracking remembers (26 s)"),
         "{}",
         finding.summary
     );
-    assert_eq!(said(&finding, "conntrack"), "the entry is gone after 25 s (ESTABLISHED, translated)");
+    assert_eq!(said(&finding, "conntrack"), "the entry is gone after 26 s (ESTABLISHED, translated)");
     assert!((finding.confidence - 0.95).abs() < 1e-9, "{finding:?}");
     // Used again: they are tracked anew, and stay so.
     scene.exchange(&ports);
