@@ -92,7 +92,7 @@ fn look(count: u32, at: u64) -> Inventory {
         started: BootNs(at),
         finished: BootNs(at + SECOND / 10),
         sockets,
-        network: None,
+        ..Table::default()
     })
 }
 

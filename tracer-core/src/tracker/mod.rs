@@ -12,6 +12,7 @@ mod inbound;
 mod kept;
 mod kin;
 mod lines;
+mod passage;
 mod path;
 mod reconcile;
 mod recorded;
@@ -29,6 +30,7 @@ pub use events::Effect;
 pub use figures::GroupOpen;
 pub(crate) use lines::errno_text;
 pub use lines::{LineRoom, event_line};
+pub use passage::{FullTable, Memory, Passage};
 pub use path::{ASK_EVERY, Parting, Severed};
 pub use view::About;
 

@@ -258,7 +258,13 @@ impl Host {
         });
         let sockets = rows.collect();
         let finished = started.plus(Duration::from_micros(40));
-        self.tracker.apply_inventory(Inventory::of(Table { netns: NETNS, started, finished, sockets, network: None }));
+        self.tracker.apply_inventory(Inventory::of(Table {
+            netns: NETNS,
+            started,
+            finished,
+            sockets,
+            ..Table::default()
+        }));
     }
 
     pub fn detect(&mut self) {

@@ -10,7 +10,10 @@ use tracer_core::event::{AcceptsEvent, DropEvent, Event, ProcessId, Tuple};
 use tracer_core::finding::Kind;
 use tracer_core::glob::Glob;
 use tracer_core::identity::Fnv1a;
-use tracer_core::inventory::{Glance, GlanceRow, Holder, Inventory, Network, RecognizedPort, SocketInfo, Table, Timer};
+use tracer_core::inventory::{
+    Entry, EntryState, Glance, GlanceRow, Holder, Inventory, Network, PathRow, RecognizedPort, SocketInfo, Table,
+    Timer, Tracked,
+};
 use tracer_core::ports::PortMap;
 use tracer_core::recording::{FORMAT_VERSION, Frame, RecordingError};
 use tracer_core::rules::{EndpointRule, Matcher, Rules};
@@ -36,6 +39,8 @@ fn rare_frames() -> Vec<Frame<'static>> {
         netns: 7,
     };
     let holders = vec![Holder { process: id, fd: 1 }, Holder { process: id, fd: 2 }];
+    let entry = Entry { state: EntryState::ESTABLISHED, left_s: 30, translated: true };
+    let entry = path(Some(Tracked::Entry(entry)), None);
     let look = Inventory {
         started: BootNs(1),
         finished: BootNs(2),
@@ -46,7 +51,7 @@ fn rare_frames() -> Vec<Frame<'static>> {
         hidden_processes: true,
         recognized: vec![port],
         recognized_without_room: 8,
-        tables: vec![Table { netns: 9, network: Some(network()), ..Table::default() }],
+        tables: vec![Table { netns: 9, network: Some(network()), paths: vec![entry], ..Table::default() }],
     };
     let info =
         SocketInfo { probes: 1, backoff: 2, rto_ms: 3, segments_received: 4, timer_ms: 5, ..SocketInfo::default() };
@@ -56,7 +61,8 @@ fn rare_frames() -> Vec<Frame<'static>> {
         state: TcpState::FinWait1,
         info: SocketInfo { timer: Timer::Probe, ..info },
     };
-    let glance = Glance { started: BootNs(1), finished: BootNs(2), sockets: vec![row] };
+    let paths = vec![path(Some(Tracked::Absent), Some(113)), path(None, None)];
+    let glance = Glance { started: BootNs(1), finished: BootNs(2), sockets: vec![row], paths };
     let loss = Loss { ring_full: 1, ends: 2, read_failed: 3, map_full: 4, program_skipped: 5, ..Loss::default() };
     vec![
         Frame::Events { at, events: Cow::Owned(vec![drop, accepts]) },
@@ -102,6 +108,11 @@ fn setup() -> Setup {
     Setup { ports, rules: Rules::new(vec![(one, rule)]), detect, in_force, cmdlines: Some(true) }
 }
 
+fn path(tracked: Option<Tracked>, no_route: Option<u16>) -> PathRow {
+    let end = |end: &str| end.parse().unwrap();
+    PathRow { tuple: Tuple::new(7, end("10.0.0.9:1"), end("10.0.0.5:2")), tracked, no_route }
+}
+
 fn network() -> Network {
     Network {
         keepalive_idle_s: Some(7_200),
@@ -109,6 +120,9 @@ fn network() -> Network {
         keepalive_probes: Some(9),
         retries: Some(15),
         conntrack_s: Some(432_000),
+        tracked: Some(3),
+        tracked_most: Some(262_144),
+        untracked_drops: Some(18),
         links: vec![("10.0.0.0".parse().unwrap(), 8), ("fd00::".parse().unwrap(), 64)],
     }
 }
@@ -142,7 +156,7 @@ fn every_kind_of_frame_comes_back_as_it_was() {
 fn the_format_has_this_version() {
     let mut hash = Fnv1a::default();
     hash.write(&bytes_of(&all_frames()));
-    assert_eq!((FORMAT_VERSION, hash.to_string().as_str()), (4, "62d44fbac048b463"));
+    assert_eq!((FORMAT_VERSION, hash.to_string().as_str()), (4, "970566425893a98a"));
 }
 
 #[test]

@@ -198,7 +198,7 @@ impl Recorded {
         });
         let sockets = rows.collect();
         let finished = now.plus(Duration::from_millis(1));
-        let look = Inventory::of(Table { netns: NETNS, started: now, finished, sockets, network: None });
+        let look = Inventory::of(Table { netns: NETNS, started: now, finished, sockets, ..Table::default() });
         self.now = finished;
         tell(Frame::Look { at: finished.plus(Duration::from_millis(2)), look: Cow::Owned(look) });
     }

@@ -9,7 +9,10 @@ use tracer_core::inventory::{Glance, GlanceRow};
 use tracer_core::time::BootNs;
 
 use super::namespaces::{self, Entered, Ways};
-use super::{InventoryError, netns, sock_diag};
+use super::{InventoryError, netns, network, paths, sock_diag};
+
+/// Connections of one glance whose way is asked about.
+const MOST_PATHS: usize = 128;
 
 /// What is asked about: both ends, and the cookie if it is known, else 0.
 pub type Asked = [(Tuple, u64)];
@@ -30,21 +33,31 @@ pub(super) fn glance(
     }
     let mut glance = Glance { started: now(), ..Glance::default() };
     if let Some(here) = by_namespace.remove(&home) {
-        ask(&here, &mut glance.sockets)?;
+        ask(proc_root, &here, &mut glance)?;
     }
     if !by_namespace.is_empty() {
-        glance.sockets.extend(elsewhere(proc_root, ways, &by_namespace, missed)?);
+        let there = elsewhere(proc_root, ways, &by_namespace, missed)?;
+        glance.sockets.extend(there.sockets);
+        glance.paths.extend(there.paths);
     }
     glance.finished = now();
     Ok(glance)
 }
 
-fn ask(asked: &Asked, rows: &mut Vec<GlanceRow>) -> Result<(), InventoryError> {
+/// Of the namespace that the calling thread is in.
+fn ask(proc_root: &Path, asked: &Asked, glance: &mut Glance) -> Result<(), InventoryError> {
+    let (rows, mut troubled) = (&mut glance.sockets, Vec::new());
     sock_diag::ask_each(asked, |tuple, row| {
         if let Some(info) = row.info {
+            troubled.extend(paths::Asked::of(*tuple, row.state, &info).filter(|asked| asked.troubled));
             rows.push(GlanceRow { tuple: *tuple, cookie: row.cookie, state: row.state, info });
         }
-    })
+    })?;
+    if !troubled.is_empty() {
+        let most = MOST_PATHS.saturating_sub(glance.paths.len());
+        glance.paths.extend(paths::ask(proc_root, troubled, most, network::tracks(proc_root)));
+    }
+    Ok(())
 }
 
 /// On a thread that enters one namespace after the other and does not come back.
@@ -53,20 +66,20 @@ fn elsewhere(
     ways: &Ways,
     asked: &BTreeMap<u32, Vec<(Tuple, u64)>>,
     missed: &mut HashSet<u32>,
-) -> Result<Vec<GlanceRow>, InventoryError> {
+) -> Result<Glance, InventoryError> {
     let visit = || {
-        let mut rows = Vec::new();
+        let mut glance = Glance::default();
         for (netns, asked) in asked {
             let known = ways.get(netns).map_or(&[][..], Vec::as_slice);
             if namespaces::enter(proc_root, *netns, known) != Entered::Yes {
                 missed.insert(*netns);
                 continue;
             }
-            if let Err(error) = ask(asked, &mut rows) {
+            if let Err(error) = ask(proc_root, asked, &mut glance) {
                 tracing::warn!(netns, %error, "cannot ask about sockets of a network namespace");
             }
         }
-        rows
+        glance
     };
     let failed = |source| InventoryError::Thread { source };
     std::thread::scope(|scope| {

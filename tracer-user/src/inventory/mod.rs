@@ -12,6 +12,8 @@ mod namespaces;
 mod netns;
 mod network;
 mod own;
+mod path_wire;
+mod paths;
 mod pids;
 mod port_filter;
 mod recognize;
@@ -217,6 +219,7 @@ impl Looker {
         let rest: Vec<(Tuple, u64)> = asked.iter().filter(|(of, _)| missed.contains(&of.netns())).copied().collect();
         let again = glance::glance(proc_root, &self.ways, &rest, &mut missed, now)?;
         found.sockets.extend(again.sockets);
+        found.paths.extend(again.paths);
         found.finished = again.finished;
         Ok(found)
     }

@@ -48,7 +48,7 @@ pub(super) fn dump(
     until_whole(|attempt| {
         // A fresh socket for each attempt: no leftovers of a dump that failed half way. None is kept from look to look:
         // it would keep its network namespace in existence.
-        let diag = open()?;
+        let diag = open(SockProtocol::NetlinkSockDiag)?;
         ask(&diag, &inet_diag::request(attempt, filter.bytecode()))?;
         receive(&diag, attempt, buffer, &mut |row| {
             if keep(&row) && seen.insert(row.cookie) {
@@ -63,7 +63,7 @@ pub(super) fn dump(
 /// One request about one socket that the kernel acknowledges, or answers with an error, in the calling thread's network
 /// namespace.
 pub(crate) fn command(request: &[u8], sequence: u32) -> Result<(), InventoryError> {
-    let diag = open()?;
+    let diag = open(SockProtocol::NetlinkSockDiag)?;
     ask(&diag, request)?;
     let mut buffer = [0; 4_096];
     let len = datagram(&diag, &mut buffer)?;
@@ -78,7 +78,7 @@ pub(crate) fn command(request: &[u8], sequence: u32) -> Result<(), InventoryErro
 /// One socket after the other, by its ends and its cookie, in the calling thread's network namespace; those that are not
 /// there are left out. An answer that is an error ends it.
 pub(super) fn ask_each(asked: &[(Tuple, u64)], mut row: impl FnMut(&Tuple, DiagRow)) -> Result<(), InventoryError> {
-    let diag = open()?;
+    let diag = open(SockProtocol::NetlinkSockDiag)?;
     let mut buffer = vec![0; ANSWER_BYTES];
     for (sequence, (tuple, cookie)) in (1..).zip(asked) {
         ask(&diag, &inet_diag::request_one(sequence, tuple, *cookie))?;
@@ -126,23 +126,23 @@ fn receive(
 
 /// A socket that talks to the kernel and nobody else: once connected to port id 0, the kernel refuses datagrams of other
 /// processes to it (`netlink_getsockbyportid`).
-fn open() -> Result<OwnedFd, InventoryError> {
+pub(super) fn open(protocol: SockProtocol) -> Result<OwnedFd, InventoryError> {
     let failed = |step| move |errno: Errno| InventoryError::Netlink { step, source: errno.into() };
-    let diag = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)
-        .map_err(failed("open the sock_diag socket"))?;
+    let diag = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)
+        .map_err(failed("open a netlink socket"))?;
     setsockopt(&diag, ReceiveTimeout, &TimeVal::new(ANSWER_TIMEOUT_S, 0)).map_err(failed("set its time-out"))?;
     connect(diag.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(failed("connect it to the kernel"))?;
     Ok(diag)
 }
 
-fn ask(diag: &OwnedFd, request: &[u8]) -> Result<(), InventoryError> {
+pub(super) fn ask(diag: &OwnedFd, request: &[u8]) -> Result<(), InventoryError> {
     let sent = again(|| send(diag.as_raw_fd(), request, MsgFlags::empty()))
         .map_err(|errno| InventoryError::Netlink { step: "send a sock_diag request", source: errno.into() })?;
     if sent == request.len() { Ok(()) } else { Err(InventoryError::ShortRequest { sent, of: request.len() }) }
 }
 
 /// The length of the next datagram.
-fn datagram(diag: &OwnedFd, buffer: &mut [u8]) -> Result<usize, InventoryError> {
+pub(super) fn datagram(diag: &OwnedFd, buffer: &mut [u8]) -> Result<usize, InventoryError> {
     let have = buffer.len();
     let mut parts = [IoSliceMut::new(buffer)];
     let receive = || {

@@ -84,6 +84,7 @@ fn finding(id: &str, kind: Kind, severity: Severity, since_s: i64, summary: &str
         ruled_out: Vec::new(),
         related: Vec::new(),
         cause: None,
+        ignored: None,
         remedy: "Stop all copies but the newest".to_owned(),
         verify: "ss -Htnp dst 10.0.0.5:5432 | wc -l".to_owned(),
     }
@@ -153,6 +154,7 @@ fn capture() -> Capture {
         recognized_without_room: 0,
         drops_untold: 0,
         findings_without_room: 0,
+        findings_ignored: 0,
         accounts_without_history: 0,
         closers_without_room: 0,
     }
