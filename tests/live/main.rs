@@ -22,4 +22,5 @@ mod recognized;
 mod recording;
 mod requests;
 mod restart;
+mod top;
 mod verify;

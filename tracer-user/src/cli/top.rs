@@ -1,7 +1,6 @@
 //! `socklife top`: the loop between the terminal, the daemon and the model. What is shown is `ui::top`'s matter.
 
 mod asker;
-mod screen;
 
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
@@ -19,10 +18,10 @@ use super::tail::{endpoint, kinds};
 use super::{StopSignals, Verdict, until_stopped};
 use crate::api::client::Client;
 use crate::clock;
+use crate::screen::Screen;
 use crate::ui::style;
 use crate::ui::top::{self, Glyphs, Look, Model, Only, Outcome, Palette};
 use asker::Told;
-use screen::Screen;
 
 /// Keys that wait to be looked at.
 const KEYS_MAX: usize = 64;
@@ -110,7 +109,14 @@ async fn watch_until(args: Args, client: Client, mut stop: StopSignals) -> anyho
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        if !screen.draw(&mut model)? {
+        let is_there = screen.draw(|frame| {
+            let area = frame.area();
+            if model.size != (area.width, area.height) {
+                model.resize(area.width, area.height);
+            }
+            top::draw(&model, frame.buffer_mut());
+        })?;
+        if !is_there {
             return Ok(Verdict::Fine);
         }
         let now_wanted = model.wanted();
@@ -146,9 +152,8 @@ async fn watch_until(args: Args, client: Client, mut stop: StopSignals) -> anyho
 /// Does what an event asks for; false ends the command.
 fn take(model: &mut Model, screen: &mut Screen, event: &Event) -> anyhow::Result<bool> {
     let Event::Key(key) = event else { return Ok(true) };
-    let Some(command) = top::command(key, model.typing) else { return Ok(true) };
     model.tick(clock::wall_anchor());
-    match model.act(command) {
+    match model.press(key) {
         Outcome::Stay => {}
         Outcome::Quit => return Ok(false),
         Outcome::Suspend => screen.suspend()?,

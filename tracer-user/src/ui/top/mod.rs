@@ -17,7 +17,6 @@ mod tests;
 
 pub use columns::Look;
 pub use figures::Glyphs;
-pub use keys::command;
 pub use model::{Answer, Model, Outcome, Wanted};
 pub use palette::Palette;
 pub use picture::{Connections, Only, Overview, Query};

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
+use ratatui::crossterm::event::{KeyEvent, KeyEventKind};
 use tracer_core::time::{WallAnchor, WallTime};
 
 use super::columns::{self, Context, Look};
 use super::figures;
-use super::keys::Command;
+use super::keys::{self, Command};
 use super::layout::Layout;
 use super::page::{Page, Rows, Subject};
 use super::picture::{Connections, Only, Overview, Picture, Query};
@@ -198,8 +199,21 @@ impl Model {
         self.settle();
     }
 
+    /// Does what a key asks for.
+    pub fn press(&mut self, key: &KeyEvent) -> Outcome {
+        match keys::command(key, self.typing) {
+            Some(command) => self.act(command),
+            None => {
+                if key.kind != KeyEventKind::Release {
+                    self.help = None;
+                }
+                Outcome::Stay
+            }
+        }
+    }
+
     /// Does what the user wants.
-    pub fn act(&mut self, command: Command) -> Outcome {
+    fn act(&mut self, command: Command) -> Outcome {
         let outcome = match command {
             Command::Quit => return Outcome::Quit,
             Command::Suspend => return Outcome::Suspend,

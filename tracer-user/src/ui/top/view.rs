@@ -15,7 +15,7 @@ use super::layout::{LEAST, Layout};
 use super::model::Model;
 use super::page::{Page, Rows, Subject};
 use super::palette::letter;
-use super::picture::process_name;
+use super::picture::{Overview, process_name};
 use super::text;
 use crate::ui::escape;
 
@@ -135,27 +135,27 @@ impl Screen<'_> {
         self.parts(area, &parts);
     }
 
+    /// The five views: with their names and how many there are of each, where that fits; else with their names, else with
+    /// the name of the chosen one alone.
     fn tabs(&mut self, area: Rect) {
         let palette = self.model.look.palette;
         let overview = self.model.picture.as_ref().map(|picture| &picture.overview);
-        let long = area.width >= 72;
+        let counted = Rows::ALL.map(|rows| {
+            let number = overview.map(|overview| format!(" {}", count(how_many(overview, rows)))).unwrap_or_default();
+            format!(" {} {}{number} ", rows.place() + 1, rows.name())
+        });
+        let named = Rows::ALL.map(|rows| format!(" {} {} ", rows.place() + 1, rows.name()));
+        let short = Rows::ALL.map(|rows| match rows.place() == self.model.view() {
+            true => format!(" {} {} ", rows.place() + 1, rows.name()),
+            false => format!(" {} ", rows.place() + 1),
+        });
+        let fits = |texts: &[String; 5]| texts.iter().map(|text| cells(text)).sum::<u16>() <= area.width;
+        let texts = [counted, named].into_iter().find(fits).unwrap_or(short);
         let mut x = area.x;
-        for rows in Rows::ALL {
-            let number = match (overview, rows) {
-                (Some(all), Rows::Endpoints) => Some(all.endpoints.len() as u64),
-                (Some(all), Rows::Groups) => Some(all.launcher_groups.len() as u64),
-                (Some(all), Rows::Processes) => Some(all.processes.len() as u64),
-                (Some(all), Rows::Connections) => Some(all.endpoints.iter().map(|it| u64::from(it.open)).sum()),
-                (Some(all), Rows::Findings) => Some(all.findings.len() as u64),
-                (None, _) => None,
-            };
-            let number = number.filter(|_| long).map(|number| format!(" {}", count(number))).unwrap_or_default();
-            let name = if long { rows.name() } else { rows.name().get(..5).unwrap_or_default() };
-            let text = format!(" {} {name}{number} ", rows.place() + 1);
+        for (rows, text) in Rows::ALL.into_iter().zip(texts) {
             let style = if self.model.view() == rows.place() { palette.selected() } else { palette.plain() };
-            let room = area.right().saturating_sub(x);
-            self.put(x, area.y, &text, room, style);
-            x = x.saturating_add(u16::try_from(text.width()).unwrap_or(0));
+            self.put(x, area.y, &text, area.right().saturating_sub(x), style);
+            x = x.saturating_add(cells(&text));
         }
     }
 
@@ -235,12 +235,8 @@ impl Screen<'_> {
                 (true, false) => "^",
             };
             let title = format!("{}{arrow}", column.title);
-            // Where the arrow has no room, it takes the last letter's.
-            let title = if cells(&title) > *width {
-                title.chars().skip(cells(&title).saturating_sub(*width).into()).collect()
-            } else {
-                title
-            };
+            // Beside a mark of one cell there is no room for a name and an arrow.
+            let title = if is_sorted && *width == 1 { arrow.to_owned() } else { title };
             let blank = if column.right { width.saturating_sub(cells(&title)) } else { 0 };
             let style = if is_sorted { palette.heading().patch(palette.selected()) } else { palette.heading() };
             self.put(x + blank, area.y, &title, *width - blank, style);
@@ -297,6 +293,16 @@ impl Screen<'_> {
         let parts: Vec<(String, Style, u8)> =
             hints.iter().map(|(text, drop)| ((*text).to_owned(), style, *drop)).collect();
         self.parts(area, &parts);
+    }
+}
+
+fn how_many(overview: &Overview, rows: Rows) -> u64 {
+    match rows {
+        Rows::Endpoints => overview.endpoints.len() as u64,
+        Rows::Groups => overview.launcher_groups.len() as u64,
+        Rows::Processes => overview.processes.len() as u64,
+        Rows::Connections => overview.endpoints.iter().map(|endpoint| u64::from(endpoint.open)).sum(),
+        Rows::Findings => overview.findings.len() as u64,
     }
 }
 

@@ -98,7 +98,7 @@ pub const COLUMNS: &[Column] = &[
     },
     Column {
         title: "RECVD",
-        width: 5,
+        width: 6,
         grows: false,
         right: true,
         drop: 3,

@@ -11,7 +11,7 @@ use super::{Cell, Column, Context, Rank, severity_rank, shown};
 pub const COLUMNS: &[Column] = &[
     Column {
         title: "SEVERITY",
-        width: 8,
+        width: 9,
         grows: false,
         right: false,
         drop: 0,
@@ -43,7 +43,7 @@ pub const COLUMNS: &[Column] = &[
     },
     Column {
         title: "SURE",
-        width: 4,
+        width: 5,
         grows: false,
         right: true,
         drop: 3,

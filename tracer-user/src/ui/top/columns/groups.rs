@@ -29,7 +29,7 @@ pub const COLUMNS: &[Column] = &[
     },
     Column {
         title: "COPIES",
-        width: 6,
+        width: 7,
         grows: false,
         right: true,
         drop: 1,

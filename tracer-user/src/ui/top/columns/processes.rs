@@ -74,7 +74,7 @@ pub const COLUMNS: &[Column] = &[
     },
     Column {
         title: "IN USE",
-        width: 6,
+        width: 7,
         grows: false,
         right: true,
         drop: 4,
@@ -86,7 +86,7 @@ pub const COLUMNS: &[Column] = &[
     },
     Column {
         title: "OPENED",
-        width: 6,
+        width: 7,
         grows: false,
         right: true,
         drop: 1,
@@ -96,7 +96,7 @@ pub const COLUMNS: &[Column] = &[
     },
     Column {
         title: "CLOSED",
-        width: 6,
+        width: 7,
         grows: false,
         right: true,
         drop: 2,
@@ -106,7 +106,7 @@ pub const COLUMNS: &[Column] = &[
     },
     Column {
         title: "FAILED",
-        width: 6,
+        width: 7,
         grows: false,
         right: true,
         drop: 7,

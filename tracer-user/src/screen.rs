@@ -1,6 +1,6 @@
-//! The terminal while it is ours: raw mode, the alternate screen, no cursor; and what it was before, whatever way this
+//! The terminal while a full-screen command has it: raw mode, the alternate screen, no cursor; and what it was before, whatever way this
 //! ends: the end of the command, an error, a panic, a signal, a suspension. Nothing can be done about `kill -9`: `reset`
-//! puts the terminal right after that.
+//! puts the terminal right after that. Knows nothing of what is drawn.
 
 use std::io::{self, Stdout, stdout};
 use std::sync::Once;
@@ -9,25 +9,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context as _;
 use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction};
-use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::{Hide, Show};
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
-
-use crate::ui::top::{self, Model};
+use ratatui::layout::{Position, Rect};
+use ratatui::{Frame, Terminal};
 
 /// Whether the terminal is ours.
 static OURS: AtomicBool = AtomicBool::new(false);
 
 /// The terminal; given back when dropped.
-pub(super) struct Screen {
+#[derive(Debug)]
+pub struct Screen {
     terminal: Terminal<CrosstermBackend<Stdout>>,
 }
 
 impl Screen {
     /// Takes the terminal.
-    pub(super) fn enter() -> anyhow::Result<Self> {
+    pub fn enter() -> anyhow::Result<Self> {
         static HOOK: Once = Once::new();
         HOOK.call_once(|| {
             let usual = std::panic::take_hook();
@@ -46,36 +46,29 @@ impl Screen {
         }
     }
 
-    /// Draws the model in the terminal's size as it is now. False if the terminal is gone.
-    pub(super) fn draw(&mut self, model: &mut Model) -> anyhow::Result<bool> {
-        let drawn = self.try_draw(model);
-        match drawn {
-            Ok(()) => Ok(true),
+    /// Draws a whole screen, in the terminal's size as it is now. False if the terminal is gone.
+    pub fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>)) -> anyhow::Result<bool> {
+        match self.terminal.draw(draw) {
+            Ok(_) => Ok(true),
             Err(error) if is_gone(&error) => Ok(false),
             Err(error) => Err(error).context("cannot draw"),
         }
     }
 
-    fn try_draw(&mut self, model: &mut Model) -> io::Result<()> {
-        let size = self.terminal.size()?;
-        if model.size != (size.width, size.height) {
-            model.resize(size.width, size.height);
-        }
-        self.terminal.draw(|frame| top::draw(model, frame.buffer_mut())).map(drop)
-    }
-
     /// Gives the terminal back, stops as Ctrl-Z does, and takes it again once the shell says so.
-    pub(super) fn suspend(&mut self) -> anyhow::Result<()> {
+    pub fn suspend(&mut self) -> anyhow::Result<()> {
         give_back();
         stop_here().context("cannot suspend")?;
         self.renew()
     }
 
     /// Takes the terminal as if for the first time, and draws all of it: somebody else may have written to it.
-    pub(super) fn renew(&mut self) -> anyhow::Result<()> {
+    pub fn renew(&mut self) -> anyhow::Result<()> {
         give_back();
         take().context("cannot take the terminal back")?;
-        self.terminal.clear().context("cannot clear the terminal")
+        let size = self.terminal.size().context("cannot learn the terminal's size")?;
+        // Not `clear`, which asks the terminal where its cursor is: the answer would be taken for keys.
+        self.terminal.resize(Rect::from((Position::ORIGIN, size))).context("cannot clear the terminal")
     }
 }
 
