@@ -169,6 +169,10 @@ fn usage_errors_are_one_sentence_and_two() {
         ),
         (&["run", "--for", "0s"], "--for is zero: give a duration such as 30s"),
         (&["snapshot", "--standalone", "--port", "x=y"], "--port \"x=y\": \"x\" is no port: ports go from 1 to 65535"),
+        (
+            &["top", "--interval", "1ms"],
+            "invalid value '1ms' for '--interval <DURATION>': from 100ms to 1h; see --help",
+        ),
         (&["explain", "slow"], "invalid value 'slow' for '[KIND]' [possible values: KINDS]; see --help"),
         (&["diff", "/nonexistent", "x"], "cannot read /nonexistent: No such file or directory (os error 2)"),
         (&["record", "-o", "/dev/null"], "cannot write /dev/null: it is there and is no regular file"),
@@ -190,6 +194,18 @@ fn usage_errors_are_one_sentence_and_two() {
         let (code, stdout, stderr) = told(&output(args));
         let sentence = sentence.replace("KINDS", &Kind::ALL.map(Kind::name).join(", "));
         assert_eq!((code, stdout.as_str(), stderr), (Some(2), "", format!("socklife: {sentence}\n")), "{args:?}");
+    }
+}
+
+#[test]
+fn top_without_a_terminal_is_one_sentence() {
+    for (term, why) in [
+        ("xterm", "top needs a terminal, and stdin or stdout is none"),
+        ("dumb", "top needs a terminal, and TERM names none that can move its cursor"),
+    ] {
+        let (code, stdout, stderr) = told(&socklife(&["top"]).env("TERM", term).output().unwrap());
+        let sentence = format!("socklife: {why}: `socklife tail` and `snapshot` do without\n");
+        assert_eq!((code, stdout.as_str(), stderr), (Some(3), "", sentence));
     }
 }
 

@@ -142,20 +142,20 @@ impl Page {
     pub fn type_into_filter(&mut self, c: char) {
         if self.filter.chars().count() < FILTER_CHARS_MAX && !c.is_control() {
             self.filter.push(c);
-            self.to_the_top();
+            self.go_to_top();
         }
     }
 
     pub fn erase_from_filter(&mut self) {
         self.filter.pop();
-        self.to_the_top();
+        self.go_to_top();
     }
 
     pub fn clear_filter(&mut self) {
         self.filter.clear();
     }
 
-    fn to_the_top(&mut self) {
+    fn go_to_top(&mut self) {
         (self.chosen, self.at, self.offset) = (None, 0, 0);
     }
 }

@@ -1,6 +1,8 @@
 //! Draws the model into a buffer. What is drawn fits the screen whatever its size: parts are left out in a fixed order,
 //! and rows that are out of sight cost nothing.
 
+use std::collections::VecDeque;
+
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -19,6 +21,8 @@ use super::picture::{Overview, process_name};
 use super::text;
 use crate::ui::escape;
 
+/// Cells that the breadcrumb leaves for the row's number.
+const BESIDE_TRAIL: u16 = 12;
 /// What was taken so much earlier or later than the rest says so.
 const APART_MS: u64 = 2_000;
 
@@ -163,10 +167,20 @@ impl Screen<'_> {
     fn trail(&mut self, area: Rect) {
         let (model, palette) = (self.model, self.model.look.palette);
         let page = model.page();
-        let steps: Vec<String> = model.trail().map(|page| step(model, page)).collect();
         let list = page.rows.filter(|_| page.subject != Subject::Everything);
         let list = list.map(|rows| format!(": {}", rows.name())).unwrap_or_default();
-        let mut parts = vec![(format!("{}{list}", steps.join(" > ")), palette.strong(), 1)];
+        let mut steps: VecDeque<String> = model.trail().map(|page| step(model, page)).collect();
+        let way = |steps: &VecDeque<String>, cut: &str| {
+            let steps: Vec<&str> = steps.iter().map(String::as_str).collect();
+            format!("{cut}{}{list}", steps.join(" > "))
+        };
+        let mut trail = way(&steps, "");
+        // Where one is matters more than how one came there.
+        while cells(&trail) > area.width.saturating_sub(BESIDE_TRAIL) && steps.len() > 1 {
+            steps.pop_front();
+            trail = way(&steps, "< ");
+        }
+        let mut parts = vec![(trail, palette.strong(), 1)];
         if page.rows.is_some() {
             if model.typing || !page.filter.is_empty() {
                 let cursor = if model.typing { "_" } else { "" };

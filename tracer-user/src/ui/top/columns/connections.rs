@@ -14,7 +14,7 @@ pub const COLUMNS: &[Column] = &[
         width: 1,
         grows: false,
         right: false,
-        drop: 9,
+        drop: 0,
         descending: true,
         cell: |context, item, _| mark(context, severity(context, item)),
         rank: |context, item| severity_rank(severity(context, item)),

@@ -26,7 +26,7 @@ pub const COLUMNS: &[Column] = &[
     },
     Column {
         title: "ENDPOINT",
-        width: 14,
+        width: 13,
         grows: true,
         right: false,
         drop: 0,

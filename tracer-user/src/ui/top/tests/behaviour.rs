@@ -8,7 +8,7 @@ use super::*;
 
 #[test]
 fn drilling_down_leads_from_an_endpoint_to_one_connections_life_and_back() {
-    let mut seat = Seat::new(80, 24);
+    let mut seat = Seat::new(140, 24);
     let mut subjects = Vec::new();
     for key in ["Enter", "Enter", "Enter", "Enter"] {
         seat.press(&[key]);
@@ -128,6 +128,18 @@ fn a_title_has_room_for_its_arrow() {
 }
 
 #[test]
+fn the_order_in_which_columns_go_is_the_documented_one() {
+    let page = include_str!("../../../../../docs/top.md");
+    for rows in Rows::ALL {
+        let mut going: Vec<_> = columns::of(rows).iter().filter(|column| column.drop > 0).collect();
+        going.sort_by_key(|column| std::cmp::Reverse(column.drop));
+        let titles: Vec<&str> = going.iter().map(|column| column.title).collect();
+        let line = format!("| {} | {} |", rows.name(), titles.join(", "));
+        assert!(page.contains(&line), "docs/top.md lacks: {line}");
+    }
+}
+
+#[test]
 fn quitting_and_suspending_work_everywhere() {
     for way in [&["?"][..], &["/", "x"], &["p"], &["5", "Enter"]] {
         let mut seat = Seat::new(80, 24);
@@ -181,7 +193,7 @@ fn of_ten_thousand_connections_only_those_in_sight_are_drawn() {
     seat.model.answer(answer, after(0));
     assert_eq!(seat.model.page().order.len(), 10_000);
     // 24 lines but for title, tabs, trail, heading and hints.
-    let drawn = seat.screen().lines().filter(|line| line.contains("python3[412]")).count();
+    let drawn = seat.screen().lines().filter(|line| line.contains("orders-db")).count();
     assert_eq!(drawn, 19, "{}", seat.screen());
     seat.model.press(&key_of("End"));
     assert!(seat.screen().contains("10000/10000"), "{}", seat.screen());

@@ -230,7 +230,7 @@ pub fn connection(n: u32, pid: u32, comm: &str, endpoint: &str) -> Connection {
         retransmits: n % 3,
         consecutive_rtos: 0,
         unacked: 0,
-        keepalive: Some(n % 2 == 0),
+        keepalive: Some(n.is_multiple_of(2)),
         unanswered_probes: 0,
         heard_s: Some(u64::from(n)),
         closer_pid: None,

@@ -51,12 +51,13 @@ fn about_endpoint(model: &Model, it: &Endpoint, width: u16, high: u16) -> Vec<Li
             let gauge = gauge(it.open, limit.value, GAUGE_WIDE.min(width / 2), model.look.glyphs);
             let left = limit.value.saturating_sub(it.open);
             let source = limit.source.name();
-            format!("{} of {} open {gauge}, {left} left (limit: {source}); {peaks}", it.open, limit.value)
+            format!("{} of {} open {gauge}, {left} left (limit: {source})", it.open, limit.value)
         }
-        None => format!("{} open, limit unknown (--limit tells it); {peaks}", it.open),
+        None => format!("{} open, limit unknown (--limit tells it)", it.open),
     }));
     let states = states(it);
-    lines.push(Line::raw(if states.is_empty() { "no live sockets".to_owned() } else { states }));
+    let states = if states.is_empty() { "no live sockets".to_owned() } else { states };
+    lines.push(Line::raw(format!("{states}; {peaks}")));
     let (opened, closed, known_s) = last_minute(it);
     let dropped: u64 = it.drops.iter().map(|drops| drops.packets).sum();
     let dropped = match it.drops.first() {
