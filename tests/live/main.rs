@@ -25,4 +25,5 @@ mod reload;
 mod requests;
 mod restart;
 mod service;
+mod top;
 mod verify;

@@ -16,6 +16,7 @@ pub mod ndjson;
 pub mod probe;
 pub mod process;
 pub mod recording;
+pub mod screen;
 pub mod standalone;
 pub mod telemetry;
 pub mod ui;

@@ -70,6 +70,12 @@ async fn parts_of_the_snapshot() {
     );
     let processes: Value = running.client.get_json("/v1/processes").await.unwrap();
     assert_eq!(processes["processes"], Value::Array(Vec::new()));
+    // All of a snapshot but its connections.
+    let mut all: Value = running.client.get_json("/v1/snapshot").await.unwrap();
+    let parts = all.as_object_mut().unwrap();
+    assert!(parts.remove("connections").is_some() && parts.remove("schema").is_some());
+    let overview: Value = running.client.get_json("/v1/overview").await.unwrap();
+    assert_eq!(overview, all);
     let health: Health = running.client.get_json("/v1/health").await.unwrap();
     assert_eq!((health.status.as_str(), health.version.as_str()), ("ok", env!("CARGO_PKG_VERSION")));
 }
@@ -86,6 +92,8 @@ async fn connections_are_filtered() {
         ("?endpoint=orders-db", vec!["c1", "c2"]),
         ("?endpoint=%31%30.0.0.6:5432", vec!["c3"]),
         ("?state=close_wait", vec!["c2"]),
+        ("?fresh=true&state=close_wait", vec!["c2"]),
+        ("?fresh=false&pid=412", vec!["c1", "c2"]),
         ("?state=ESTABLISHED&pid=412", vec!["c1"]),
         ("?state=ESTABLISHED&endpoint=orders-db&pid=500", vec![]),
     ] {
@@ -100,8 +108,9 @@ async fn connections_are_filtered() {
 async fn bad_requests_get_a_sentence() {
     let running = start(snapshot(Vec::new()));
     for (target, code, wanted) in [
-        ("/v1/connections?port=1", 400, "unknown parameter \"port\": this path takes pid, endpoint, state"),
+        ("/v1/connections?port=1", 400, "unknown parameter \"port\": this path takes pid, endpoint, state, fresh"),
         ("/v1/connections?pid=1&pid=2", 400, "parameter \"pid\" is given twice"),
+        ("/v1/connections?fresh=no", 400, "fresh is \"no\": give true (look first) or false"),
         ("/v1/connections?pid=-1", 400, "pid \"-1\" is no process id: give a number"),
         (
             "/v1/connections?state=OPEN",
@@ -114,8 +123,8 @@ async fn bad_requests_get_a_sentence() {
         (
             "/v2/snapshot",
             404,
-            "no such path: there are /v1/snapshot, /v1/findings, /v1/processes, /v1/connections, /v1/tail, /v1/events, \
-             /v1/record, /v1/health and /metrics",
+            "no such path: there are /v1/snapshot, /v1/overview, /v1/findings, /v1/processes, /v1/connections, /v1/tail, \
+             /v1/events, /v1/record, /v1/health and /metrics",
         ),
     ] {
         match running.client.get(target).await.unwrap_err() {

@@ -170,6 +170,10 @@ fn usage_errors_are_one_sentence_and_two() {
         (&["check-config", "/nonexistent"], "cannot read /nonexistent: No such file or directory (os error 2)"),
         (&["run", "--for", "0s"], "--for is zero: give a duration such as 30s"),
         (&["snapshot", "--standalone", "--port", "x=y"], "--port \"x=y\": \"x\" is no port: ports go from 1 to 65535"),
+        (
+            &["top", "--interval", "1ms"],
+            "invalid value '1ms' for '--interval <DURATION>': from 100ms to 1h; see --help",
+        ),
         (&["explain", "slow"], "invalid value 'slow' for '[KIND]' [possible values: KINDS]; see --help"),
         (&["diff", "/nonexistent", "x"], "cannot read /nonexistent: No such file or directory (os error 2)"),
         (&["record", "-o", "/dev/null"], "cannot write /dev/null: it is there and is no regular file"),
@@ -212,6 +216,18 @@ fn every_mistake_in_a_file_is_a_line_and_a_good_file_is_one_line() {
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
     std::fs::write(&path, default).unwrap();
     assert_eq!(told(&output(&["check-config", file])), (Some(0), format!("{shown} is fine\n"), String::new()));
+}
+
+#[test]
+fn top_without_a_terminal_is_one_sentence() {
+    for (term, why) in [
+        ("xterm", "top needs a terminal, and stdin or stdout is none"),
+        ("dumb", "top needs a terminal, and TERM names none that can move its cursor"),
+    ] {
+        let (code, stdout, stderr) = told(&socklife(&["top"]).env("TERM", term).output().unwrap());
+        let sentence = format!("socklife: {why}: `socklife tail` and `snapshot` do without\n");
+        assert_eq!((code, stdout.as_str(), stderr), (Some(3), "", sentence));
+    }
 }
 
 #[test]

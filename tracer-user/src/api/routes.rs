@@ -18,7 +18,7 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracer_core::finding::{Change, FINDING_SCHEMA, Finding, FindingLine};
-use tracer_core::snapshot::{Completeness, Connection, Process, Snapshot};
+use tracer_core::snapshot::{Capture, Completeness, Connection, Endpoint, Host, LauncherGroup, Process, Snapshot};
 use tracer_core::tcp::TcpState;
 use tracer_core::time::WallTime;
 
@@ -48,6 +48,7 @@ pub(super) fn router(handle: Handle) -> Router {
     let app = App { handle, started: Instant::now(), bodies: Arc::new(Semaphore::new(BODIES_MAX)) };
     Router::new()
         .route("/v1/snapshot", get(snapshot))
+        .route("/v1/overview", get(overview))
         .route("/v1/findings", get(findings))
         .route("/v1/processes", get(processes))
         .route("/v1/connections", get(connections))
@@ -63,8 +64,8 @@ pub(super) fn router(handle: Handle) -> Router {
         .with_state(app)
 }
 
-const PATHS: &str = "/v1/snapshot, /v1/findings, /v1/processes, /v1/connections, /v1/tail, /v1/events, /v1/record, \
-                     /v1/health and /metrics";
+const PATHS: &str = "/v1/snapshot, /v1/overview, /v1/findings, /v1/processes, /v1/connections, /v1/tail, /v1/events, \
+                     /v1/record, /v1/health and /metrics";
 
 /// Metrics alone.
 pub(super) fn metrics_router(handle: Handle) -> Router {
@@ -119,6 +120,35 @@ async fn snapshot(State(app): State<App>, asked: Asked) -> Result<Response, Fail
     whole(&app, serde_json::to_vec::<Snapshot>).await
 }
 
+/// A snapshot without its connections.
+#[derive(Serialize)]
+struct Overview<'a> {
+    captured_at: WallTime,
+    host: &'a Host,
+    capture: &'a Capture,
+    endpoints: &'a [Endpoint],
+    processes: &'a [Process],
+    launcher_groups: &'a [LauncherGroup],
+    findings: &'a [Finding],
+}
+
+/// Without a look at the socket table: who watches asks every second.
+async fn overview(State(app): State<App>, asked: Asked) -> Result<Response, Failure> {
+    parameters(asked, &[])?;
+    let write = |snapshot: &Snapshot| {
+        serde_json::to_vec(&Overview {
+            captured_at: snapshot.captured_at,
+            host: &snapshot.host,
+            capture: &snapshot.capture,
+            endpoints: &snapshot.endpoints,
+            processes: &snapshot.processes,
+            launcher_groups: &snapshot.launcher_groups,
+            findings: &snapshot.findings,
+        })
+    };
+    written(&app, app.handle.last_snapshot(), "application/json", move |snapshot| write(snapshot)).await
+}
+
 #[derive(Serialize)]
 struct Findings<'a> {
     captured_at: WallTime,
@@ -165,15 +195,24 @@ struct Connections<'a> {
 }
 
 async fn connections(State(app): State<App>, asked: Asked) -> Result<Response, Failure> {
-    let filter = ConnectionFilter::new(&parameters(asked, &["pid", "endpoint", "state"])?)?;
-    whole(&app, move |snapshot| {
+    let given = parameters(asked, &["pid", "endpoint", "state", "fresh"])?;
+    let filter = ConnectionFilter::new(&given)?;
+    let write = move |snapshot: &Snapshot| {
         serde_json::to_vec(&Connections {
             captured_at: snapshot.captured_at,
             completeness: snapshot.capture.completeness,
             connections: filter.apply(snapshot),
         })
-    })
-    .await
+    };
+    match given.get("fresh").map(String::as_str) {
+        None | Some("true") => whole(&app, write).await,
+        Some("false") => {
+            written(&app, app.handle.last_snapshot(), "application/json", move |snapshot| write(snapshot)).await
+        }
+        Some(text) => {
+            Err(Failure(StatusCode::BAD_REQUEST, format!("fresh is {text:?}: give true (look first) or false")))
+        }
+    }
 }
 
 struct ConnectionFilter {
@@ -236,7 +275,7 @@ async fn whole<W>(app: &App, write: W) -> Result<Response, Failure>
 where
     W: FnOnce(&Snapshot) -> serde_json::Result<Vec<u8>> + Send + 'static,
 {
-    written(app, app.handle.snapshot(), "application/json", |snapshot| write(snapshot)).await
+    written(app, app.handle.snapshot(), "application/json", move |snapshot| write(snapshot)).await
 }
 
 /// An answer made from a snapshot. Written away from the tracker and from the runtime's own threads; its turn ends when

@@ -17,6 +17,7 @@ mod run;
 mod selection;
 mod snapshot;
 mod tail;
+mod top;
 mod verify;
 
 use std::future::Future;
@@ -60,6 +61,7 @@ struct Cli {
 enum Command {
     Run(run::Args),
     Tail(tail::Args),
+    Top(top::Args),
     Snapshot(snapshot::Args),
     Diff(diff::Args),
     Record(record::Args),
@@ -96,6 +98,7 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Run(args) => run::main(args, cli.socket),
         Command::Tail(args) => tail::main(args, client(cli.socket)),
+        Command::Top(args) => top::main(args, client(cli.socket)),
         Command::Snapshot(args) => snapshot::main(args, client(cli.socket)),
         Command::Diff(args) => diff::main(&args),
         Command::Record(args) => record::main(args, client(cli.socket)),

@@ -5,5 +5,6 @@ pub mod diff;
 pub mod escape;
 pub mod line;
 pub mod style;
+pub(crate) mod top;
 
 pub use escape::escape;
