@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 
 pub use codec::{Decoder, FORMAT_VERSION, PREAMBLE_BYTES, RecordingError, encode, preamble};
-pub use replay::{OutOfRange, Replay, Until};
+pub use replay::{OutOfRange, Replay, Until, Witness};
 use serde::{Deserialize, Serialize};
 
 use crate::detect::Settings;

@@ -5,6 +5,7 @@ mod diff;
 mod doctor;
 mod exit;
 mod explain;
+mod history;
 mod output;
 mod reap;
 mod record;
@@ -48,6 +49,7 @@ enum Command {
     Tail(tail::Args),
     Snapshot(snapshot::Args),
     Diff(diff::Args),
+    History(history::Args),
     Record(record::Args),
     Replay(replay::Args),
     Explain(explain::Args),
@@ -80,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Tail(args) => tail::main(args, client(cli.socket)),
         Command::Snapshot(args) => snapshot::main(args, client(cli.socket)),
         Command::Diff(args) => diff::main(&args),
+        Command::History(args) => history::main(args, client(cli.socket)),
         Command::Record(args) => record::main(args, client(cli.socket)),
         Command::Replay(args) => replay::main(args),
         Command::Explain(args) => explain::main(&args),

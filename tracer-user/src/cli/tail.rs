@@ -66,7 +66,7 @@ pub(super) fn severities() -> impl clap::builder::TypedValueParser<Value = Sever
 }
 
 /// An endpoint's id, in the spelling the daemon uses.
-fn endpoint(text: &str) -> Result<String, String> {
+pub(super) fn endpoint(text: &str) -> Result<String, String> {
     if text == "other" {
         return Ok(text.to_owned());
     }

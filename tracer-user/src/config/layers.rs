@@ -190,6 +190,12 @@ impl Layer<'_> {
             }
             config.history.dir = Some(PathBuf::from(dir.get_ref()));
         }
+        let bounds = &mut config.history.bounds;
+        seconds(&raw.history.max_age_s, "history.max_age_s", 366 * 86_400, &mut bounds.max_age)?;
+        // Up to what a signed number of 32 bits has: two GiB.
+        self.number(&raw.history.max_bytes, "history.max_bytes", 1 << 20, i32::MAX.unsigned_abs(), |n| {
+            bounds.max_bytes = u64::from(n);
+        })?;
         self.endpoints(&raw.endpoint, config)
     }
 

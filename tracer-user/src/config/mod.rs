@@ -19,6 +19,7 @@ pub use tracer_core::detect::DetectConfig;
 use tracer_core::ports::PortMap;
 
 use crate::capture::VMLINUX_BTF;
+use crate::history::Bounds;
 pub use crate::process::CmdlinePolicy;
 
 /// Where the control API listens unless told otherwise.
@@ -111,6 +112,8 @@ pub struct EndpointRule {
 pub struct HistoryConfig {
     /// The state directory; without one nothing outlives the daemon.
     pub dir: Option<PathBuf>,
+    /// What of the history on disk is kept.
+    pub bounds: Bounds,
 }
 
 /// `[privacy]`

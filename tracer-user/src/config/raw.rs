@@ -107,6 +107,8 @@ pub(super) struct Api {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct History {
     pub dir: Option<Spanned<String>>,
+    pub max_age_s: Option<Spanned<i64>>,
+    pub max_bytes: Option<Spanned<i64>>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]

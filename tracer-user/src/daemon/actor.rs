@@ -25,6 +25,7 @@ use super::record::Recorders;
 use super::state::KEEP_EVERY;
 use super::{Message, drain};
 use crate::clock;
+use crate::history::Tap;
 
 /// How often detectors run.
 const DETECT_EVERY: Duration = Duration::from_secs(1);
@@ -68,6 +69,8 @@ pub struct Actor {
     peers: Peers,
     recorders: Recorders,
     keeper: Option<Keeper>,
+    /// Keeps what happens on disk, if that is wanted.
+    history: Option<Tap>,
     /// Snapshots that wait for a look that began after they were asked for.
     waiting: Vec<(BootNs, oneshot::Sender<Arc<Snapshot>>)>,
     /// Processes to ask /proc about, once there is room in the queue.
@@ -94,6 +97,7 @@ impl Actor {
             peers,
             recorders: Recorders::default(),
             keeper: None,
+            history: None,
             waiting: Vec::new(),
             unidentified: VecDeque::new(),
             ready: Some(ready),
@@ -111,6 +115,11 @@ impl Actor {
         self.keeper = Some(keeper);
     }
 
+    /// Keeps what happens on disk.
+    pub fn tell_history(&mut self, tap: Tap) {
+        self.history = Some(tap);
+    }
+
     /// Runs until told to stop.
     pub async fn run(
         mut self,
@@ -123,6 +132,10 @@ impl Actor {
         if let Some(keeper) = self.keeper.take().filter(|_| self.ready.is_none()) {
             let state = self.state(keeper.boot_id());
             keeper.write_last(state).await;
+        }
+        if let Some(tap) = self.history.take() {
+            // A panic in there was told by its hook.
+            let _ = tokio::task::spawn_blocking(move || tap.finish()).await;
         }
     }
 
@@ -148,7 +161,10 @@ impl Actor {
                     Some(request) => self.answer(request),
                     None => return,
                 },
-                _ = tick.tick() => self.detect(),
+                _ = tick.tick() => {
+                    self.detect();
+                    self.keep_history();
+                }
                 _ = ask.tick() => self.ask_about_troubled(),
                 _ = keep.tick(), if self.keeper.is_some() => self.keep(),
                 _ = stopped.changed() => return,
@@ -165,6 +181,14 @@ impl Actor {
             keeper.write(state);
         }
         self.keeper = Some(keeper);
+    }
+
+    fn keep_history(&mut self) {
+        // Before the first look nothing is known yet.
+        if let Some(tap) = self.history.as_mut().filter(|_| self.ready.is_none()) {
+            let anchor = clock::wall_anchor();
+            tap.second(&self.tracker, (&self.about, &self.findings), anchor.boot, &anchor);
+        }
     }
 
     fn state(&self, boot_id: &str) -> State {
@@ -278,6 +302,9 @@ impl Actor {
         self.recorders.events(events);
         for event in events {
             let effect = self.tracker.apply(event);
+            if let Some(tap) = &mut self.history {
+                tap.event(&self.tracker, event, effect, &anchor);
+            }
             if listeners && let Some(line) = event_line(&self.tracker, event, effect, &anchor, &mut self.room) {
                 self.batch.push(&line);
                 if self.batch.is_full() {
@@ -367,6 +394,9 @@ impl Actor {
     fn detect(&mut self) {
         let anchor = clock::wall_anchor();
         for line in self.findings.run(&self.tracker, &self.detect, anchor.boot, &anchor) {
+            if let Some(tap) = &mut self.history {
+                tap.finding(&line);
+            }
             // Fails when nobody listens.
             let _ = self.peers.findings.send(Arc::new(line));
         }

@@ -16,7 +16,7 @@ mod keeper;
 mod look;
 pub mod memory;
 pub mod record;
-mod state;
+pub(crate) mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -30,7 +30,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracer_core::event::{Event, ProcessId};
 use tracer_core::identity::Identity;
 use tracer_core::inventory::{Glance, Inventory};
-use tracer_core::snapshot::{Limit, LimitSource, Mode};
+use tracer_core::snapshot::{Host, Limit, LimitSource, Mode};
 use tracer_core::time::BootNs;
 use tracer_core::tracker::{About, Bounds, EndpointRule, Tracker};
 
@@ -39,6 +39,7 @@ use crate::api::socket::Socket;
 use crate::capture::{Allowed, Capture, CaptureError, KernelCounters, Settings, without_hooks};
 use crate::clock;
 use crate::config::Config;
+use crate::history;
 use crate::inventory;
 
 const PROC: &str = "/proc";
@@ -107,10 +108,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tracker = tracker.without_events();
     }
     tracker.set_drop_reasons(about.drop_reasons.clone());
+    let host = about.host.clone();
     let peers = actor::Peers { findings, events, loss, drain: drain_commands, identities, wanted, unseen, glances };
     let mut actor = actor::Actor::new(tracker, config.detect.clone(), about, peers, ready);
-    if let Some(keeper) = keeper {
+    let mut handle = handle;
+    if let (Some(keeper), Some(dir)) = (keeper, &config.history.dir) {
         actor.keep_with(keeper, left.map(|left| left.findings).unwrap_or_default());
+        let writer = history::spawn(dir, config.history.bounds, run_of(&host, started));
+        let writer = writer.context("cannot start the history's thread")?;
+        handle.set_history(writer.access(dir));
+        actor.tell_history(history::Tap::new(writer));
     }
     let actor = tokio::spawn(actor.run(inbox, requests, shutdown.subscribe()));
 
@@ -147,6 +154,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         drain.await.context("the event reader failed")??;
     }
     outcome
+}
+
+/// What the history says of this run of the daemon.
+fn run_of(host: &Host, started: BootNs) -> history::Run {
+    history::Run {
+        started_ms: clock::wall_anchor().wall(started).unix_ms,
+        source: "live",
+        boot_id: host.boot_id.clone(),
+        hostname: host.hostname.clone(),
+        version: host.socklife_version.clone(),
+    }
 }
 
 /// Attaches what can be attached; without any hook the socket table alone has to do, unless the user wants it otherwise
