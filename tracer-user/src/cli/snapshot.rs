@@ -18,6 +18,7 @@ use super::tail::severities;
 use super::{Verdict, ask};
 use crate::api::client::Client;
 use crate::config::{Config, Overrides};
+use crate::history::RebuiltSnapshot;
 use crate::ui::escape::escape_json;
 
 /// Everything known now, as JSON
@@ -73,6 +74,10 @@ async fn take(args: Args, client: Client, config: Config, target: Option<Target>
         None => {
             let mut output = Output::new();
             match &snapshot {
+                Some(_) if pretty && args.at.is_some() => {
+                    let rebuilt: RebuiltSnapshot = serde_json::from_slice(&json)?;
+                    output.line(pretty_json(&rebuilt)?.as_bytes()).await?;
+                }
                 Some(snapshot) if pretty => output.line(pretty_json(snapshot)?.as_bytes()).await?,
                 _ => output.line(&json).await?,
             }

@@ -10,6 +10,7 @@
 //! HTTP nor commands.
 
 mod closed;
+mod moment;
 mod prune;
 mod read;
 mod rebuild;

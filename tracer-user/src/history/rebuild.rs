@@ -9,7 +9,7 @@ use tracer_core::snapshot::{Completeness, Snapshot};
 use tracer_core::time::WallTime;
 
 use super::read::Reader;
-use super::{StoreError, roll};
+use super::{StoreError, moment, roll};
 
 /// Largest checkpoint, unpacked.
 const CHECKPOINT_BYTES_MAX: u64 = 512 << 20;
@@ -76,6 +76,7 @@ impl Reader {
         roll::connections(&self.db, &mut snapshot, next.as_ref().map(|next| &next.snapshot), (from_ms, end_ms))?;
         let counts_ms = roll::endpoints(&self.db, &mut snapshot, (from_ms, end_ms))?;
         roll::processes(&self.db, &mut snapshot, (from_ms, end_ms))?;
+        moment::counts(&self.db, &mut snapshot, (counts_ms, end_ms))?;
         roll::groups(&self.db, &mut snapshot)?;
         roll::findings(&self.db, &mut snapshot, (from_ms, end_ms))?;
         let gaps = roll::losses(&self.db, &mut snapshot, (from_ms, end_ms))?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use tracer_core::snapshot::{Completeness, Snapshot};
 use tracer_core::time::WallTime;
 
@@ -78,14 +78,14 @@ impl Store {
         self.open_rows.unwrap_or(0)
     }
 
-    /// A run begins, or goes on after a pause.
-    pub fn begin_run(&mut self, run: &Run) -> Result<(), StoreError> {
+    /// A run begins, or goes on after a pause; its number.
+    pub fn begin_run(&mut self, run: &Run, known: Option<i64>) -> Result<i64, StoreError> {
         self.begin()?;
-        let known = "SELECT id FROM run WHERE started_ms = ?1 AND boot_id = ?2 AND source = ?3 AND stopped_ms IS NULL";
-        let known = self.db.query_row(known, params![run.started_ms, run.boot_id, run.source], |row| row.get(0));
-        let id = match known {
-            Ok(id) => id,
-            Err(rusqlite::Error::QueryReturnedNoRows) => {
+        let goes_on = "SELECT id FROM run WHERE id = ?1 AND started_ms = ?2 AND boot_id = ?3";
+        let goes_on = self.db.query_row(goes_on, params![known, run.started_ms, run.boot_id], |row| row.get(0));
+        let id = match goes_on.optional()? {
+            Some(id) => id,
+            None => {
                 self.db.execute(
                     "INSERT INTO run (started_ms, last_ms, source, boot_id, hostname, version)
                      VALUES (?1, ?1, ?2, ?3, ?4, ?5)",
@@ -93,10 +93,10 @@ impl Store {
                 )?;
                 self.db.last_insert_rowid()
             }
-            Err(error) => return Err(error.into()),
         };
         self.run = Some(id);
-        self.commit()
+        self.commit()?;
+        Ok(id)
     }
 
     /// The run is over.
@@ -225,6 +225,12 @@ impl Store {
             .execute(params![from.unix_ms, until.unix_ms, what, integer(rows), reason])?;
         self.add_rows(1);
         Ok(())
+    }
+
+    /// Deletes some of what is too old or too much.
+    pub fn prune(&mut self) -> Result<(), StoreError> {
+        self.begin()?;
+        prune::step(&self.db, self.bounds)
     }
 
     /// What was written is kept from here on.

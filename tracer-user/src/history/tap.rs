@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tracer_core::detect::Store as Findings;
 use tracer_core::event::Event;
 use tracer_core::finding::{Change, FindingLine};
-use tracer_core::snapshot::Loss;
+use tracer_core::snapshot::{Completeness, Loss};
 use tracer_core::time::{BootNs, WallAnchor, WallTime};
 use tracer_core::tracker::{About, Effect, Extent, LineRoom, Tracker};
 
@@ -108,7 +108,8 @@ impl Tap {
         self.pending.at = anchor.wall(now);
         self.status.count_summarised(self.pending.summarised);
         self.writer.send(Entry::Second(std::mem::take(&mut self.pending)));
-        if now < self.next_outline {
+        // Before the first look nothing is known.
+        if now < self.next_outline || tracker.completeness() == Completeness::Unknown {
             return;
         }
         let wants_checkpoint = self.is_news || now >= self.next_checkpoint;
@@ -122,19 +123,5 @@ impl Tap {
             self.next_checkpoint = now.plus(CHECKPOINT_EVERY);
         }
         self.writer.send(if is_checkpoint { Entry::Checkpoint(snapshot) } else { Entry::Outline(snapshot) });
-    }
-}
-
-impl tracer_core::recording::Witness for Tap {
-    fn finding(&mut self, line: FindingLine) {
-        Tap::finding(self, &line);
-    }
-
-    fn event(&mut self, tracker: &Tracker, event: &Event, effect: Effect, anchor: &WallAnchor) {
-        Tap::event(self, tracker, event, effect, anchor);
-    }
-
-    fn second(&mut self, tracker: &Tracker, told: (&About, &Findings), now: BootNs, anchor: &WallAnchor) {
-        Tap::second(self, tracker, told, now, anchor);
     }
 }

@@ -169,6 +169,7 @@ fn start(dir: &Path, bounds: Bounds, run: Run, waits: bool) -> std::io::Result<W
         status: Arc::clone(&status),
         has_checkpoint: Arc::clone(&has_checkpoint),
         disk: Disk::New,
+        run_id: None,
         last_at: None,
         committed_at: WallTime::default(),
         dirty: None,
@@ -197,6 +198,7 @@ struct Work {
     status: Arc<Status>,
     has_checkpoint: Arc<AtomicBool>,
     disk: Disk,
+    run_id: Option<i64>,
     last_at: Option<WallTime>,
     /// The time of the first entry of this transaction, and when it was begun.
     committed_at: WallTime,
@@ -245,14 +247,15 @@ impl Work {
             if let Some(aside) = store.take_set_aside() {
                 tracing::warn!(%aside, "the history was damaged and is set aside: a new one begins");
             }
-            store.begin_run(&self.run)?;
-            Ok(store)
+            let id = store.begin_run(&self.run, self.run_id)?;
+            Ok((store, id))
         });
         let (since, rows) = match &self.disk {
             Disk::Paused { since, rows, .. } => (*since, *rows),
             _ => (None, 0),
         };
-        match opened.and_then(|mut store| {
+        match opened.and_then(|(mut store, id)| {
+            self.run_id = Some(id);
             if let Disk::Paused { reason, .. } = &self.disk {
                 let from = since.or(self.last_at).unwrap_or_default();
                 store.gap(from, self.last_at.unwrap_or(from), "paused", rows, reason)?;

@@ -1,0 +1,36 @@
+//! The flight recorder: a day that was recorded is replayed into a store and asked about; the store keeps within its
+//! bounds, survives its process, damage and a disk that goes away.
+
+#[path = "history/bounds.rs"]
+mod bounds;
+#[path = "history/day.rs"]
+mod day;
+#[path = "history/disk.rs"]
+mod disk;
+#[path = "history/killed.rs"]
+mod killed;
+#[path = "history/recorded.rs"]
+mod recorded;
+
+use std::path::Path;
+use std::process::Command;
+
+/// `socklife` with these arguments: exit code, stdout, stderr.
+fn socklife(args: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_socklife"));
+    command.args(args).env("TZ", "UTC").env("NO_COLOR", "1").env_remove("SOCKLIFE_SOCKET");
+    let output = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+/// The same where it has to work.
+fn told(args: &[&str]) -> String {
+    let (code, stdout, stderr) = socklife(args);
+    assert_eq!(code, Some(0), "{args:?}: {stderr}");
+    stdout
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
