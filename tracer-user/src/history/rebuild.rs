@@ -31,9 +31,9 @@ pub struct Rebuilt {
     pub asked_at: WallTime,
     /// The checkpoint it starts from: holders, states, bytes and idle times of connections are as of then.
     pub checkpoint_at: WallTime,
-    /// The last counts before that moment.
+    /// The last counts that changed before that moment; those since are made of what opened and closed.
     pub counts_at: WallTime,
-    /// Seconds from those to the moment that was asked for.
+    /// Seconds from the moment that the snapshot is of to the one that was asked for.
     pub age_s: i64,
     /// Whether a daemon was watching then.
     pub watched: bool,
@@ -95,7 +95,7 @@ impl Reader {
             asked_at: asked,
             checkpoint_at: WallTime { unix_ms: from_ms },
             counts_at: WallTime { unix_ms: counts_ms },
-            age_s: (at_ms - counts_ms) / 1_000,
+            age_s: (at_ms - end_ms) / 1_000,
             watched,
             gaps,
         };

@@ -112,7 +112,9 @@ fn a_moment_that_is_not_known_is_said_so() {
     let dir = tempfile::tempdir().unwrap();
     let recording = dir.path().join("short.rec");
     let mut day = recorded::Day::begin(&recording);
-    (0..3).for_each(|_| drop(day.open(POOL, 2)));
+    for _ in 0..3 {
+        day.open(POOL, 2);
+    }
     day.end(100);
     let state = dir.path().join("state");
     told(&["replay", text(&recording), "--into", text(&state)]);
