@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 #[path = "../tests/history/recorded.rs"]
-#[expect(dead_code, reason = "the tests use more of it")]
+#[expect(dead_code, clippy::unwrap_used, reason = "it is the tests'")]
 mod recorded;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -12,8 +12,8 @@ use tracer_core::snapshot::Snapshot;
 use tracer_core::time::WallTime;
 
 use super::exit::Failure;
-use super::output::Output;
 use super::history::{self, failed, moment};
+use super::output::Output;
 use super::tail::severities;
 use super::{Verdict, ask};
 use crate::api::client::Client;
@@ -94,7 +94,8 @@ async fn take(args: Args, client: Client, config: Config, target: Option<Target>
 async fn whole(args: &Args, client: &Client) -> anyhow::Result<Bytes> {
     let Some(at) = args.at else { return Ok(client.get("/v1/snapshot").await?) };
     let Some(dir) = args.state_dir.clone() else { return Ok(client.get(&format!("/v1/snapshot?at={at}")).await?) };
-    let read = tokio::task::spawn_blocking(move || history::open(&dir)?.snapshot_at(at).map_err(|error| failed(&error)));
+    let read =
+        tokio::task::spawn_blocking(move || history::open(&dir)?.snapshot_at(at).map_err(|error| failed(&error)));
     let rebuilt = read.await.context("the history failed")??;
     Ok(Bytes::from(serde_json::to_vec(&rebuilt)?))
 }

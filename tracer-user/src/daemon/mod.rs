@@ -31,6 +31,7 @@ use tracer_core::event::{Event, ProcessId};
 use tracer_core::identity::Identity;
 use tracer_core::inventory::{Glance, Inventory};
 use tracer_core::snapshot::{Host, Limit, LimitSource, Mode};
+use tracer_core::state::State;
 use tracer_core::time::BootNs;
 use tracer_core::tracker::{About, Bounds, EndpointRule, Tracker};
 
@@ -83,7 +84,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (drain_commands, drain_inbox) = mpsc::channel(16);
     let wanted = Arc::new(Notify::new());
     let (ready, is_ready) = oneshot::channel();
-    let (handle, served) = handle::channel();
+    let (mut handle, served) = handle::channel();
     let handle::Served { requests, findings, events, loss, shutdown } = served;
 
     let polls = capture.is_none();
@@ -95,26 +96,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let looks =
         look::Looks { wanted: Arc::clone(&wanted), unseen: sockets_to_ask, troubled, drain: drain_commands.clone() };
     let looker = tokio::spawn(look::run(Arc::clone(&config), looks, shutdown.subscribe()));
-    let mut tracker = Tracker::new(Bounds::default(), config.capture.ports.clone(), rules(&config));
-    tracker.set_window(config.detect.window);
     let keeper = keeper::Keeper::start(config.history.dir.as_deref(), &about.host.boot_id)?;
     let left = keeper.as_ref().and_then(keeper::Keeper::left);
-    if let Some(left) = &left {
-        tracker.go_on_from(left);
-    }
-    tracker.set_home(inventory::own_netns(Path::new(PROC))?);
-    tracker.set_counts_accepts(about.counts_accepts());
-    if polls {
-        tracker = tracker.without_events();
-    }
-    tracker.set_drop_reasons(about.drop_reasons.clone());
-    let host = about.host.clone();
+    let tracker = make_tracker(&config, &about, left.as_ref(), polls)?;
+    let history_run = run_of(&about.host, started);
     let peers = actor::Peers { findings, events, loss, drain: drain_commands, identities, wanted, unseen, glances };
     let mut actor = actor::Actor::new(tracker, config.detect.clone(), about, peers, ready);
-    let mut handle = handle;
     if let (Some(keeper), Some(dir)) = (keeper, &config.history.dir) {
         actor.keep_with(keeper, left.map(|left| left.findings).unwrap_or_default());
-        let writer = history::spawn(dir, config.history.bounds, run_of(&host, started));
+        let writer = history::spawn(dir, config.history.bounds, history_run);
         let writer = writer.context("cannot start the history's thread")?;
         handle.set_history(writer.access(dir));
         actor.tell_history(history::Tap::new(writer));
@@ -154,6 +144,19 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         drain.await.context("the event reader failed")??;
     }
     outcome
+}
+
+/// An empty tracker, set up as the configuration and the host want it, which goes on from what a daemon before left.
+fn make_tracker(config: &Config, about: &About, left: Option<&State>, polls: bool) -> anyhow::Result<Tracker> {
+    let mut tracker = Tracker::new(Bounds::default(), config.capture.ports.clone(), rules(config));
+    tracker.set_window(config.detect.window);
+    if let Some(left) = left {
+        tracker.go_on_from(left);
+    }
+    tracker.set_home(inventory::own_netns(Path::new(PROC))?);
+    tracker.set_counts_accepts(about.counts_accepts());
+    tracker.set_drop_reasons(about.drop_reasons.clone());
+    Ok(if polls { tracker.without_events() } else { tracker })
 }
 
 /// What the history says of this run of the daemon.

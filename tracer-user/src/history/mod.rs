@@ -28,7 +28,7 @@ use std::time::Duration;
 
 pub use closed::Closed;
 pub use read::{Asked, HISTORY_SCHEMA, Line, Reader, What};
-pub use rebuild::{RebuiltSnapshot, Rebuilt};
+pub use rebuild::{Rebuilt, RebuiltSnapshot};
 pub use schema::VERSION;
 pub use store::{FILE, Store, Syncing};
 pub use tap::{CLOSED_PER_S_MAX, Tap};

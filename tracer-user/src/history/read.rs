@@ -49,16 +49,33 @@ pub struct Line {
 #[serde(tag = "what", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "docs/history.md says what each is")]
 pub enum What {
-    RunStarted { source: String, boot_id: String, version: String },
+    RunStarted {
+        source: String,
+        boot_id: String,
+        version: String,
+    },
     RunStopped {},
     /// The daemon was killed, or is running still: nothing later is known of it.
     RunEnds {},
-    Finding { change: Change, finding: Box<Finding> },
-    Loss { stage: String, lost: u64 },
-    Gap { since: WallTime, kind: String, rows: u64, reason: String },
+    Finding {
+        change: Change,
+        finding: Box<Finding>,
+    },
+    Loss {
+        stage: String,
+        lost: u64,
+    },
+    Gap {
+        since: WallTime,
+        kind: String,
+        rows: u64,
+        reason: String,
+    },
     Growth(super::summary::Growth),
     Closed(super::summary::ClosedSummary),
-    Truncated { lines: u64 },
+    Truncated {
+        lines: u64,
+    },
 }
 
 impl Line {
@@ -121,9 +138,9 @@ impl Reader {
     }
 
     fn findings(&self, asked: &Asked) -> Result<Vec<Line>, StoreError> {
-        let mut statement = self
-            .db
-            .prepare("SELECT at_ms, change, json FROM finding WHERE at_ms >= ?1 AND at_ms <= ?2 ORDER BY at_ms, rowid")?;
+        let mut statement = self.db.prepare(
+            "SELECT at_ms, change, json FROM finding WHERE at_ms >= ?1 AND at_ms <= ?2 ORDER BY at_ms, rowid",
+        )?;
         let mut rows = statement.query(params![asked.since.unix_ms, asked.until.unix_ms])?;
         let mut lines = Vec::new();
         while let Some(row) = rows.next()? {

@@ -105,9 +105,11 @@ impl Reader {
     fn checkpoint(&self, which: &str, at_ms: i64) -> Result<Option<Base>, StoreError> {
         let found: Option<(i64, Vec<u8>)> = self
             .db
-            .query_row(&format!("SELECT at_ms, snapshot FROM checkpoint WHERE {which} LIMIT 1"), params![at_ms], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })
+            .query_row(
+                &format!("SELECT at_ms, snapshot FROM checkpoint WHERE {which} LIMIT 1"),
+                params![at_ms],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
             .optional()?;
         let Some((at_ms, blob)) = found else { return Ok(None) };
         let mut json = Vec::new();

@@ -170,7 +170,8 @@ pub fn endpoints(db: &Connection, snapshot: &mut Snapshot, (from, until): Span) 
     }
     for (index, endpoint) in snapshot.endpoints.iter_mut().enumerate() {
         endpoint.series = courses.remove(&index).map(Course::into_series).unwrap_or_default();
-        let open = snapshot.connections.iter().filter(|open| open.endpoint == endpoint.id && open.role == endpoint.role);
+        let open =
+            snapshot.connections.iter().filter(|open| open.endpoint == endpoint.id && open.role == endpoint.role);
         endpoint.by_state.clear();
         for open in open {
             *endpoint.by_state.entry(open.state).or_default() += 1;
@@ -319,8 +320,7 @@ pub fn processes(db: &Connection, snapshot: &mut Snapshot, (from, until): Span) 
             account.closed_total += count(closed);
         }
     }
-    let mut statement =
-        db.prepare("SELECT pid, start_ms FROM process WHERE ended_ms > ?1 AND ended_ms <= ?2")?;
+    let mut statement = db.prepare("SELECT pid, start_ms FROM process WHERE ended_ms > ?1 AND ended_ms <= ?2")?;
     let mut rows = statement.query(params![from, until])?;
     while let Some(row) = rows.next()? {
         let (pid, start_ms): (u32, i64) = (row.get(0)?, row.get(1)?);

@@ -35,6 +35,11 @@ struct GroupCounts {
     closed: u64,
 }
 
+/// By process and endpoint.
+type AccountTotals = HashMap<(i64, i64), Totals>;
+/// By launcher group and endpoint.
+type GroupsCounts = BTreeMap<(i64, i64), GroupCounts>;
+
 /// What the store knows of the names it has written.
 #[derive(Debug, Default)]
 pub struct Series {
@@ -42,8 +47,8 @@ pub struct Series {
     groups: HashMap<String, i64>,
     processes: HashMap<u32, KnownProcess>,
     endpoint_totals: HashMap<i64, Totals>,
-    process_totals: HashMap<(i64, i64), Totals>,
-    group_counts: BTreeMap<(i64, i64), GroupCounts>,
+    process_totals: AccountTotals,
+    group_counts: GroupsCounts,
     /// The first sample of a run only says where totals begin.
     has_begun: bool,
 }
@@ -137,10 +142,8 @@ impl Series {
             return Ok(known.id);
         }
         let find = "SELECT id FROM process WHERE pid = ?1 AND abs(start_ms - ?2) <= ?3 ORDER BY id DESC LIMIT 1";
-        let found: Option<i64> = db
-            .prepare_cached(find)?
-            .query_row(params![pid, start_ms, SAME_START_MS], |row| row.get(0))
-            .optional()?;
+        let found: Option<i64> =
+            db.prepare_cached(find)?.query_row(params![pid, start_ms, SAME_START_MS], |row| row.get(0)).optional()?;
         let id = match found {
             Some(id) => id,
             None => {
@@ -194,12 +197,7 @@ impl Series {
     }
 
     /// Writes the counts of this moment: how many rows, and how many had no place.
-    pub fn sample(
-        &mut self,
-        db: &Connection,
-        snapshot: &Snapshot,
-        is_whole: bool,
-    ) -> Result<(u64, u64), StoreError> {
+    pub fn sample(&mut self, db: &Connection, snapshot: &Snapshot, is_whole: bool) -> Result<(u64, u64), StoreError> {
         let at_ms = snapshot.captured_at.unix_ms;
         let mut rows = Rows::default();
         for group in &snapshot.launcher_groups {
@@ -208,7 +206,7 @@ impl Series {
         for endpoint in &snapshot.endpoints {
             self.endpoint_row(db, endpoint, at_ms, is_whole, &mut rows)?;
         }
-        let mut groups = BTreeMap::<(i64, i64), GroupCounts>::new();
+        let mut groups = GroupsCounts::new();
         let before = std::mem::take(&mut self.process_totals);
         for process in &snapshot.processes {
             self.process_rows(db, process, (at_ms, is_whole), (&before, &mut groups), &mut rows)?;
@@ -264,7 +262,7 @@ impl Series {
         db: &Connection,
         process: &Process,
         (at_ms, is_whole): (i64, bool),
-        (before, groups): (&HashMap<(i64, i64), Totals>, &mut BTreeMap<(i64, i64), GroupCounts>),
+        (before, groups): (&AccountTotals, &mut GroupsCounts),
         rows: &mut Rows,
     ) -> Result<(), StoreError> {
         let id = self.identified_process(db, process, at_ms)?;
@@ -273,8 +271,7 @@ impl Series {
             None => None,
         };
         for account in &process.connections {
-            let endpoint =
-                self.endpoint(db, (&account.endpoint, account.role), (&account.endpoint, "unknown"))?;
+            let endpoint = self.endpoint(db, (&account.endpoint, account.role), (&account.endpoint, "unknown"))?;
             let now = Totals {
                 open: account.open,
                 opened: account.opened_total,
@@ -310,7 +307,7 @@ impl Series {
     fn group_rows(
         &mut self,
         db: &Connection,
-        groups: BTreeMap<(i64, i64), GroupCounts>,
+        groups: GroupsCounts,
         at_ms: i64,
         is_whole: bool,
         rows: &mut Rows,
@@ -320,8 +317,8 @@ impl Series {
         let gone: Vec<_> = gone.map(|(key, _)| (*key, GroupCounts::default())).collect();
         for ((group, endpoint), counts) in groups.iter().map(|(key, counts)| (*key, *counts)).chain(gone) {
             let was = before.get(&(group, endpoint)).copied().unwrap_or_default();
-            let is_news = counts.opened + counts.closed > 0
-                || (counts.open, counts.instances) != (was.open, was.instances);
+            let is_news =
+                counts.opened + counts.closed > 0 || (counts.open, counts.instances) != (was.open, was.instances);
             if ((is_whole && counts.open > 0) || is_news) && rows.has_room() {
                 db.prepare_cached("INSERT INTO group_series VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(params![
                     at_ms,

@@ -113,12 +113,15 @@ impl Store {
     pub fn second(&mut self, second: &Second) -> Result<(), StoreError> {
         self.begin()?;
         let at = second.at.unix_ms;
-        self.db.prepare_cached("UPDATE run SET last_ms = max(last_ms, ?2) WHERE id = ?1")?.execute(params![
-            self.run, at
-        ])?;
+        self.db
+            .prepare_cached("UPDATE run SET last_ms = max(last_ms, ?2) WHERE id = ?1")?
+            .execute(params![self.run, at])?;
         for closed in &second.closed {
-            let endpoint =
-                self.series.endpoint(&self.db, (&closed.endpoint, closed.role), (&closed.endpoint, &closed.database))?;
+            let endpoint = self.series.endpoint(
+                &self.db,
+                (&closed.endpoint, closed.role),
+                (&closed.endpoint, &closed.database),
+            )?;
             let process = match &closed.opener {
                 Some((pid, start_ms, comm)) => Some(self.series.process(&self.db, (*pid, *start_ms), comm, at)?),
                 None => None,
@@ -203,9 +206,13 @@ impl Store {
             Completeness::Unknown => "unknown",
         };
         let connections = i64::try_from(snapshot.connections.len()).unwrap_or(i64::MAX);
-        self.db
-            .prepare_cached("INSERT INTO checkpoint VALUES (?1, ?2, ?3, ?4, ?5)")?
-            .execute(params![at.unix_ms, connections, open, completeness, blob])?;
+        self.db.prepare_cached("INSERT INTO checkpoint VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
+            at.unix_ms,
+            connections,
+            open,
+            completeness,
+            blob
+        ])?;
         self.add_rows(1);
         Ok(())
     }
@@ -220,9 +227,13 @@ impl Store {
         reason: &str,
     ) -> Result<(), StoreError> {
         self.begin()?;
-        self.db
-            .prepare_cached("INSERT INTO gap VALUES (?1, ?2, ?3, ?4, ?5)")?
-            .execute(params![from.unix_ms, until.unix_ms, what, integer(rows), reason])?;
+        self.db.prepare_cached("INSERT INTO gap VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
+            from.unix_ms,
+            until.unix_ms,
+            what,
+            integer(rows),
+            reason
+        ])?;
         self.add_rows(1);
         Ok(())
     }
@@ -274,7 +285,8 @@ fn connect(path: &Path, bounds: Bounds, syncing: Syncing, is_checked: bool) -> R
         file.set_permissions(Permissions::from_mode(0o640))?;
     }
     drop(file);
-    let mut db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let mut db =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     db.busy_timeout(Duration::from_secs(2))?;
     schema::prepare(&db)?;
     db.pragma_update(None, "journal_mode", "WAL").or_else(ignore_rows)?;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
 
-use super::read::{Asked, Reader};
 use super::StoreError;
+use super::read::{Asked, Reader};
 
 /// Summaries of one answer, each.
 const SUMMARIES_MAX: usize = 100;

@@ -114,8 +114,7 @@ impl Tap {
         }
         let wants_checkpoint = self.is_news || now >= self.next_checkpoint;
         let is_checkpoint = wants_checkpoint && self.writer.takes_checkpoint();
-        let extent =
-            if is_checkpoint { Extent::Connections(CHECKPOINT_CONNECTIONS_MAX) } else { Extent::Outline };
+        let extent = if is_checkpoint { Extent::Connections(CHECKPOINT_CONNECTIONS_MAX) } else { Extent::Outline };
         let snapshot = Box::new(tracker.snapshot_of(extent, told, now, anchor));
         self.next_outline = now.plus(SAMPLE_EVERY);
         if is_checkpoint {

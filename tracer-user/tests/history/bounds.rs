@@ -48,7 +48,12 @@ fn a_store_that_is_full_loses_its_oldest_and_stays_within_its_bytes() {
     let begin = number(&db, "SELECT min(started_ms) FROM run");
     let last = number(&db, "SELECT max(closed_ms) FROM closed");
     assert!(kept > 1_000 && kept < 35_000, "{kept} of 35,920");
-    assert!(first > begin + 60_000 && last == begin + 899_000, "from {} s to {} s", (first - begin) / 1_000, (last - begin) / 1_000);
+    assert!(
+        first > begin + 60_000 && last == begin + 899_000,
+        "from {} s to {} s",
+        (first - begin) / 1_000,
+        (last - begin) / 1_000
+    );
 }
 
 #[test]

@@ -133,7 +133,13 @@ fn a_moment_that_is_not_known_is_said_so() {
     let none = dir.path().join("none");
     let (code, stdout, stderr) = socklife(&["history", "--state-dir", text(&none)]);
     assert_eq!((code, stdout.as_str()), (Some(3), ""));
-    assert_eq!(stderr, format!("socklife: there is no history in {}: give the --state-dir of a daemon that keeps one\n", none.display()));
+    assert_eq!(
+        stderr,
+        format!(
+            "socklife: there is no history in {}: give the --state-dir of a daemon that keeps one\n",
+            none.display()
+        )
+    );
     let (code, _, stderr) = socklife(&["history", "--since", "tomorrow", "--state-dir", text(&state)]);
     assert_eq!(code, Some(2));
     assert!(stderr.contains("write a time such as"), "{stderr}");
@@ -177,7 +183,10 @@ fn what_happened_is_told_in_order(kept: &Kept) {
     assert!(shown.contains("CRITICAL  limit_pressure") || shown.contains("WARNING   limit_pressure"), "{shown}");
     assert!(shown.contains("resolved  limit_pressure"), "{shown}");
     assert!(!shown.contains('\u{1b}') && !shown.contains('\u{202e}'), "{shown}");
-    assert!(shown.contains("route_builder_launcher.py at orders-db: 0 to 0 open, 96 at most, 96 opened, 96 closed"), "{shown}");
+    assert!(
+        shown.contains("route_builder_launcher.py at orders-db: 0 to 0 open, 96 at most, 96 opened, 96 closed"),
+        "{shown}"
+    );
 }
 
 /// Every query of docs/history.md works, and finds something in a store that has something of everything it asks for.

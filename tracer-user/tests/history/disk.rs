@@ -39,7 +39,8 @@ fn a_damaged_store_is_set_aside_and_a_new_one_begins() {
     }
     let mut of_another = good.clone();
     of_another[68..72].copy_from_slice(&7_u32.to_be_bytes());
-    let damages: [&[u8]; 4] = [b"no database at all, and long enough to see it", &good[..good.len() / 2], &in_the_middle, &of_another];
+    let damages: [&[u8]; 4] =
+        [b"no database at all, and long enough to see it", &good[..good.len() / 2], &in_the_middle, &of_another];
     for (round, damage) in damages.iter().enumerate() {
         std::fs::write(&path, damage).unwrap();
         let mut store = Store::open(&state, Bounds::default(), Syncing::Full, true).unwrap();
