@@ -1,5 +1,6 @@
 //! The flight recorder: a day that was recorded is replayed into a store and asked about; the store keeps within its
-//! bounds, survives its process, damage and a disk that goes away.
+//! bounds, and survives damage and the end of its process at any moment.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed test says so")]
 
 #[path = "history/bounds.rs"]
 mod bounds;

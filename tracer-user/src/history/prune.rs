@@ -19,8 +19,8 @@ pub fn wal_pages(bounds: Bounds) -> i64 {
     (integer(bounds.max_bytes) / 16 / PAGE_BYTES).clamp(16, 1_000)
 }
 
-/// Deletes what is too old, or the oldest of what is too much; some rows of each.
-pub fn step(db: &Connection, bounds: Bounds) -> Result<(), StoreError> {
+/// Deletes what is too old, or the oldest of what is too much; some rows of each. How many processes went.
+pub fn step(db: &Connection, bounds: Bounds) -> Result<usize, StoreError> {
     let (mut oldest, mut newest) = (i64::MAX, i64::MIN);
     for (table, at) in schema::TIMED {
         let (first, last): (Option<i64>, Option<i64>) = (
@@ -31,7 +31,7 @@ pub fn step(db: &Connection, bounds: Bounds) -> Result<(), StoreError> {
         newest = newest.max(last.unwrap_or(i64::MIN));
     }
     if newest < oldest {
-        return Ok(());
+        return Ok(0);
     }
     let max_age_ms = i64::try_from(bounds.max_age.as_millis()).unwrap_or(i64::MAX);
     let mut cutoff = newest.saturating_sub(max_age_ms);
@@ -39,7 +39,7 @@ pub fn step(db: &Connection, bounds: Bounds) -> Result<(), StoreError> {
         cutoff = cutoff.max(oldest + ((newest - oldest) / PART).max(1_000));
     }
     if oldest >= cutoff {
-        return Ok(());
+        return Ok(0);
     }
     for (table, at) in schema::TIMED {
         let delete = format!(
@@ -52,13 +52,12 @@ pub fn step(db: &Connection, bounds: Bounds) -> Result<(), StoreError> {
 }
 
 /// Runs and processes that nothing of what is left can be about.
-fn forget(db: &Connection, cutoff: i64) -> Result<(), StoreError> {
-    db.prepare_cached("DELETE FROM run WHERE last_ms < ?1 AND stopped_ms IS NOT NULL")?.execute([cutoff])?;
-    db.prepare_cached(
-        "DELETE FROM process WHERE id IN (SELECT id FROM process WHERE ended_ms < ?1 ORDER BY id LIMIT ?2)",
-    )?
-    .execute(params![cutoff, ROWS])?;
-    Ok(())
+fn forget(db: &Connection, cutoff: i64) -> Result<usize, StoreError> {
+    db.prepare_cached("DELETE FROM run WHERE last_ms < ?1 AND id < (SELECT max(id) FROM run)")?.execute([cutoff])?;
+    // One that was gone before anybody knew who it was has no end.
+    let over =
+        "SELECT id FROM process WHERE ended_ms < ?1 OR (identity IS NULL AND first_ms < ?1) ORDER BY id LIMIT ?2";
+    Ok(db.prepare_cached(&format!("DELETE FROM process WHERE id IN ({over})"))?.execute(params![cutoff, ROWS])?)
 }
 
 /// Gives free pages back to the file system; outside of any transaction.

@@ -170,10 +170,11 @@ pub fn endpoints(db: &Connection, snapshot: &mut Snapshot, (from, until): Span) 
     }
     for (index, endpoint) in snapshot.endpoints.iter_mut().enumerate() {
         endpoint.series = courses.remove(&index).map(Course::into_series).unwrap_or_default();
-        let open =
-            snapshot.connections.iter().filter(|open| open.endpoint == endpoint.id && open.role == endpoint.role);
         endpoint.by_state.clear();
-        for open in open {
+    }
+    for open in &snapshot.connections {
+        let index = places.get(&(open.endpoint.clone(), open.role));
+        if let Some(endpoint) = index.and_then(|index| snapshot.endpoints.get_mut(*index)) {
             *endpoint.by_state.entry(open.state).or_default() += 1;
         }
     }

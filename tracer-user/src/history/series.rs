@@ -159,6 +159,11 @@ impl Series {
         Ok(id)
     }
 
+    /// Rows of processes have gone: what is remembered of them may be wrong.
+    pub fn forget_processes(&mut self) {
+        self.processes.clear();
+    }
+
     fn identified_process(&mut self, db: &Connection, process: &Process, at_ms: i64) -> Result<i64, StoreError> {
         let id = self.process(db, (process.pid, process.start_time.unix_ms), &process.comm, at_ms)?;
         let mut hasher = DefaultHasher::new();
@@ -176,7 +181,8 @@ impl Series {
         let json = serde_json::to_string(&Process { connections: Vec::new(), ..process.clone() })?;
         db.prepare_cached(
             "UPDATE process SET comm = ?2, exe = ?3, script = ?4, user = ?5, systemd_unit = ?6, container_id = ?7,
-             launcher_group = ?8, identity = ?9, ended_ms = ifnull(ended_ms, ?10) WHERE id = ?1",
+             launcher_group = ?8, identity = ?9,
+             ended_ms = iif(?10 IS NULL, NULL, ifnull(ended_ms, ?10)) WHERE id = ?1",
         )?
         .execute(params![
             id,

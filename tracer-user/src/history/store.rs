@@ -86,6 +86,11 @@ impl Store {
         let id = match goes_on.optional()? {
             Some(id) => id,
             None => {
+                // Of those that an earlier run knew, no more is known until they show again.
+                self.db.execute(
+                    "UPDATE process SET ended_ms = (SELECT max(last_ms) + 1 FROM run) WHERE ended_ms IS NULL",
+                    [],
+                )?;
                 self.db.execute(
                     "INSERT INTO run (started_ms, last_ms, source, boot_id, hostname, version)
                      VALUES (?1, ?1, ?2, ?3, ?4, ?5)",
@@ -185,8 +190,7 @@ impl Store {
             self.gap(at, at, "series", left_out, "more counts changed than are kept")?;
         }
         self.add_rows(rows);
-        // At the boundary of a transaction: pages that are free go back to the file system in the next one.
-        prune::step(&self.db, self.bounds)
+        self.prune()
     }
 
     /// Everything that is open at this moment.
@@ -241,7 +245,10 @@ impl Store {
     /// Deletes some of what is too old or too much.
     pub fn prune(&mut self) -> Result<(), StoreError> {
         self.begin()?;
-        prune::step(&self.db, self.bounds)
+        if prune::step(&self.db, self.bounds)? > 0 {
+            self.series.forget_processes();
+        }
+        Ok(())
     }
 
     /// What was written is kept from here on.
