@@ -8,6 +8,8 @@ mod bounds;
 mod day;
 #[path = "history/disk.rs"]
 mod disk;
+#[path = "history/full.rs"]
+mod full;
 #[path = "history/killed.rs"]
 mod killed;
 #[path = "history/recorded.rs"]

@@ -23,8 +23,8 @@ mod tap;
 mod writer;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 pub use closed::Closed;
 pub use read::{Asked, HISTORY_SCHEMA, Line, Reader, What};
@@ -136,6 +136,7 @@ struct State {
 #[derive(Debug, Default)]
 pub struct Status {
     state: Mutex<State>,
+    changed: Condvar,
     kept: AtomicU64,
     not_kept: AtomicU64,
     summarised: AtomicU64,
@@ -160,12 +161,32 @@ impl Status {
         }
     }
 
+    /// Blocks until the store does as is wanted, or for so long.
+    pub fn wait_for(&self, at_most: Duration, wanted: impl Fn(&StoreHealth) -> bool) -> StoreHealth {
+        let until = Instant::now() + at_most;
+        let mut state = self.state();
+        loop {
+            drop(state);
+            let health = self.health();
+            let left = until.saturating_duration_since(Instant::now());
+            if wanted(&health) || left.is_zero() {
+                return health;
+            }
+            state = self.state();
+            if state.reason == health.reason {
+                let waited = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+                state = waited.0;
+            }
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, reason: Option<String>, is_off: bool) {
         *self.state() = State { reason, is_off };
+        self.changed.notify_all();
     }
 
     fn count_kept(&self, rows: u64) {

@@ -309,19 +309,26 @@ impl Work {
                 match written {
                     Ok(()) if u128::try_from(waited).unwrap_or(0) >= COMMIT_EVERY.as_millis() => self.commit(),
                     Ok(()) => {}
-                    Err(error) => self.pause(&error),
+                    Err(error) => {
+                        self.pause(&error);
+                        self.lose(at, rows);
+                    }
                 }
             }
-            Disk::Paused { since, rows: lost, .. } => {
-                since.get_or_insert(at);
-                *lost += rows;
-                self.status.count_not_kept(rows);
-            }
-            Disk::Off | Disk::New => self.status.count_not_kept(rows),
+            Disk::Paused { .. } | Disk::Off | Disk::New => self.lose(at, rows),
         }
         if is_checkpoint {
             self.has_checkpoint.store(false, Ordering::Release);
         }
+    }
+
+    /// Counts what came while nothing could be written.
+    fn lose(&mut self, at: WallTime, rows: u64) {
+        if let Disk::Paused { since, rows: lost, .. } = &mut self.disk {
+            since.get_or_insert(at);
+            *lost += rows;
+        }
+        self.status.count_not_kept(rows);
     }
 
     fn commit(&mut self) {

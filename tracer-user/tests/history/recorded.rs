@@ -37,7 +37,7 @@ fn second(second: u64) -> BootNs {
     BootNs(BEGIN.0 + second * 1_000_000_000)
 }
 
-fn header() -> Header {
+pub fn header() -> Header {
     let limit = Some(Limit { value: 100, source: LimitSource::Config });
     let rule = EndpointRule { name: Some("orders-db".to_owned()), limit, database: None };
     let tracker = Tracker::new(Bounds::default(), PortMap::default(), BTreeMap::from([(database(), rule)]));
