@@ -4,6 +4,8 @@
 
 #[path = "history/bounds.rs"]
 mod bounds;
+#[expect(dead_code, reason = "other tests use more of it")]
+mod common;
 #[path = "history/day.rs"]
 mod day;
 #[path = "history/disk.rs"]
@@ -14,6 +16,8 @@ mod full;
 mod killed;
 #[path = "history/recorded.rs"]
 mod recorded;
+#[path = "history/served.rs"]
+mod served;
 
 use std::path::Path;
 use std::process::Command;

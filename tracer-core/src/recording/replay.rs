@@ -50,6 +50,10 @@ pub trait Witness {
     fn second(&mut self, tracker: &Tracker, told: (&About, &Store), now: BootNs, anchor: &WallAnchor) {
         let _ = (tracker, told, now, anchor);
     }
+    /// The replay is where it was to end.
+    fn end(&mut self, tracker: &Tracker, told: (&About, &Store), now: BootNs, anchor: &WallAnchor) {
+        let _ = (tracker, told, now, anchor);
+    }
 }
 
 /// Wants to know of findings alone.
@@ -179,6 +183,7 @@ impl Replay {
         }
         self.pass(end, witness);
         self.judge(end, witness);
+        witness.end(&self.tracker, (&self.about, &self.findings), end, &self.anchor);
         Ok(self.tracker.snapshot(&self.about, &self.findings, end, &self.anchor))
     }
 

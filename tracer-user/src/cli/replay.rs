@@ -140,6 +140,16 @@ impl Witness for Keeper {
 
     fn second(&mut self, tracker: &Tracker, told: (&About, &Store), now: BootNs, anchor: &WallAnchor) {
         self.tap.second(tracker, told, now, anchor);
+        self.tell(now, anchor);
+    }
+
+    fn end(&mut self, tracker: &Tracker, told: (&About, &Store), now: BootNs, anchor: &WallAnchor) {
+        self.tap.last(tracker, told, now, anchor);
+    }
+}
+
+impl Keeper {
+    fn tell(&self, now: BootNs, anchor: &WallAnchor) {
         if self.progress {
             // Nobody may read it.
             let _ = writeln!(io::stdout().lock(), "{}", anchor.wall(now));

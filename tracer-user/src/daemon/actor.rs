@@ -133,7 +133,9 @@ impl Actor {
             let state = self.state(keeper.boot_id());
             keeper.write_last(state).await;
         }
-        if let Some(tap) = self.history.take() {
+        if let Some(mut tap) = self.history.take() {
+            let anchor = clock::wall_anchor();
+            tap.last(&self.tracker, (&self.about, &self.findings), anchor.boot, &anchor);
             // A panic in there was told by its hook.
             let _ = tokio::task::spawn_blocking(move || tap.finish()).await;
         }

@@ -36,8 +36,10 @@ pub use writer::{Writer, spawn, spawn_whole};
 
 /// Steps of the series.
 pub const SAMPLE_EVERY: Duration = Duration::from_secs(10);
-/// Time between two checkpoints; one more when a finding opens.
+/// Time between two checkpoints; one more when a finding opens, and at the end.
 pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(300);
+/// The same while few connections are open.
+pub const SMALL_CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 /// Longest time until what was handed in is on disk, at the times of what was handed in. With a second until it is handed
 /// in and what waits in the queue, less than the ten seconds that may be lost.
 pub const COMMIT_EVERY: Duration = Duration::from_secs(4);

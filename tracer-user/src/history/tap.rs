@@ -11,12 +11,14 @@ use tracer_core::time::{BootNs, WallAnchor, WallTime};
 use tracer_core::tracker::{About, Effect, Extent, LineRoom, Tracker};
 
 use super::writer::{Entry, Writer};
-use super::{CHECKPOINT_EVERY, Closed, SAMPLE_EVERY, Status};
+use super::{CHECKPOINT_EVERY, Closed, SAMPLE_EVERY, SMALL_CHECKPOINT_EVERY, Status};
 
 /// Closed connections kept one by one, a second; of those beyond the number alone.
 pub const CLOSED_PER_S_MAX: usize = 1_000;
 /// Changes of findings kept a second.
 const FINDINGS_PER_S_MAX: usize = 1_000;
+/// Connections of a checkpoint that takes some 20 KB at most.
+const SMALL_CHECKPOINT: usize = 200;
 /// Connections in a checkpoint.
 const CHECKPOINT_CONNECTIONS_MAX: usize = 20_000;
 
@@ -71,6 +73,12 @@ impl Tap {
         }
     }
 
+    /// The last second: what is open at the end is kept, too.
+    pub fn last(&mut self, tracker: &Tracker, told: (&About, &Findings), now: BootNs, anchor: &WallAnchor) {
+        (self.next_outline, self.next_checkpoint) = (BootNs(0), BootNs(0));
+        self.second(tracker, told, now, anchor);
+    }
+
     /// Has everything written, as far as the disk takes it. Blocks.
     pub fn finish(self) {
         self.writer.finish();
@@ -119,7 +127,8 @@ impl Tap {
         self.next_outline = now.plus(SAMPLE_EVERY);
         if is_checkpoint {
             self.is_news = false;
-            self.next_checkpoint = now.plus(CHECKPOINT_EVERY);
+            let is_small = snapshot.connections.len() <= SMALL_CHECKPOINT;
+            self.next_checkpoint = now.plus(if is_small { SMALL_CHECKPOINT_EVERY } else { CHECKPOINT_EVERY });
         }
         self.writer.send(if is_checkpoint { Entry::Checkpoint(snapshot) } else { Entry::Outline(snapshot) });
     }
