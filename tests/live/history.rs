@@ -189,8 +189,8 @@ fn a_disk_that_is_full_or_read_only_pauses_the_history_and_nothing_else() -> Res
     until("a snapshot from after the pause, and the pause itself", || {
         let lines = history(&daemon)?;
         let is_gap = |line: &Value| line["what"] == "gap" && line["kind"] == "paused";
-        let then = snapshot_of(&daemon.ask(&["snapshot", "--at", "0s"])?)?;
-        let seen = client_side(&then).is_ok_and(|endpoint| endpoint["open"] == 90);
+        let then = snapshot_of(&daemon.ask(&["snapshot", "--at", "0s"])?);
+        let seen = then.is_ok_and(|then| client_side(&then).is_ok_and(|endpoint| endpoint["open"] == 90));
         Ok(if lines.iter().any(is_gap) && seen { Ok(()) } else { Err(format!("{lines:?}")) })
     })?;
     daemon.stop(Signal::SIGTERM)

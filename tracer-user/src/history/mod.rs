@@ -22,7 +22,7 @@ mod summary;
 mod tap;
 mod writer;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -139,6 +139,8 @@ struct State {
 pub struct Status {
     state: Mutex<State>,
     changed: Condvar,
+    /// The store is new to the writer, or again: what is open is wanted at once.
+    wants_checkpoint: AtomicBool,
     kept: AtomicU64,
     not_kept: AtomicU64,
     summarised: AtomicU64,

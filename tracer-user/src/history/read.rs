@@ -116,6 +116,10 @@ impl Reader {
 
     /// What happened, in order, and then what it amounts to.
     pub fn history(&self, asked: &Asked) -> Result<Vec<Line>, StoreError> {
+        // Nothing is known of later.
+        let newest: Option<i64> = self.db.query_row("SELECT max(last_ms) FROM run", [], |row| row.get(0))?;
+        let until = asked.until.min(WallTime { unix_ms: newest.unwrap_or(0) });
+        let asked = &Asked { until, ..asked.clone() };
         let mut lines = self.findings(asked)?;
         if asked.kinds.is_empty() {
             lines.extend(self.runs(asked)?);

@@ -2,6 +2,7 @@
 //! then. Everything has a rate it does not exceed.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tracer_core::detect::Store as Findings;
 use tracer_core::event::Event;
@@ -120,7 +121,8 @@ impl Tap {
         if now < self.next_outline || tracker.completeness() == Completeness::Unknown {
             return;
         }
-        let wants_checkpoint = self.is_news || now >= self.next_checkpoint;
+        let is_again = self.status.wants_checkpoint.swap(false, Ordering::AcqRel);
+        let wants_checkpoint = self.is_news || is_again || now >= self.next_checkpoint;
         let is_checkpoint = wants_checkpoint && self.writer.takes_checkpoint();
         let extent = if is_checkpoint { Extent::Connections(CHECKPOINT_CONNECTIONS_MAX) } else { Extent::Outline };
         let snapshot = Box::new(tracker.snapshot_of(extent, told, now, anchor));

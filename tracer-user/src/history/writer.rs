@@ -267,6 +267,7 @@ impl Work {
                 if let Disk::Paused { .. } = self.disk {
                     tracing::info!(not_kept = rows, "the history goes on");
                 }
+                self.status.wants_checkpoint.store(true, Ordering::Release);
                 self.status.set(None, false);
                 self.disk = Disk::Open(Box::new(store));
                 self.dirty = None;

@@ -165,6 +165,8 @@ fn what_happened_is_told_in_order(kept: &Kept) {
         assert_eq!(ours, [("opened", "14"), ("resolved", "15")], "{kind}");
     }
     let growth = what("growth");
+    let without_end = kept.history(&["--since", "2026-11-21T23:00:00Z"]);
+    assert_eq!(without_end.last().unwrap()["at"], "2026-11-22T00:00:00.000Z");
     let launchers = growth.iter().find(|line| line["who"] == "route_builder_launcher.py").unwrap();
     let number = |key: &str| launchers[key].as_i64().unwrap();
     let counted = ["open_first", "open_last", "open_peak", "opened", "closed"].map(number);
