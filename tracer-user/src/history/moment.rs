@@ -1,12 +1,12 @@
 //! From the last sample to the moment itself: what opened and closed in those seconds.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use tracer_core::event::Role;
 use tracer_core::snapshot::Snapshot;
 
-use super::StoreError;
+use super::{StoreError, roll};
 
 /// What opened and closed since the sample.
 #[derive(Clone, Copy, Debug, Default)]
@@ -55,6 +55,7 @@ pub fn counts(db: &Connection, snapshot: &mut Snapshot, (from, until): (i64, i64
             change.opened += opened;
         });
     }
+    add_new(db, snapshot, endpoints.keys())?;
     for endpoint in &mut snapshot.endpoints {
         if let Some(change) = endpoints.get(&(endpoint.id.clone(), endpoint.role)) {
             endpoint.open = change.applied(endpoint.open);
@@ -72,5 +73,27 @@ pub fn counts(db: &Connection, snapshot: &mut Snapshot, (from, until): (i64, i64
             }
         }
     }
+    Ok(())
+}
+
+/// Adds the endpoints that were first seen since the sample.
+fn add_new<'a>(
+    db: &Connection,
+    snapshot: &mut Snapshot,
+    changed: impl Iterator<Item = &'a (String, Role)>,
+) -> Result<(), StoreError> {
+    let known: HashSet<(String, Role)> =
+        snapshot.endpoints.iter().map(|endpoint| (endpoint.id.clone(), endpoint.role)).collect();
+    for (id, role) in changed.filter(|key| !known.contains(*key)) {
+        let name = "SELECT name, database FROM endpoint WHERE key = ?1 AND role = ?2";
+        let named = db.query_row(name, params![id, role.name()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        let (name, database) = named.unwrap_or_else(|| (id.clone(), "other".to_owned()));
+        let mut endpoint = roll::empty_endpoint(id.clone(), *role, name, database);
+        for open in snapshot.connections.iter().filter(|open| open.endpoint == *id && open.role == *role) {
+            *endpoint.by_state.entry(open.state).or_default() += 1;
+        }
+        snapshot.endpoints.push(endpoint);
+    }
+    snapshot.endpoints.sort_by(|a, b| (&a.id, a.role).cmp(&(&b.id, b.role)));
     Ok(())
 }

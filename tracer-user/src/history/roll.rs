@@ -191,7 +191,8 @@ fn limit(value: Option<u32>, source: Option<&str>) -> Option<Limit> {
     value.map(|value| Limit { value, source })
 }
 
-fn empty_endpoint(id: String, role: Role, name: String, database: String) -> Endpoint {
+/// An endpoint of which no more is known.
+pub fn empty_endpoint(id: String, role: Role, name: String, database: String) -> Endpoint {
     Endpoint {
         id,
         name,

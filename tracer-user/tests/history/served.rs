@@ -46,6 +46,10 @@ async fn a_daemon_answers_as_its_directory_does() {
     let at = ["snapshot", "--at", "2026-11-21T00:00:55.5Z"];
     let then: serde_json::Value = serde_json::from_str(&ask(&at)).unwrap();
     assert_eq!(then["endpoints"][0]["open"], 2);
+    // Before the first sample that had the endpoint.
+    let early: serde_json::Value = serde_json::from_str(&ask(&["snapshot", "--at", "2026-11-21T00:00:05Z"])).unwrap();
+    assert_eq!((&early["endpoints"][0]["open"], &early["endpoints"][0]["name"]), (&1.into(), &"orders-db".into()));
+    assert_eq!(early["endpoints"][0]["by_state"]["ESTABLISHED"], 1);
     assert_eq!(then["rebuilt"]["asked_at"], "2026-11-21T00:00:55.500Z");
     let hour = ["history", "--since", "2026-11-21T00:00:00Z", "--until", "2026-11-21T01:00:00Z", "--json"];
     let lines = ask(&hour);
