@@ -12,6 +12,7 @@ mod daemon_life;
 mod events;
 mod faults;
 mod findings;
+mod history;
 mod holders;
 mod hooks;
 mod lifecycle;

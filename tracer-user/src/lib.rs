@@ -11,6 +11,7 @@ pub mod config;
 pub mod daemon;
 pub mod doctor;
 pub mod export;
+pub mod history;
 pub mod inventory;
 pub mod ndjson;
 pub mod probe;

@@ -52,6 +52,8 @@ async fn event_line(lines: &mut Lines) -> EventLine {
     serde_json::from_slice(&lines.next().await.unwrap().unwrap()).unwrap()
 }
 
+const NO_HISTORY: &str = "this daemon keeps no history: start it with --state-dir DIR, or set history.dir";
+
 #[tokio::test]
 async fn the_snapshot_arrives_as_it_was_made() {
     let state = snapshot(vec![finding("f1", Severity::Critical, 0)]);
@@ -118,13 +120,18 @@ async fn bad_requests_get_a_sentence() {
             "unknown state \"OPEN\": the states are ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT1, FIN_WAIT2, TIME_WAIT, \
              CLOSE, CLOSE_WAIT, LAST_ACK, LISTEN, CLOSING, NEW_SYN_RECV",
         ),
-        ("/v1/snapshot?fresh=1", 400, "unknown parameter \"fresh\": this path takes none"),
+        ("/v1/snapshot?fresh=1", 400, "unknown parameter \"fresh\": this path takes at"),
+        ("/v1/snapshot?at=noon", 400, "at \"noon\" is no time: write one such as 2026-11-21T20:41:07Z"),
+        ("/v1/snapshot?at=2026-11-21T20:41:07Z", 404, NO_HISTORY),
+        ("/v1/history", 404, NO_HISTORY),
+        ("/v1/history?pid=x", 400, "pid \"x\" is no process id: give a number"),
+        ("/v1/history?when=1", 400, "unknown parameter \"when\": this path takes since, until, pid, endpoint, kind"),
         ("/v1/tail?pid=1", 400, "unknown parameter \"pid\": this path takes none"),
         (
             "/v2/snapshot",
             404,
             "no such path: there are /v1/snapshot, /v1/overview, /v1/findings, /v1/processes, /v1/connections, /v1/tail, \
-             /v1/events, /v1/record, /v1/health and /metrics",
+             /v1/events, /v1/record, /v1/history, /v1/health and /metrics",
         ),
     ] {
         match running.client.get(target).await.unwrap_err() {

@@ -10,7 +10,7 @@ mod stretch;
 use std::borrow::Cow;
 
 pub use codec::{Decoder, FORMAT_VERSION, PREAMBLE_BYTES, RecordingError, encode, preamble};
-pub use replay::{OutOfRange, Replay, Until};
+pub use replay::{OutOfRange, Replay, Until, Witness};
 use serde::{Deserialize, Serialize};
 
 use crate::detect::Settings;

@@ -6,11 +6,12 @@ use std::time::Duration;
 use super::stretch::Stretch;
 use super::{Frame, Header};
 use crate::detect::{DetectConfig, Store};
+use crate::event::Event;
 use crate::finding::{Finding, FindingLine};
 use crate::setup::Setup;
 use crate::snapshot::{Loss, Snapshot};
 use crate::time::{BootNs, WallAnchor, WallTime};
-use crate::tracker::{About, Tracker};
+use crate::tracker::{About, Effect, Tracker};
 
 /// As often as in the daemon.
 const DETECT_EVERY: Duration = Duration::from_secs(1);
@@ -36,6 +37,33 @@ pub struct OutOfRange {
     asked: WallTime,
     first: WallTime,
     last: WallTime,
+}
+
+/// Who watches a replay closely.
+pub trait Witness {
+    /// A finding changed.
+    fn finding(&mut self, line: FindingLine);
+    /// The tracker took an event in.
+    fn event(&mut self, tracker: &Tracker, event: &Event, effect: Effect, anchor: &WallAnchor) {
+        let _ = (tracker, event, effect, anchor);
+    }
+    /// The detectors have run at that moment.
+    fn second(&mut self, tracker: &Tracker, told: (&About, &Store), now: BootNs, anchor: &WallAnchor) {
+        let _ = (tracker, told, now, anchor);
+    }
+    /// The replay is where it was to end.
+    fn end(&mut self, tracker: &Tracker, told: (&About, &Store), now: BootNs, anchor: &WallAnchor) {
+        let _ = (tracker, told, now, anchor);
+    }
+}
+
+/// Wants to know of findings alone.
+struct Teller<'a, F>(&'a mut F);
+
+impl<F: FnMut(FindingLine)> Witness for Teller<'_, F> {
+    fn finding(&mut self, line: FindingLine) {
+        (self.0)(line);
+    }
 }
 
 /// A replay under way.
@@ -105,7 +133,12 @@ impl Replay {
     }
 
     /// Takes the next frame in; changes of findings go to `tell`. False once the replay is where it was to end.
-    pub fn apply(&mut self, mut frame: Frame<'static>, tell: &mut impl FnMut(FindingLine)) -> bool {
+    pub fn apply(&mut self, frame: Frame<'static>, tell: &mut impl FnMut(FindingLine)) -> bool {
+        self.apply_before(frame, &mut Teller(tell))
+    }
+
+    /// The same before a witness.
+    pub fn apply_before(&mut self, mut frame: Frame<'static>, witness: &mut impl Witness) -> bool {
         self.stretch.frame(&mut frame);
         let longest = LONGEST.saturating_mul(self.stretch.0);
         let at = frame.at().max(self.now).min(self.anchor.boot.plus(longest));
@@ -113,11 +146,12 @@ impl Replay {
             self.is_over = true;
             return false;
         }
-        self.pass(at, tell);
+        self.pass(at, witness);
         match frame {
             Frame::Events { events, .. } => {
                 for event in events.iter() {
-                    self.tracker.apply(event);
+                    let effect = self.tracker.apply(event);
+                    witness.event(&self.tracker, event, effect, &self.anchor);
                 }
             }
             Frame::Look { look, .. } => {
@@ -146,6 +180,11 @@ impl Replay {
 
     /// Ends the replay: detects once more and gives what is true then.
     pub fn end(&mut self, tell: &mut impl FnMut(FindingLine)) -> Result<Snapshot, OutOfRange> {
+        self.end_before(&mut Teller(tell))
+    }
+
+    /// The same before a witness.
+    pub fn end_before(&mut self, witness: &mut impl Witness) -> Result<Snapshot, OutOfRange> {
         let (first, last) = (self.anchor.boot, self.now);
         let end = self.until.unwrap_or(last);
         // Between two frames nothing is known to have happened, after the last one nothing is known.
@@ -153,8 +192,9 @@ impl Replay {
             let wall = |at| self.anchor.wall(at);
             return Err(OutOfRange { asked: wall(end), first: wall(first), last: wall(last) });
         }
-        self.pass(end, tell);
-        self.judge(end, tell);
+        self.pass(end, witness);
+        self.judge(end, witness);
+        witness.end(&self.tracker, (&self.about, &self.findings), end, &self.anchor);
         Ok(self.tracker.snapshot(&self.about, &self.findings, end, &self.anchor))
     }
 
@@ -182,18 +222,20 @@ impl Replay {
     }
 
     /// Lets time pass.
-    fn pass(&mut self, to: BootNs, tell: &mut impl FnMut(FindingLine)) {
+    fn pass(&mut self, to: BootNs, witness: &mut impl Witness) {
         while self.next_tick < to {
             let tick = self.next_tick;
-            self.judge(tick, tell);
+            self.judge(tick, witness);
             self.next_tick = tick.plus(DETECT_EVERY);
         }
         self.now = self.now.max(to);
     }
 
-    fn judge(&mut self, now: BootNs, tell: &mut impl FnMut(FindingLine)) {
+    fn judge(&mut self, now: BootNs, witness: &mut impl Witness) {
         if self.judged_at.replace(now) != Some(now) {
-            self.findings.run(&self.tracker, &self.detect, now, &self.anchor).into_iter().for_each(tell);
+            let news = self.findings.run(&self.tracker, &self.detect, now, &self.anchor);
+            news.into_iter().for_each(|line| witness.finding(line));
+            witness.second(&self.tracker, (&self.about, &self.findings), now, &self.anchor);
         }
     }
 }

@@ -32,7 +32,7 @@ pub(crate) use lines::errno_text;
 pub use lines::{LineRoom, event_line};
 pub use passage::{FullTable, Memory, Passage};
 pub use path::{ASK_EVERY, Parting, Severed};
-pub use view::About;
+pub use view::{About, Extent};
 
 use crate::detect::DetectConfig;
 use crate::endpoint::{Endpoint, Place};

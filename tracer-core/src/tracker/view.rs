@@ -49,6 +49,17 @@ impl About {
     }
 }
 
+/// How much of the state a snapshot has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// No connections, and of the series the last steps of ten seconds alone: what is kept every few seconds.
+    Outline,
+    /// So many connections at most, those that began first; series as in an outline.
+    Connections(usize),
+    /// Everything.
+    Whole,
+}
+
 /// Counts of one process on one endpoint as they are now, by who answers for each socket.
 type OpenBy = BTreeMap<(ProcessId, usize), u32>;
 
@@ -56,6 +67,18 @@ impl Tracker {
     /// Everything known at `now`.
     #[must_use]
     pub fn snapshot(&self, about: &About, store: &Store, now: BootNs, anchor: &WallAnchor) -> Snapshot {
+        self.snapshot_of(Extent::Whole, (about, store), now, anchor)
+    }
+
+    /// What is known at `now`, as much of it as is asked for.
+    #[must_use]
+    pub fn snapshot_of(
+        &self,
+        extent: Extent,
+        (about, store): (&About, &Store),
+        now: BootNs,
+        anchor: &WallAnchor,
+    ) -> Snapshot {
         let mut by_state = vec![BTreeMap::<TcpState, u32>::new(); self.endpoints.len()];
         let mut open_by = OpenBy::new();
         for socket in self.sockets() {
@@ -66,8 +89,14 @@ impl Tracker {
                 *open_by.entry((id, socket.endpoint())).or_default() += 1;
             }
         }
-        let mut sockets: Vec<&Socket> = self.sockets().collect();
+        let most = match extent {
+            Extent::Outline => 0,
+            Extent::Connections(most) => most,
+            Extent::Whole => usize::MAX,
+        };
+        let mut sockets: Vec<&Socket> = if most == 0 { Vec::new() } else { self.sockets().collect() };
         sockets.sort_unstable_by_key(|socket| (socket.began().moment(), socket.tuple));
+        sockets.truncate(most);
         Snapshot {
             schema: SNAPSHOT_SCHEMA.to_owned(),
             captured_at: anchor.wall(now),
@@ -106,7 +135,7 @@ impl Tracker {
                 accounts_without_history: self.without_history,
                 closers_without_room: self.partings_without_room(),
             },
-            endpoints: self.endpoint_views(by_state, about, now, anchor),
+            endpoints: self.endpoint_views((extent, by_state), about, now, anchor),
             processes: self.process_views(&open_by, anchor),
             launcher_groups: self.group_views(&open_by),
             connections: sockets.into_iter().map(|socket| self.connection_view(socket, now, anchor)).collect(),
@@ -116,7 +145,7 @@ impl Tracker {
 
     fn endpoint_views(
         &self,
-        by_state: Vec<BTreeMap<TcpState, u32>>,
+        (extent, by_state): (Extent, Vec<BTreeMap<TcpState, u32>>),
         about: &About,
         now: BootNs,
         anchor: &WallAnchor,
@@ -144,7 +173,10 @@ impl Tracker {
                     failed_total: endpoint.failed_total,
                     by_state,
                     drops: drops(endpoint, about, anchor),
-                    series: series.to_snapshot(anchor),
+                    series: match extent {
+                        Extent::Whole => series.to_snapshot(anchor),
+                        Extent::Outline | Extent::Connections(_) => series.latest(anchor),
+                    },
                 }
             })
             .collect();

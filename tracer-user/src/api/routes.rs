@@ -22,7 +22,7 @@ use tracer_core::snapshot::{Capture, Completeness, Connection, Endpoint, Host, L
 use tracer_core::tcp::TcpState;
 use tracer_core::time::WallTime;
 
-use super::{ErrorBody, Health, OPEN_FINDINGS_HEADER, stream};
+use super::{ErrorBody, Health, OPEN_FINDINGS_HEADER, past, stream};
 use crate::daemon::handle::{Handle, HandleError};
 use crate::daemon::record::RECORDERS_MAX;
 use crate::export::metrics;
@@ -55,6 +55,7 @@ pub(super) fn router(handle: Handle) -> Router {
         .route("/v1/tail", get(tail))
         .route("/v1/events", get(events))
         .route("/v1/record", get(record))
+        .route("/v1/history", get(history))
         .route("/v1/health", get(health))
         .route("/metrics", get(metrics))
         .method_not_allowed_fallback(|| async {
@@ -65,7 +66,7 @@ pub(super) fn router(handle: Handle) -> Router {
 }
 
 const PATHS: &str = "/v1/snapshot, /v1/overview, /v1/findings, /v1/processes, /v1/connections, /v1/tail, /v1/events, \
-                     /v1/record, /v1/health and /metrics";
+                     /v1/record, /v1/history, /v1/health and /metrics";
 
 /// Metrics alone.
 pub(super) fn metrics_router(handle: Handle) -> Router {
@@ -81,7 +82,7 @@ pub(super) fn refusal(status: StatusCode, sentence: &'static str) -> Router {
 
 /// An answer that is not 200.
 #[derive(Debug)]
-struct Failure(StatusCode, String);
+pub(super) struct Failure(pub(super) StatusCode, pub(super) String);
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
@@ -96,7 +97,7 @@ impl From<HandleError> for Failure {
 }
 
 /// Query parameters as they came.
-type Asked = Result<Query<Vec<(String, String)>>, axum::extract::rejection::QueryRejection>;
+pub(super) type Asked = Result<Query<Vec<(String, String)>>, axum::extract::rejection::QueryRejection>;
 
 /// The parameters, each at most once and each one of `allowed`.
 fn parameters(asked: Asked, allowed: &[&str]) -> Result<BTreeMap<String, String>, Failure> {
@@ -116,7 +117,10 @@ fn parameters(asked: Asked, allowed: &[&str]) -> Result<BTreeMap<String, String>
 }
 
 async fn snapshot(State(app): State<App>, asked: Asked) -> Result<Response, Failure> {
-    parameters(asked, &[])?;
+    let parameters = parameters(asked, &["at"])?;
+    if let Some(at) = parameters.get("at") {
+        return past::snapshot(app.handle.history(), at).await;
+    }
     whole(&app, serde_json::to_vec::<Snapshot>).await
 }
 
@@ -361,6 +365,10 @@ async fn record(State(app): State<App>, asked: Asked) -> Result<Response, Failur
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], stream::recording(recording, app.handle)).into_response())
 }
 
+async fn history(State(app): State<App>, asked: Asked) -> Result<Response, Failure> {
+    past::history(app.handle.history(), asked).await
+}
+
 async fn health(State(app): State<App>, asked: Asked) -> Result<Response, Failure> {
     parameters(asked, &[])?;
     let snapshot = app.handle.last_snapshot().await?;
@@ -370,6 +378,7 @@ async fn health(State(app): State<App>, asked: Asked) -> Result<Response, Failur
         uptime_s: app.started.elapsed().as_secs(),
         mode: snapshot.capture.mode,
         completeness: snapshot.capture.completeness,
+        history: app.handle.history().map(|history| history.status.health()),
     };
     Ok(axum::Json(health).into_response())
 }

@@ -7,6 +7,7 @@ mod diff;
 mod doctor;
 mod exit;
 mod explain;
+mod history;
 mod man;
 mod output;
 mod reap;
@@ -64,6 +65,7 @@ enum Command {
     Top(top::Args),
     Snapshot(snapshot::Args),
     Diff(diff::Args),
+    History(history::Args),
     Record(record::Args),
     Replay(replay::Args),
     Report(report::Args),
@@ -101,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Top(args) => top::main(args, client(cli.socket)),
         Command::Snapshot(args) => snapshot::main(args, client(cli.socket)),
         Command::Diff(args) => diff::main(&args),
+        Command::History(args) => history::main(args, client(cli.socket)),
         Command::Record(args) => record::main(args, client(cli.socket)),
         Command::Replay(args) => replay::main(args),
         Command::Report(args) => report::main(args),

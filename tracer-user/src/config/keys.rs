@@ -199,6 +199,33 @@ pub(super) const KEYS: &[Key] = &[
         example: "\"/var/lib/socklife\"",
         ..EMPTY
     },
+    Key {
+        section: "history",
+        name: "max_age_s",
+        shape: Shape::Number {
+            min: 1,
+            max: 366 * 86_400,
+            set: |to, s| to.history.bounds.max_age = Duration::from_secs(u64::from(s)),
+        },
+        meaning: "How long what happened is kept there.",
+        unit: "seconds",
+        shown: |of| Some(of.history.bounds.max_age.as_secs().to_string()),
+        ..EMPTY
+    },
+    Key {
+        section: "history",
+        name: "max_bytes",
+        shape: Shape::Number {
+            min: 1 << 20,
+            // What a signed number of 32 bits has.
+            max: i32::MAX.unsigned_abs(),
+            set: |to, bytes| to.history.bounds.max_bytes = u64::from(bytes),
+        },
+        meaning: "How large it may get; the oldest goes first.",
+        unit: "bytes",
+        shown: |of| Some(of.history.bounds.max_bytes.to_string()),
+        ..EMPTY
+    },
 ];
 
 /// A key of a table that there may be several of.

@@ -32,6 +32,7 @@ use tracer_core::identity::stable_id;
 use tracer_core::ports::PortMap;
 
 use crate::capture::VMLINUX_BTF;
+use crate::history::Bounds;
 pub use crate::process::CmdlinePolicy;
 
 /// Where the control API listens unless told otherwise.
@@ -148,6 +149,8 @@ pub struct IgnoreRule {
 pub struct HistoryConfig {
     /// The state directory; without one nothing outlives the daemon.
     pub dir: Option<PathBuf>,
+    /// What of the history on disk is kept.
+    pub bounds: Bounds,
 }
 
 /// `[privacy]`

@@ -26,6 +26,7 @@ use super::record::Recorders;
 use super::state::KEEP_EVERY;
 use super::{Message, drain};
 use crate::clock;
+use crate::history::Tap;
 
 /// How often detectors run.
 const DETECT_EVERY: Duration = Duration::from_secs(1);
@@ -69,6 +70,8 @@ pub struct Actor {
     peers: Peers,
     recorders: Recorders,
     keeper: Option<Keeper>,
+    /// Keeps what happens on disk, if that is wanted.
+    history: Option<Tap>,
     /// Snapshots that wait for a look that began after they were asked for.
     waiting: Vec<(BootNs, oneshot::Sender<Arc<Snapshot>>)>,
     /// Processes to ask /proc about, once there is room in the queue.
@@ -99,6 +102,7 @@ impl Actor {
             peers,
             recorders: Recorders::default(),
             keeper: None,
+            history: None,
             waiting: Vec::new(),
             unidentified: VecDeque::new(),
             ready: Some(ready),
@@ -118,6 +122,11 @@ impl Actor {
         self.keeper = Some(keeper);
     }
 
+    /// Keeps what happens on disk.
+    pub fn tell_history(&mut self, tap: Tap) {
+        self.history = Some(tap);
+    }
+
     /// Runs until told to stop.
     pub async fn run(
         mut self,
@@ -130,6 +139,12 @@ impl Actor {
         if let Some(keeper) = self.keeper.take().filter(|_| self.ready.is_none()) {
             let state = self.state(keeper.boot_id());
             keeper.write_last(state).await;
+        }
+        if let Some(mut tap) = self.history.take() {
+            let anchor = clock::wall_anchor();
+            tap.last(&self.tracker, (&self.about, &self.findings), anchor.boot, &anchor);
+            // A panic in there was told by its hook.
+            let _ = tokio::task::spawn_blocking(move || tap.finish()).await;
         }
     }
 
@@ -155,7 +170,10 @@ impl Actor {
                     Some(request) => self.answer(request),
                     None => return,
                 },
-                _ = tick.tick() => self.detect(),
+                _ = tick.tick() => {
+                    self.detect();
+                    self.keep_history();
+                }
                 _ = ask.tick() => self.ask_about_troubled(),
                 _ = keep.tick(), if self.keeper.is_some() => self.keep(),
                 _ = stopped.changed() => return,
@@ -172,6 +190,14 @@ impl Actor {
             keeper.write(state);
         }
         self.keeper = Some(keeper);
+    }
+
+    fn keep_history(&mut self) {
+        // Before the first look nothing is known yet.
+        if let Some(tap) = self.history.as_mut().filter(|_| self.ready.is_none()) {
+            let anchor = clock::wall_anchor();
+            tap.second(&self.tracker, (&self.about, &self.findings), anchor.boot, &anchor);
+        }
     }
 
     fn state(&self, boot_id: &str) -> State {
@@ -307,6 +333,9 @@ impl Actor {
         self.recorders.events(events);
         for event in events {
             let effect = self.tracker.apply(event);
+            if let Some(tap) = &mut self.history {
+                tap.event(&self.tracker, event, effect, &anchor);
+            }
             if listeners && let Some(line) = event_line(&self.tracker, event, effect, &anchor, &mut self.room) {
                 self.batch.push(&line);
                 if self.batch.is_full() {
@@ -408,6 +437,9 @@ impl Actor {
             }
         }
         for line in self.findings.run(&self.tracker, &self.detect, anchor.boot, &anchor) {
+            if let Some(tap) = &mut self.history {
+                tap.finding(&line);
+            }
             // Fails when nobody listens.
             let _ = self.peers.findings.send(Arc::new(line));
         }

@@ -10,6 +10,7 @@ use tracer_core::snapshot::{LossLine, Snapshot};
 use tracer_core::tracker::GroupOpen;
 
 use super::feed::{self, Feed};
+use crate::history::Access;
 
 use super::record::Recording;
 
@@ -82,6 +83,7 @@ pub struct Handle {
     events: Arc<Feed>,
     loss: watch::Receiver<Option<LossLine>>,
     shutdown: watch::Receiver<bool>,
+    history: Option<Access>,
 }
 
 /// The daemon's end.
@@ -116,11 +118,29 @@ pub fn channel() -> (Handle, Served) {
     let (shutdown_sender, shutdown) = watch::channel(false);
     let (loss_sender, loss) = watch::channel(None);
     let (told_findings, told_events) = (findings.clone(), Arc::clone(&events));
-    let handle = Handle { requests: request_sender, findings: told_findings, events: told_events, loss, shutdown };
+    let handle = Handle {
+        requests: request_sender,
+        findings: told_findings,
+        events: told_events,
+        loss,
+        shutdown,
+        history: None,
+    };
     (handle, Served { requests, findings, events, loss: loss_sender, shutdown: shutdown_sender })
 }
 
 impl Handle {
+    /// Says where the history is.
+    pub fn set_history(&mut self, history: Option<Access>) {
+        self.history = history;
+    }
+
+    /// The history on disk, if one is kept.
+    #[must_use]
+    pub fn history(&self) -> Option<&Access> {
+        self.history.as_ref()
+    }
+
     /// The state as of now.
     pub async fn snapshot(&self) -> Result<Arc<Snapshot>, HandleError> {
         self.ask(|reply| Request::Snapshot { fresh: true, reply }).await

@@ -19,7 +19,7 @@ pub mod memory;
 pub mod record;
 mod reload;
 pub mod setup;
-mod state;
+pub(crate) mod state;
 mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,7 +34,7 @@ use tracer_core::event::{Event, ProcessId};
 use tracer_core::identity::Identity;
 use tracer_core::inventory::{Glance, Inventory};
 use tracer_core::setup::{InForce, Setup};
-use tracer_core::snapshot::Mode;
+use tracer_core::snapshot::{Host, Mode};
 use tracer_core::state::State;
 use tracer_core::time::BootNs;
 use tracer_core::tracker::{About, Bounds, Tracker};
@@ -44,6 +44,7 @@ use crate::api::{scrape, server};
 use crate::capture::{Allowed, Capture, CaptureError, KernelCounters, Settings, without_hooks};
 use crate::clock;
 use crate::config::{Config, Overrides};
+use crate::history;
 use crate::inventory;
 
 const PROC: &str = "/proc";
@@ -96,7 +97,7 @@ pub async fn run(config: Config, overrides: Overrides) -> anyhow::Result<()> {
     let (drain_commands, drain_inbox) = mpsc::channel(16);
     let wanted = Arc::new(Notify::new());
     let (ready, is_ready) = oneshot::channel();
-    let (handle, served) = handle::channel();
+    let (mut handle, served) = handle::channel();
     let handle::Served { requests, findings, events, loss, shutdown } = served;
 
     let mut drain = drain::spawn(capture, Arc::clone(&events), messages.clone(), drain_inbox);
@@ -111,12 +112,17 @@ pub async fn run(config: Config, overrides: Overrides) -> anyhow::Result<()> {
     let keeper = keeper::Keeper::start(config.history.dir.as_deref(), &about.host.boot_id)?;
     let left = keeper.as_ref().and_then(keeper::Keeper::left);
     let tracker = new_tracker(&config, &about, left.as_ref())?;
+    let history_run = run_of(&about.host, started);
     let reloading =
         reload::spawn(&config, overrides, &about, changes, identities.clone(), hangups, shutdown.subscribe());
     let peers = actor::Peers { findings, events, loss, drain: drain_commands, identities, wanted, unseen, glances };
     let mut actor = actor::Actor::new(tracker, setup::detect(&config, &setup::Hosts::new()), about, peers, ready);
-    if let Some(keeper) = keeper {
+    if let (Some(keeper), Some(dir)) = (keeper, &config.history.dir) {
         actor.keep_with(keeper, left.map(|left| left.findings).unwrap_or_default());
+        let writer = history::spawn(dir, config.history.bounds, history_run);
+        let writer = writer.context("cannot start the history's thread")?;
+        handle.set_history(writer.access(dir));
+        actor.tell_history(history::Tap::new(writer));
     }
     let actor = tokio::spawn(actor.run(inbox, requests, shutdown.subscribe()));
 
@@ -172,6 +178,17 @@ fn new_tracker(config: &Config, about: &About, left: Option<&State>) -> anyhow::
     tracker.set_counts_accepts(about.counts_accepts());
     tracker.set_drop_reasons(about.drop_reasons.clone());
     Ok(if about.mode == Mode::Poll { tracker.without_events() } else { tracker })
+}
+
+/// What the history says of this run of the daemon.
+fn run_of(host: &Host, started: BootNs) -> history::Run {
+    history::Run {
+        started_ms: clock::wall_anchor().wall(started).unix_ms,
+        source: "live",
+        boot_id: host.boot_id.clone(),
+        hostname: host.hostname.clone(),
+        version: host.socklife_version.clone(),
+    }
 }
 
 /// Attaches what can be attached; without any hook the socket table alone has to do, unless the user wants it otherwise

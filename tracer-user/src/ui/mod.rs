@@ -3,6 +3,7 @@
 
 pub mod diff;
 pub mod escape;
+pub mod history;
 pub mod line;
 pub mod style;
 pub(crate) mod top;

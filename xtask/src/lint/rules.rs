@@ -41,6 +41,7 @@ pub struct Exception {
 const USER: &[&str] = &["tracer-user/src"];
 const CORE: &[&str] = &["tracer-core/src", "tracer-common/src"];
 const CAPTURE: &[&str] = &["tracer-user/src/capture"];
+const HISTORY: &[&str] = &["tracer-user/src/history"];
 /// What takes other processes' descriptors and changes something; and the commands that a user calls it by.
 const PROBE: &[&str] = &["tracer-user/src/probe"];
 const PROBE_CALLERS: &[&str] = &[
@@ -56,6 +57,7 @@ const PROC_READERS: &[&str] =
 const FULL_SCREEN: &[&str] = &["tracer-user/src/ui/top", "tracer-user/src/screen.rs", "tracer-user/src/cli/top.rs"];
 
 const ONE_AYA: &str = "only capture knows aya: the rest must build and be tested without a kernel";
+const ONE_STORE: &str = "only history knows SQLite: what is on disk has one owner, and the tracer never waits for it";
 const ONE_PROC: &str =
     "only inventory, process and doctor::host read /proc, under a root that is handed in, so that tests use a fake one";
 const ONLY_ASKED: &str =
@@ -75,6 +77,7 @@ pub const RULES: &[Rule] = &[
     Rule { word: Word::Identifier("SOCK_DESTROY"), within: USER, except: PROBE, reason: ONLY_ASKED },
     Rule { word: Word::Identifier("fork"), within: USER, except: PROBE, reason: ONLY_ASKED },
     Rule { word: Word::Identifier("ratatui"), within: USER, except: FULL_SCREEN, reason: ONE_SCREEN },
+    Rule { word: Word::Identifier("rusqlite"), within: USER, except: HISTORY, reason: ONE_STORE },
     // The bare root, "/proc", is what the daemon hands in.
     Rule { word: Word::Literal("/proc/"), within: USER, except: PROC_READERS, reason: ONE_PROC },
     Rule { word: Word::Identifier("SystemTime"), within: CORE, except: &[], reason: PURE },
