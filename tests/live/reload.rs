@@ -95,6 +95,20 @@ fn a_broken_file_is_said_once_and_a_changed_limit_changes_the_verdict() -> Resul
     })?;
     ensure!(finding["summary"].as_str().is_some_and(|summary| summary.contains("orders")), "{finding}");
     ensure!(configured.generation()? == 2, "{}", configured.daemon.log());
+
+    let ignore = "[[ignore]]\nkind = \"limit_pressure\"\nendpoint = \"*:5432\"\nreason = \"moving house\"\n";
+    configured.reload(&format!("{}{ignore}", limit(42)), IN_FORCE)?;
+    tail.wait_for("that it is ignored", |line| line["ignored"]["reason"] == "moving house")?;
+    let snapshot = configured.daemon.snapshot()?;
+    let pressure =
+        snapshot["findings"].as_array().context("no findings")?.iter().find(|each| each["id"] == finding["id"]);
+    let pressure = pressure.with_context(|| format!("what is ignored is not there: {}", snapshot["findings"]))?;
+    ensure!(pressure["ignored"]["reason"] == "moving house", "{pressure}");
+    ensure!(snapshot["capture"]["findings_ignored"] == 1, "{}", snapshot["capture"]);
+    let judged = configured.daemon.ask(&["snapshot", "--fail-on", "critical"])?;
+    ensure!(judged.code == Some(0), "an ignored finding counts: {:?}", judged.code);
+    configured.reload(&limit(42), IN_FORCE)?;
+    tail.wait_for("that it is told again", |line| line["change"] == "opened" && line["ignored"].is_null())?;
     configured.daemon.stop(Signal::SIGTERM)
 }
 

@@ -8,7 +8,7 @@ use super::relations::{About, Related, Relations};
 use super::scoped::Scoped;
 use super::survey::Survey;
 use super::{Context, DETECTORS, DetectConfig, Detector, Ignore, Verdict};
-use crate::finding::{Change, FINDING_SCHEMA, Finding, FindingLine, Ignored, Kind, Status};
+use crate::finding::{Change, FINDING_SCHEMA, Finding, FindingLine, Ignored, Kind, Status, Subject};
 use crate::identity::stable_id;
 use crate::snapshot::Completeness;
 use crate::state::FindingState;
@@ -95,6 +95,10 @@ impl Store {
         let survey = Survey::of(tracker);
         let carried = self.look_for_carried(tracker, config, &survey, now);
         let scoped = Scoped::of(config, tracker);
+        // Those of before a restart come without what the rules say of them.
+        for ((kind, _), entry) in self.open.iter_mut().filter(|(_, entry)| entry.carried) {
+            entry.ignored = ignored(config, &scoped, *kind, &entry.verdict.subject, anchor.wall(now));
+        }
         for detector in DETECTORS {
             let kind = detector.kind();
             let open = &self.open;
@@ -114,14 +118,7 @@ impl Store {
                 })
                 .collect();
             for verdict in verdicts {
-                let ignored = scoped.groups().and_then(|groups| {
-                    let whom = groups.whom(&verdict.subject);
-                    config
-                        .ignores
-                        .iter()
-                        .find(|ignore| ignore.takes(kind, &whom, anchor.wall(now)))
-                        .map(Ignore::as_said)
-                });
+                let ignored = ignored(config, &scoped, kind, &verdict.subject, anchor.wall(now));
                 news.extend(self.take(kind, verdict, ignored, (config, now)));
             }
             for (key, summary) in cleared {
@@ -238,6 +235,18 @@ impl Store {
         all.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| (a.kind, &a.id).cmp(&(b.kind, &b.id))));
         all
     }
+}
+
+/// Why a finding about that subject is not told, if a rule says so.
+fn ignored(
+    config: &DetectConfig,
+    scoped: &Scoped<'_>,
+    kind: Kind,
+    subject: &Subject,
+    now: WallTime,
+) -> Option<Ignored> {
+    let whom = scoped.groups().filter(|_| !config.ignores.is_empty())?.whom(subject);
+    config.ignores.iter().find(|ignore| ignore.takes(kind, &whom, now)).map(Ignore::as_said)
 }
 
 /// What is known again after a restart.
