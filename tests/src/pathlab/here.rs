@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::forgetting::LASTS;
-use super::net::{DATABASE_HOST, Net, ROUTER, database_host, is_about, said};
+use super::net::{DATABASE_HOST, Net, database_host, is_about, said};
 use super::{QUICK, ROW};
 use crate::client::Client;
 use crate::postgres::PORT;
@@ -80,6 +80,12 @@ fn mended(lab: &mut Lab, app: &mut Client, count: i64) -> Result<()> {
     lab.expect_resolved("peer_unreachable")
 }
 
+/// The fault lasts a little, and the play ends with it.
+fn over(lab: &mut Lab, net: &Net) -> Result<()> {
+    lab.listen(LASTS)?;
+    net.forget()
+}
+
 fn own_firewall(lab: &mut Lab) -> Result<()> {
     let net = Net::new()?;
     let _postgres = net.postgres(lab)?;
@@ -103,8 +109,7 @@ fn own_firewall(lab: &mut Lab) -> Result<()> {
     net.app_rules("input", &["tcp sport 5432 drop"])?;
     let finding = dead(lab, &mut app, 2, "this host: NETFILTER_DROP")?;
     ensure!(number(&finding, "consecutive_rtos") >= Some(3), "{finding}");
-    net.app_rules("input", &[])?;
-    mended(lab, &mut app, 2)
+    over(lab, &net)
 }
 
 fn rp_filter(lab: &mut Lab) -> Result<()> {
@@ -119,8 +124,7 @@ fn rp_filter(lab: &mut Lab) -> Result<()> {
     net.at_database(&["ip", "link", "set", "nowhere", "up"])?;
     net.at_database(&["ip", "route", "add", &super::net::app_network(), "dev", "other"])?;
     dead(lab, &mut app, 3, "this host: IP_RPFILTER")?;
-    net.at_database(&["ip", "link", "del", "other"])?;
-    mended(lab, &mut app, 3)
+    over(lab, &net)
 }
 
 fn no_route(lab: &mut Lab) -> Result<()> {
@@ -135,8 +139,7 @@ fn no_route(lab: &mut Lab) -> Result<()> {
     mended(lab, &mut app, 3)?;
     net.in_app(&["ip", "route", "del", "default"])?;
     dead(lab, &mut app, 3, "this host: no route (ENETUNREACH)")?;
-    net.in_app(&["ip", "route", "add", "default", "via", ROUTER])?;
-    mended(lab, &mut app, 3)
+    over(lab, &net)
 }
 
 /// The bound on tracked connections, which is the machine's and not the namespace's. It is put back when this is dropped, and
@@ -237,7 +240,7 @@ fn entry_runs_out(lab: &mut Lab) -> Result<()> {
     let gone = |after: u32| said(&risk, "conntrack") == format!("the entry is gone after {after} s (ESTABLISHED)");
     ensure!((19..=21).any(gone), "{risk}");
     dead(lab, &mut app, 3, "this host: NETFILTER_DROP")?;
-    lab.listen(LASTS)
+    over(lab, &net)
 }
 
 fn swallowed(lab: &mut Lab) -> Result<()> {
@@ -250,6 +253,5 @@ fn swallowed(lab: &mut Lab) -> Result<()> {
     net.router(&[&neighbour[..], &["nud", "permanent"]].concat())?;
     let finding = dead(lab, &mut app, 3, "beyond this host")?;
     ensure!(said(&finding, "last_heard").ends_with(" ago"), "{finding}");
-    net.router(&["ip", "neigh", "del", DATABASE_HOST, "dev", "db-out"])?;
-    mended(lab, &mut app, 3)
+    over(lab, &net)
 }

@@ -26,8 +26,7 @@ const ROUTER_DATABASE: u8 = 65;
 pub const TO_DATABASE: &str = "ip daddr 10.203.77.66";
 pub const TO_APP: &str = "ip daddr 10.203.77.2";
 
-/// The router as the application has it, and the database.
-pub const ROUTER: &str = "10.203.77.1";
+/// The database as the application has it.
 pub const DATABASE_HOST: &str = "10.203.77.66";
 
 /// The three of them.
@@ -76,6 +75,11 @@ impl Net {
     /// Runs a command at the application.
     pub fn in_app(&self, words: &[&str]) -> Result<()> {
         run_in(&self.app, words)
+    }
+
+    /// The application's kernel forgets its connections: the play is over, and nobody is to close them in vain.
+    pub fn forget(&self) -> Result<()> {
+        self.in_app(&["ss", "-K", "dst", &database_host()])
     }
 
     /// Waits until the database has acknowledged all that the application sent.
