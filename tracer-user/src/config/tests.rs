@@ -94,6 +94,8 @@ fn a_file_reaches_every_key() {
         group = "dba"
         [history]
         dir = "/var/lib/socklife"
+        max_age_s = 3600
+        max_bytes = 1048576
         [[endpoint]]
         match = "orders-db:5433"
         name = "orders"
@@ -114,6 +116,8 @@ fn a_file_reaches_every_key() {
     assert_eq!(detect(&config, Kind::CloseWaitLeak), (false, vec![5]));
     assert_eq!(config.privacy.cmdline, CmdlinePolicy::Redacted);
     assert_eq!(config.history.dir, Some(PathBuf::from("/var/lib/socklife")));
+    let bounds = config.history.bounds;
+    assert_eq!((bounds.max_age, bounds.max_bytes), (Duration::from_secs(3_600), 1 << 20));
     assert_eq!(config.api, ApiConfig { socket: PathBuf::from("/tmp/s.sock"), group: "dba".to_owned() });
     let orders = EndpointRule {
         addrs: vec![addr("10.0.0.5:5433")],
@@ -209,6 +213,11 @@ fn mistakes_in_a_file() {
             "FILE line 2: capture.ports: \"a b\" is no database name: use 1 to 32 letters, digits, '_', '-', '.'",
         ),
         ("[inventory]\nreconcile_s = 0\n", "FILE line 2: inventory.reconcile_s is 0: it must be from 1 to 3600"),
+        (
+            "[history]\nmax_bytes = 4096\n",
+            "FILE line 2: history.max_bytes is 4096: it must be from 1048576 to 2147483647",
+        ),
+        ("[history]\nmax_age_s = 0\n", "FILE line 2: history.max_age_s is 0: it must be from 1 to 31622400"),
         ("[detect]\nwindow_s = -1\n", "FILE line 2: detect.window_s is -1: it must be from 1 to 3600"),
         (
             "[detect.limit_pressure]\nwarn_percent = 101\n",
