@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod export;
 pub mod inventory;
 pub mod ndjson;
+pub mod privileges;
 pub mod probe;
 pub mod process;
 pub mod recording;

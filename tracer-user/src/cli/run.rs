@@ -36,6 +36,8 @@ pub(super) fn main(args: Args, socket: Option<PathBuf>) -> anyhow::Result<Verdic
     crate::daemon::memory::keep_little();
     // Before the runtime: resolving names blocks.
     let config = Config::load(&Overrides { file: config, set, ports, limits, socket, state_dir, run_for })?;
+    // Before the runtime: threads that exist keep their privileges.
+    let started = crate::daemon::start(config)?;
     // Two workers: one may be busy with a snapshot while the other drains the ring.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -44,7 +46,7 @@ pub(super) fn main(args: Args, socket: Option<PathBuf>) -> anyhow::Result<Verdic
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let outcome = runtime.block_on(crate::daemon::run(config));
+    let outcome = runtime.block_on(crate::daemon::run(started));
     // Every task has had its time to end: a name service that hangs gets no more of it.
     runtime.shutdown_background();
     outcome.map(|()| Verdict::Fine)

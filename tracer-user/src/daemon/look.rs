@@ -11,6 +11,7 @@ use tracer_core::inventory::{Inventory, RecognizedPort};
 use super::drain::Command;
 use crate::clock;
 use crate::config::Config;
+use crate::inventory::door::Door;
 use crate::inventory::{Looker, Settings};
 
 /// What the looking task is told, and whom it tells.
@@ -21,6 +22,8 @@ pub struct Looks {
     pub unseen: watch::Receiver<BTreeSet<(u32, u64)>>,
     /// Sockets to ask about at once, between looks.
     pub troubled: mpsc::Receiver<Vec<(Tuple, u64)>>,
+    /// Who enters other network namespaces.
+    pub door: Door,
     /// Takes looks, and watches ports.
     pub drain: mpsc::Sender<Command>,
 }
@@ -34,6 +37,7 @@ pub async fn run(config: Arc<Config>, mut looks: Looks, mut stopped: watch::Rece
         proc_root: PathBuf::from(super::PROC),
         namespaces: config.inventory.namespaces,
         recognize: config.capture.recognize,
+        door: looks.door.clone(),
     };
     let mut looker = Looker::new(settings.clone());
     loop {

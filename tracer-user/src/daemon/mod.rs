@@ -16,6 +16,7 @@ mod keeper;
 mod look;
 pub mod memory;
 pub mod record;
+mod start;
 mod state;
 mod watchdog;
 
@@ -36,9 +37,7 @@ use tracer_core::time::BootNs;
 use tracer_core::tracker::{About, Bounds, EndpointRule, Tracker};
 
 use crate::api::server;
-use crate::api::socket::Socket;
 use crate::capture::{Allowed, Capture, CaptureError, KernelCounters, Settings, without_hooks};
-use crate::clock;
 use crate::config::Config;
 use crate::inventory;
 
@@ -71,12 +70,16 @@ enum Message {
     Asked(BootNs),
 }
 
+pub use start::{Started, start};
+
 /// Runs until a signal, `--for`, or a failure.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(started: Started) -> anyhow::Result<()> {
     let mut stop_signals = StopSignals::new()?;
-    let socket = Socket::bind(&config.api)?;
-    let started = clock::boot_clock();
-    let (capture, about) = start_capture(&config, started)?;
+    let Started { config, socket, mut capture, about, door, held } = started;
+    held.release()?;
+    if let Some(capture) = &mut capture {
+        capture.spawn_log_reader()?;
+    }
 
     let config = Arc::new(config);
     let (messages, inbox) = mpsc::channel(QUEUE);
@@ -92,8 +95,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (unseen, sockets_to_ask) = watch::channel(BTreeSet::new());
     // One is under way at most: whoever is still in trouble comes up again.
     let (glances, troubled) = mpsc::channel(1);
+    let drain_of_looks = drain_commands.clone();
     let looks =
-        look::Looks { wanted: Arc::clone(&wanted), unseen: sockets_to_ask, troubled, drain: drain_commands.clone() };
+        look::Looks { wanted: Arc::clone(&wanted), unseen: sockets_to_ask, troubled, door, drain: drain_of_looks };
     let looker = tokio::spawn(look::run(Arc::clone(&config), looks, shutdown.subscribe()));
     let mut tracker = Tracker::new(Bounds::default(), config.capture.ports.clone(), rules(&config));
     tracker.set_window(config.detect.window);
@@ -196,9 +200,7 @@ fn attach(config: &Config, proc_root: &Path) -> anyhow::Result<Capture> {
         hooks: config.capture.hooks.kernel,
         lost_ends_percent: config.capture.lost_ends_percent,
     };
-    let mut capture = Capture::start(&settings, &config.capture.ports)?;
-    capture.spawn_log_reader()?;
-    Ok(capture)
+    Ok(Capture::start(&settings, &config.capture.ports)?)
 }
 
 /// Returns after `--for`; never without it.

@@ -4,11 +4,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
+use nix::sys::socket::SockProtocol;
 use tracer_core::event::Tuple;
 use tracer_core::inventory::{Glance, GlanceRow};
 use tracer_core::time::BootNs;
 
+use super::door::{self, Door, Thing};
 use super::namespaces::{self, Entered, Ways};
+use super::place::Place;
 use super::{InventoryError, netns, sock_diag};
 
 /// What is asked about: both ends, and the cookie if it is known, else 0.
@@ -18,10 +21,11 @@ pub type Asked = [(Tuple, u64)];
 /// there.
 pub(super) fn glance(
     proc_root: &Path,
+    door: &Door,
     ways: &Ways,
     asked: &Asked,
     missed: &mut HashSet<u32>,
-    now: &(impl Fn() -> BootNs + Sync),
+    now: &impl Fn() -> BootNs,
 ) -> Result<Glance, InventoryError> {
     let home = netns::own_netns(proc_root)?;
     let mut by_namespace = BTreeMap::<u32, Vec<(Tuple, u64)>>::new();
@@ -30,47 +34,27 @@ pub(super) fn glance(
     }
     let mut glance = Glance { started: now(), ..Glance::default() };
     if let Some(here) = by_namespace.remove(&home) {
-        ask(&here, &mut glance.sockets)?;
+        ask(&Place::here(proc_root), &here, &mut glance.sockets)?;
     }
-    if !by_namespace.is_empty() {
-        glance.sockets.extend(elsewhere(proc_root, ways, &by_namespace, missed)?);
+    let ahead: Vec<Thing> = door::socket(SockProtocol::NetlinkSockDiag).into_iter().collect();
+    for (netns, asked) in &by_namespace {
+        let known = ways.get(netns).map_or(&[][..], Vec::as_slice);
+        let Entered::Yes(place) = namespaces::enter(proc_root, door, *netns, known, &ahead) else {
+            missed.insert(*netns);
+            continue;
+        };
+        if let Err(error) = ask(&place, asked, &mut glance.sockets) {
+            tracing::warn!(netns, %error, "cannot ask about sockets of a network namespace");
+        }
     }
     glance.finished = now();
     Ok(glance)
 }
 
-fn ask(asked: &Asked, rows: &mut Vec<GlanceRow>) -> Result<(), InventoryError> {
-    sock_diag::ask_each(asked, |tuple, row| {
+fn ask(place: &Place<'_>, asked: &Asked, rows: &mut Vec<GlanceRow>) -> Result<(), InventoryError> {
+    sock_diag::ask_each(place, asked, |tuple, row| {
         if let Some(info) = row.info {
             rows.push(GlanceRow { tuple: *tuple, cookie: row.cookie, state: row.state, info });
         }
-    })
-}
-
-/// On a thread that enters one namespace after the other and does not come back.
-fn elsewhere(
-    proc_root: &Path,
-    ways: &Ways,
-    asked: &BTreeMap<u32, Vec<(Tuple, u64)>>,
-    missed: &mut HashSet<u32>,
-) -> Result<Vec<GlanceRow>, InventoryError> {
-    let visit = || {
-        let mut rows = Vec::new();
-        for (netns, asked) in asked {
-            let known = ways.get(netns).map_or(&[][..], Vec::as_slice);
-            if namespaces::enter(proc_root, *netns, known) != Entered::Yes {
-                missed.insert(*netns);
-                continue;
-            }
-            if let Err(error) = ask(asked, &mut rows) {
-                tracing::warn!(netns, %error, "cannot ask about sockets of a network namespace");
-            }
-        }
-        rows
-    };
-    let failed = |source| InventoryError::Thread { source };
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("glance".to_owned()).spawn_scoped(scope, visit);
-        thread.map_err(failed)?.join().map_err(|_| failed(std::io::Error::other("it panicked")))
     })
 }

@@ -1,12 +1,11 @@
-//! What a network namespace does with quiet connections, and which networks it reaches without a router. Read of the
-//! namespace that the calling thread is in; what cannot be read is not known.
+//! What a network namespace does with quiet connections, and which networks it reaches without a router. What
+//! cannot be read is not known.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
 
 use tracer_core::inventory::{MOST_LINKS, Network};
 
-use crate::process::files::read_bounded;
+use super::place::Place;
 
 /// Bytes of a setting.
 const SETTING_BYTES: usize = 64;
@@ -18,14 +17,26 @@ const UP: u32 = 1;
 const GATEWAY: u32 = 2;
 const REJECT: u32 = 0x200;
 
+/// What is always read.
+const FILES: [&str; 7] = [
+    "sys/net/ipv4/tcp_keepalive_time",
+    "sys/net/ipv4/tcp_keepalive_intvl",
+    "sys/net/ipv4/tcp_keepalive_probes",
+    "sys/net/ipv4/tcp_retries2",
+    "sys/net/netfilter/nf_conntrack_count",
+    "thread-self/net/route",
+    "thread-self/net/ipv6_route",
+];
+
 /// Reads it.
-pub(super) fn read(proc_root: &Path) -> Network {
+pub(super) fn read(place: &Place<'_>) -> Network {
+    place.ahead(&FILES);
     let setting = |path: &str| -> Option<u32> {
-        let text = read_bounded(&proc_root.join("sys/net").join(path), SETTING_BYTES).ok()?;
+        let text = place.read(&format!("sys/net/{path}"), SETTING_BYTES).ok()?;
         String::from_utf8_lossy(&text.bytes).trim().parse().ok()
     };
     let routes = |file: &str| {
-        let text = read_bounded(&proc_root.join("thread-self/net").join(file), ROUTES_BYTES);
+        let text = place.read(&format!("thread-self/net/{file}"), ROUTES_BYTES);
         text.map_or_else(|_| String::new(), |text| String::from_utf8_lossy(&text.bytes).into_owned())
     };
     let links = links_v4(&routes("route")).into_iter().chain(links_v6(&routes("ipv6_route")));
@@ -118,7 +129,8 @@ mod tests {
     #[test]
     fn settings_are_read_and_connections_are_tracked_where_some_are() {
         let root = tempfile::tempdir().unwrap();
-        assert_eq!(read(root.path()), Network::default());
+        let read = || read(&Place::here(root.path()));
+        assert_eq!(read(), Network::default());
         let set = |path: &str, text: &str| {
             let path = root.path().join("sys/net").join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -136,8 +148,8 @@ mod tests {
             keepalive_probes: Some(9),
             ..Network::default()
         };
-        assert_eq!(read(root.path()), known);
+        assert_eq!(read(), known);
         set("netfilter/nf_conntrack_count", "3\n");
-        assert_eq!(read(root.path()), Network { conntrack_s: Some(432_000), ..known });
+        assert_eq!(read(), Network { conntrack_s: Some(432_000), ..known });
     }
 }
