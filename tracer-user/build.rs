@@ -12,8 +12,14 @@ use sha2::{Digest as _, Sha256};
 
 const OBJECT: &str = "../tracer-ebpf/object/tracer-ebpf.bpf.o";
 /// What makes the binary: a change there may make the tree dirty, or clean.
-const SOURCES: [&str; 6] =
-    ["../Cargo.lock", "../Cargo.toml", "../tracer-common/src", "../tracer-core/src", "../tracer-ebpf", "../tracer-user"];
+const SOURCES: [&str; 6] = [
+    "../Cargo.lock",
+    "../Cargo.toml",
+    "../tracer-common/src",
+    "../tracer-core/src",
+    "../tracer-ebpf",
+    "../tracer-user",
+];
 /// Hexadecimal digits of a hash that are shown.
 const DIGITS: usize = 12;
 

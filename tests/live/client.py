@@ -11,6 +11,7 @@ something has happened. Connections are numbered by age: commands that take a co
   hangup N        close N without a goodbye: the kernel's FIN and nothing else -> ports
   send N [BYTES]  send a statement as long as that on each of N, and do not wait -> ports
   send-last BYTES send one as long as that on the youngest, as far as it fits -> nothing
+  sleep N S       send a statement that takes S seconds on each of N, and do not wait -> ports
   receive N       wait for the answers to those sent -> done
   reap N          wait until the database has hung up on N, closing each at once -> ports
   dup N           move N to other descriptors -> done
@@ -174,6 +175,12 @@ class Client:
         filler = b"x" * int(length)
         for connection in self.open[: int(count)]:
             connection.pgconn.send_query(b"SELECT length('" + filler + b"')")
+            connection.pgconn.flush()
+        return {"ports": [local_port(each) for each in self.open[: int(count)]]}
+
+    def do_sleep(self, count, seconds):
+        for connection in self.open[: int(count)]:
+            connection.pgconn.send_query(f"SELECT pg_sleep({float(seconds)})".encode())
             connection.pgconn.flush()
         return {"ports": [local_port(each) for each in self.open[: int(count)]]}
 

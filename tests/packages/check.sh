@@ -42,9 +42,9 @@ usermod --append --groups socklife nobody
 holds "a member of the group is not" setpriv --reuid nobody --regid nogroup --init-groups sh -c 'socklife snapshot >/dev/null'
 
 # A leak: the unit names who it is.
-sleep infinity | /check/demo-database --until-stdin-ends --listen 127.0.0.1:5432 --limit 20 >/run/database.log &
+sleep infinity | /check/demo-database --until-stdin-ends --listen 127.0.0.1:5432 --limit 200 >/run/database.log &
 until grep -q listening /run/database.log; do :; done
-sleep infinity | /check/leaky-client --until-stdin-ends --address 127.0.0.1:5432 >/run/client.log &
+sleep infinity | /check/leaky-client --until-stdin-ends --every 2s --address 127.0.0.1:5432 >/run/client.log &
 holds "a leak is named" sh -c 'socklife tail --json | grep -m 1 leaky-client'
 
 holds "it can be reloaded" systemctl reload socklife.service

@@ -20,6 +20,7 @@ pub mod scenarios;
 pub mod service;
 pub mod session;
 pub mod sockopts;
+pub mod tmux;
 pub mod truth;
 pub mod watched;
 pub mod wire;

@@ -142,8 +142,8 @@ pub fn socklife_binary() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// An example of `tracer-user`, beside the `socklife` under test: `faulty`, the daemon with faults to switch on, and
-/// `interrupted`, a `verify` that dies at a step.
+/// An example of `tracer-user`, beside the `socklife` under test: `faulty`, the daemon with faults to switch on,
+/// `interrupted`, a `verify` that dies at a step, and `broken_screen`, which fails while it has the terminal.
 pub fn example_binary(name: &str) -> Result<PathBuf> {
     let path = socklife_binary()?.with_file_name("examples").join(name);
     ensure!(

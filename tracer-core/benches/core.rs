@@ -92,7 +92,7 @@ fn look(count: u32, at: u64) -> Inventory {
         started: BootNs(at),
         finished: BootNs(at + SECOND / 10),
         sockets,
-        network: None,
+        ..Table::default()
     })
 }
 
@@ -251,7 +251,15 @@ fn photographing(criterion: &mut Criterion) {
     };
     let (probes, drop_reasons) = (Vec::new(), BTreeMap::new());
     let started = BootNs(SECOND);
-    let about = About { host, mode: Mode::Ebpf, started, probes, drop_reasons, host_pids: true };
+    let about = About {
+        host,
+        mode: Mode::Ebpf,
+        started,
+        probes,
+        drop_reasons,
+        host_pids: true,
+        config: tracer_core::setup::InForce::default(),
+    };
     let store = Store::default();
     let mut group = criterion.benchmark_group("snapshot");
     group.sample_size(10);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{DropEvent, ProcessId, Role};
+use crate::event::{DropEvent, ProcessId, Role, Tuple};
 use crate::history::Life;
 use crate::series::Series;
 use crate::snapshot::Limit;
@@ -48,6 +48,8 @@ pub struct Failure {
     pub why: Why,
     /// Who tried.
     pub by: Option<ProcessId>,
+    /// Both ends.
+    pub tuple: Tuple,
 }
 
 /// Hang-ups in quick succession.
@@ -214,16 +216,16 @@ impl Endpoint {
         self.closed_total += 1;
     }
 
-    pub(crate) fn count_failed(&mut self, at: BootNs, error: u16, by: Option<ProcessId>) {
+    pub(crate) fn count_failed(&mut self, at: BootNs, error: u16, by: Option<ProcessId>, tuple: Tuple) {
         self.failed_total += 1;
         self.series.failed(at, self.open);
-        self.remember(Failure { at, why: Why::Error(error), by });
+        self.remember(Failure { at, why: Why::Error(error), by, tuple });
     }
 
     /// A client's connection that was taken and hung up on; it is counted as closed already.
-    pub(crate) fn count_hung_up(&mut self, at: BootNs, by: Option<ProcessId>) {
+    pub(crate) fn count_hung_up(&mut self, at: BootNs, by: Option<ProcessId>, tuple: Tuple) {
         self.series.hung_up(at, self.open);
-        self.remember(Failure { at, why: Why::HungUp, by });
+        self.remember(Failure { at, why: Why::HungUp, by, tuple });
         match self.spells.back_mut() {
             Some(spell) if at.since(spell.until) <= SPELL_QUIET => {
                 spell.until = spell.until.max(at);
@@ -300,6 +302,10 @@ impl Endpoint {
 mod tests {
     use super::*;
 
+    fn tuple() -> Tuple {
+        Tuple::new(7, "10.0.0.9:40000".parse().unwrap(), "10.0.0.5:5432".parse().unwrap())
+    }
+
     #[test]
     fn a_client_is_turned_away_when_the_database_ends_what_has_hardly_begun() {
         let check = |database: &str, ms: u64, bytes: (u64, u64), by_peer: bool, expected: bool| {
@@ -324,13 +330,13 @@ mod tests {
         let mut endpoint = Endpoint::new(None, Role::Client, "postgres".to_owned());
         endpoint.open = 9;
         for second in [1, 2, 4, 20, 21] {
-            endpoint.count_hung_up(BootNs(second * 1_000_000_000), None);
+            endpoint.count_hung_up(BootNs(second * 1_000_000_000), None, tuple());
             endpoint.open -= 1;
         }
         let spells: Vec<_> = endpoint.spells.iter().map(|spell| (spell.hang_ups, spell.low)).collect();
         assert_eq!(spells, [(3, 7), (2, 5)]);
         for minute in 1..1_000 {
-            endpoint.count_hung_up(BootNs(minute * 60_000_000_000), None);
+            endpoint.count_hung_up(BootNs(minute * 60_000_000_000), None, tuple());
         }
         assert_eq!((endpoint.spells.len(), endpoint.failures.len()), (SPELLS_KEPT, FAILURES_KEPT));
         assert_eq!(endpoint.failed_total, 0, "they were established");

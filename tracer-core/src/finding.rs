@@ -220,6 +220,17 @@ pub struct Finding {
     pub remedy: String,
     /// A command that shows the same fact with another tool.
     pub verify: String,
+    /// Why it is not told, if a rule of the configuration says so; null if it is told.
+    pub ignored: Option<Ignored>,
+}
+
+/// A finding that is not told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Ignored {
+    /// Why, as the configuration says.
+    pub reason: String,
+    /// From then on it is told; null if never.
+    pub until: Option<WallTime>,
 }
 
 /// One line of `tail --json`.

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+mod paths;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -13,6 +15,8 @@ use std::ops::{Deref, DerefMut};
 use crate::event::{ProcessId, Role, Tuple};
 use crate::tcp::TcpState;
 use crate::time::BootNs;
+
+pub use paths::{Entry, EntryState, PathRow, Tracked};
 
 /// One look at the host.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -53,6 +57,8 @@ pub struct Table {
     pub sockets: Vec<SocketRow>,
     /// What the namespace does with its connections, where it has some.
     pub network: Option<Network>,
+    /// What was asked about connections that are idle or in trouble.
+    pub paths: Vec<PathRow>,
 }
 
 /// Routes of a namespace that are kept; a peer beyond those counts as not on its link.
@@ -71,6 +77,12 @@ pub struct Network {
     pub retries: Option<u32>,
     /// `net.netfilter.nf_conntrack_tcp_timeout_established`, where connections are tracked at all.
     pub conntrack_s: Option<u32>,
+    /// `net.netfilter.nf_conntrack_count`: connections that are tracked.
+    pub tracked: Option<u32>,
+    /// `net.netfilter.nf_conntrack_max`: how many may be.
+    pub tracked_most: Option<u32>,
+    /// Packets that were thrown away because there was no room for their connection, since the namespace exists.
+    pub untracked_drops: Option<u64>,
     /// Networks that are reached without a router: address and length of the prefix.
     pub links: Vec<(IpAddr, u8)>,
 }
@@ -102,6 +114,8 @@ pub struct Glance {
     pub finished: BootNs,
     /// Those that are there.
     pub sockets: Vec<GlanceRow>,
+    /// What was asked about their ways.
+    pub paths: Vec<PathRow>,
 }
 
 /// One socket of a [`Glance`].

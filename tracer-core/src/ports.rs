@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 /// Ports watched unless the configuration says otherwise, each database's registered or documented default.
 pub const DEFAULT_PORTS: &[(u16, &str)] = &[
     (1433, "mssql"),
@@ -29,7 +31,7 @@ pub const DEFAULT_PORTS: &[(u16, &str)] = &[
 ];
 
 /// The watched ports and the database behind each.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortMap {
     ports: BTreeMap<u16, String>,
 }

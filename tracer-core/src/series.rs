@@ -68,6 +68,23 @@ impl Ring {
         self.samples.get(index).map(|sample| sample.open)
     }
 
+    /// The last `most` steps.
+    fn to_snapshot(&self, most: usize, anchor: &WallAnchor) -> snapshot::Series {
+        let skipped = self.samples.len().saturating_sub(most);
+        let kept = u64::try_from(self.samples.len() - skipped).unwrap_or(0);
+        let first = (self.newest + 1).saturating_sub(kept);
+        let start = BootNs(first.saturating_mul(u64::from(self.step_s) * 1_000_000_000));
+        let samples = || self.samples.iter().skip(skipped);
+        snapshot::Series {
+            step_s: self.step_s,
+            start: anchor.wall(start),
+            open: samples().map(|sample| sample.open).collect(),
+            opened: samples().map(|sample| sample.opened).collect(),
+            closed: samples().map(|sample| sample.closed).collect(),
+            in_use: samples().map(|sample| sample.in_use).collect(),
+        }
+    }
+
     /// Fills the steps up to `now` with what was open all the while; returns the step of `now`. Time that runs
     /// backwards (events of several CPUs) lands in the newest step.
     fn at(&mut self, now: BootNs, open: u32) -> Option<&mut Sample> {
@@ -195,20 +212,13 @@ impl Series {
     /// For the snapshot, finest first.
     #[must_use]
     pub fn to_snapshot(&self, anchor: &WallAnchor) -> Vec<snapshot::Series> {
-        let one = |ring: &Ring| {
-            let kept = u64::try_from(ring.samples.len()).unwrap_or(0);
-            let first = (ring.newest + 1).saturating_sub(kept);
-            let start = BootNs(first.saturating_mul(u64::from(ring.step_s) * 1_000_000_000));
-            snapshot::Series {
-                step_s: ring.step_s,
-                start: anchor.wall(start),
-                open: ring.samples.iter().map(|sample| sample.open).collect(),
-                opened: ring.samples.iter().map(|sample| sample.opened).collect(),
-                closed: ring.samples.iter().map(|sample| sample.closed).collect(),
-                in_use: ring.samples.iter().map(|sample| sample.in_use).collect(),
-            }
-        };
-        self.rings.iter().map(one).collect()
+        self.rings.iter().map(|ring| ring.to_snapshot(usize::MAX, anchor)).collect()
+    }
+
+    /// The step of ten seconds that is under way and the one before it.
+    #[must_use]
+    pub fn latest(&self, anchor: &WallAnchor) -> Vec<snapshot::Series> {
+        self.rings.iter().filter(|ring| ring.step_s == 10).map(|ring| ring.to_snapshot(2, anchor)).collect()
     }
 }
 

@@ -162,6 +162,8 @@ pub struct Capture {
     pub hidden_processes: bool,
     /// Whether pids are those of the initial pid namespace; else of the one that a standalone snapshot was taken in.
     pub host_pids: bool,
+    /// Which configuration is in force.
+    pub config: ConfigInForce,
     /// Network namespaces whose socket tables were read at the last look.
     pub namespaces: u32,
     /// Network namespaces that are there and could not be entered or read at the last look.
@@ -175,10 +177,25 @@ pub struct Capture {
     pub drops_untold: u64,
     /// Verdicts that hold now but found no room among the open findings.
     pub findings_without_room: u64,
+    /// Open findings that are not told, because a rule of the configuration says so; see `findings[].ignored`.
+    pub findings_ignored: u32,
     /// Accounts of a process at an endpoint that found no room for a history: no trend is seen on these.
     pub accounts_without_history: u64,
     /// Closes that the peer had not acknowledged and of which it is not kept who did them, for want of room.
     pub closers_without_room: u64,
+}
+
+/// Which configuration is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ConfigInForce {
+    /// 1 from the start, one more with each reload that was applied.
+    pub generation: u32,
+    /// Names what is in force: the same settings have the same hash.
+    pub hash: String,
+    /// When it was loaded.
+    pub loaded_at: WallTime,
+    /// The file that it came from; null without one.
+    pub file: Option<String>,
 }
 
 /// Where a limit comes from.

@@ -54,7 +54,13 @@ fn crowded() -> Tracker {
     let rules = BTreeMap::from([(database(), EndpointRule { limit, ..EndpointRule::default() })]);
     let mut tracker = Tracker::new(Bounds::default(), PortMap::default(), rules);
     let (started, finished) = (BootNs(S), BootNs(2 * S));
-    tracker.apply_inventory(Inventory::of(Table { netns: 7, started, finished, sockets: Vec::new(), network: None }));
+    tracker.apply_inventory(Inventory::of(Table {
+        netns: 7,
+        started,
+        finished,
+        sockets: Vec::new(),
+        ..Table::default()
+    }));
     for port in 1..=90 {
         tracker.apply(&event(SocketEventKind::Open, port, 10 * S, 10 * S));
     }
@@ -65,7 +71,15 @@ fn about() -> About {
     let none = String::new;
     let host = Host { hostname: none(), kernel: none(), arch: none(), boot_id: none(), socklife_version: none() };
     let (probes, drop_reasons) = (Vec::new(), Default::default());
-    About { host, mode: Mode::Ebpf, started: BootNs(S), probes, drop_reasons, host_pids: true }
+    About {
+        host,
+        mode: Mode::Ebpf,
+        started: BootNs(S),
+        probes,
+        drop_reasons,
+        host_pids: true,
+        config: tracer_core::setup::InForce::default(),
+    }
 }
 
 /// The wall clock is wrong by so many seconds.

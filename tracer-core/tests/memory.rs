@@ -89,7 +89,7 @@ fn look(at: u64, rows: u32) -> Inventory {
         holders: [Holder { process: process(number), fd: number }].into_iter().collect(),
     };
     let sockets = (0..rows).map(row).collect();
-    Inventory::of(Table { netns: 7, started: BootNs(at), finished: BootNs(at + 1), sockets, network: None })
+    Inventory::of(Table { netns: 7, started: BootNs(at), finished: BootNs(at + 1), sockets, ..Table::default() })
 }
 
 /// One test: another one in this process would be counted, too.

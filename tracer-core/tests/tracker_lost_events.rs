@@ -63,7 +63,7 @@ fn look(t: &mut Tracker, at: u64, rows: Vec<SocketRow>) -> bool {
         started: BootNs(at),
         finished: BootNs(at + 1),
         sockets: rows,
-        network: None,
+        ..Table::default()
     }))
 }
 fn tracker() -> Tracker {

@@ -210,7 +210,13 @@ impl Kernel {
             holders: [Holder { process: process(truth.process), fd: 3 }].into_iter().collect(),
         };
         let sockets = self.live.iter().map(row).collect();
-        self.tracker.apply_inventory(Inventory::of(Table { netns: NETNS, started, finished, sockets, network: None }));
+        self.tracker.apply_inventory(Inventory::of(Table {
+            netns: NETNS,
+            started,
+            finished,
+            sockets,
+            ..Table::default()
+        }));
     }
 
     /// Two looks far enough apart that nothing can be on the way any more.

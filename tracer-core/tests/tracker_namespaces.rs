@@ -59,7 +59,7 @@ fn row(tuple: Tuple, holders: Vec<Holder>) -> SocketRow {
 }
 
 fn table(netns: u32, at: u64, sockets: Vec<SocketRow>) -> Table {
-    Table { netns, started: BootNs(at), finished: BootNs(at + 1), sockets, network: None }
+    Table { netns, started: BootNs(at), finished: BootNs(at + 1), sockets, ..Table::default() }
 }
 
 fn look(tables: Vec<Table>) -> Inventory {

@@ -22,5 +22,5 @@ fn main() -> anyhow::Result<()> {
     let mut config = Config::load(&overrides)?;
     config.capture.lost_ends_percent = percent;
     let started = daemon::start(config)?;
-    tokio::runtime::Runtime::new()?.block_on(daemon::run(started))
+    tokio::runtime::Runtime::new()?.block_on(daemon::run(started, overrides))
 }

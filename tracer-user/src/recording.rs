@@ -170,7 +170,15 @@ mod tests {
         let text = || "x".to_owned();
         let host = Host { hostname: text(), kernel: text(), arch: text(), boot_id: text(), socklife_version: text() };
         let (probes, drop_reasons) = (Vec::new(), BTreeMap::new());
-        let about = About { host, mode: Mode::Ebpf, started: BootNs(1), probes, drop_reasons, host_pids: true };
+        let about = About {
+            host,
+            mode: Mode::Ebpf,
+            started: BootNs(1),
+            probes,
+            drop_reasons,
+            host_pids: true,
+            config: tracer_core::setup::InForce::default(),
+        };
         tracker.header(&about, &DetectConfig::default(), WallAnchor { boot: BootNs(5), unix_ns: 0 })
     }
 

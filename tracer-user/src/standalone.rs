@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use tracer_core::detect::Store;
 use tracer_core::inventory::Inventory;
+use tracer_core::setup::InForce;
 use tracer_core::snapshot::{Mode, Probe, ProbeState, Snapshot};
 use tracer_core::tracker::{About, Bounds, Tracker};
 
@@ -31,7 +32,11 @@ pub fn snapshot(config: &Config) -> anyhow::Result<Snapshot> {
         recognize: config.capture.recognize,
         door: inventory::door::Door::Thread,
     });
-    let mut tracker = Tracker::new(Bounds::default(), config.capture.ports.clone(), daemon::rules(config));
+    let mut tracker = Tracker::new(
+        Bounds::default(),
+        config.capture.ports.clone(),
+        daemon::setup::rules(config, &daemon::setup::Hosts::new()),
+    );
     tracker.set_window(config.detect.window);
     tracker.set_home(inventory::own_netns(proc_root)?);
     let look = |looker: &mut Looker| {
@@ -57,7 +62,9 @@ pub fn snapshot(config: &Config) -> anyhow::Result<Snapshot> {
         }
     }
     let (host, drop_reasons) = (inventory::host(proc_root), BTreeMap::new());
-    let about = About { host, mode: Mode::Poll, started, probes: probes(), drop_reasons, host_pids };
+    let in_force = InForce { generation: 1, hash: config.fingerprint(), loaded: started, file: None };
+    let (mode, probes) = (Mode::Poll, probes());
+    let about = About { host, mode, started, probes, drop_reasons, host_pids, config: in_force };
     let anchor = clock::wall_anchor();
     let mut findings = Store::default();
     // One look finds what is true now; what needs time to show does not.

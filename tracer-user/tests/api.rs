@@ -41,7 +41,7 @@ fn start(state: Snapshot) -> Running {
 }
 
 fn config(path: &Path) -> ApiConfig {
-    ApiConfig { socket: path.to_owned(), group: "no-such-group-here".to_owned() }
+    ApiConfig { socket: path.to_owned(), group: "no-such-group-here".to_owned(), metrics: None }
 }
 
 async fn finding_line(lines: &mut Lines) -> FindingLine {
@@ -51,6 +51,8 @@ async fn finding_line(lines: &mut Lines) -> FindingLine {
 async fn event_line(lines: &mut Lines) -> EventLine {
     serde_json::from_slice(&lines.next().await.unwrap().unwrap()).unwrap()
 }
+
+const NO_HISTORY: &str = "this daemon keeps no history: start it with --state-dir DIR, or set history.dir";
 
 #[tokio::test]
 async fn the_snapshot_arrives_as_it_was_made() {
@@ -70,6 +72,12 @@ async fn parts_of_the_snapshot() {
     );
     let processes: Value = running.client.get_json("/v1/processes").await.unwrap();
     assert_eq!(processes["processes"], Value::Array(Vec::new()));
+    // All of a snapshot but its connections.
+    let mut all: Value = running.client.get_json("/v1/snapshot").await.unwrap();
+    let parts = all.as_object_mut().unwrap();
+    assert!(parts.remove("connections").is_some() && parts.remove("schema").is_some());
+    let overview: Value = running.client.get_json("/v1/overview").await.unwrap();
+    assert_eq!(overview, all);
     let health: Health = running.client.get_json("/v1/health").await.unwrap();
     assert_eq!((health.status.as_str(), health.version.as_str()), ("ok", env!("CARGO_PKG_VERSION")));
 }
@@ -86,6 +94,8 @@ async fn connections_are_filtered() {
         ("?endpoint=orders-db", vec!["c1", "c2"]),
         ("?endpoint=%31%30.0.0.6:5432", vec!["c3"]),
         ("?state=close_wait", vec!["c2"]),
+        ("?fresh=true&state=close_wait", vec!["c2"]),
+        ("?fresh=false&pid=412", vec!["c1", "c2"]),
         ("?state=ESTABLISHED&pid=412", vec!["c1"]),
         ("?state=ESTABLISHED&endpoint=orders-db&pid=500", vec![]),
     ] {
@@ -100,8 +110,9 @@ async fn connections_are_filtered() {
 async fn bad_requests_get_a_sentence() {
     let running = start(snapshot(Vec::new()));
     for (target, code, wanted) in [
-        ("/v1/connections?port=1", 400, "unknown parameter \"port\": this path takes pid, endpoint, state"),
+        ("/v1/connections?port=1", 400, "unknown parameter \"port\": this path takes pid, endpoint, state, fresh"),
         ("/v1/connections?pid=1&pid=2", 400, "parameter \"pid\" is given twice"),
+        ("/v1/connections?fresh=no", 400, "fresh is \"no\": give true (look first) or false"),
         ("/v1/connections?pid=-1", 400, "pid \"-1\" is no process id: give a number"),
         (
             "/v1/connections?state=OPEN",
@@ -109,13 +120,18 @@ async fn bad_requests_get_a_sentence() {
             "unknown state \"OPEN\": the states are ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT1, FIN_WAIT2, TIME_WAIT, \
              CLOSE, CLOSE_WAIT, LAST_ACK, LISTEN, CLOSING, NEW_SYN_RECV",
         ),
-        ("/v1/snapshot?fresh=1", 400, "unknown parameter \"fresh\": this path takes none"),
+        ("/v1/snapshot?fresh=1", 400, "unknown parameter \"fresh\": this path takes at"),
+        ("/v1/snapshot?at=noon", 400, "at \"noon\" is no time: write one such as 2026-11-21T20:41:07Z"),
+        ("/v1/snapshot?at=2026-11-21T20:41:07Z", 404, NO_HISTORY),
+        ("/v1/history", 404, NO_HISTORY),
+        ("/v1/history?pid=x", 400, "pid \"x\" is no process id: give a number"),
+        ("/v1/history?when=1", 400, "unknown parameter \"when\": this path takes since, until, pid, endpoint, kind"),
         ("/v1/tail?pid=1", 400, "unknown parameter \"pid\": this path takes none"),
         (
             "/v2/snapshot",
             404,
-            "no such path: there are /v1/snapshot, /v1/findings, /v1/processes, /v1/connections, /v1/tail, /v1/events, \
-             /v1/record, /v1/health and /metrics",
+            "no such path: there are /v1/snapshot, /v1/overview, /v1/findings, /v1/processes, /v1/connections, /v1/tail, \
+             /v1/events, /v1/record, /v1/history, /v1/health and /metrics",
         ),
     ] {
         match running.client.get(target).await.unwrap_err() {

@@ -50,7 +50,7 @@ impl Daemon {
     fn start(state: Snapshot) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.sock");
-        let config = ApiConfig { socket: path.clone(), group: "no-such-group-here".to_owned() };
+        let config = ApiConfig { socket: path.clone(), group: "no-such-group-here".to_owned(), metrics: None };
         let fake = fake(state);
         tokio::spawn(serve(Socket::bind(&config).unwrap(), fake.handle.clone()));
         Self { fake, path, dir }
@@ -161,14 +161,19 @@ fn usage_errors_are_one_sentence_and_two() {
         (&["run", "--port", "5432"], "--port \"5432\": write PORT=DATABASE, such as 5433=postgres"),
         (
             &["run", "--limit", "127.0.0.1:7777=5"],
-            "--limit \"127.0.0.1:7777=5\": port 7777 is not watched: add --port 7777=DATABASE",
+            "--limit \"127.0.0.1:7777=5\": port 7777 is not watched: add --port 7777=DATABASE, or to capture.ports",
         ),
         (
             &["run", "--set", "detect.window=1"],
-            "--set \"detect.window=1\": unknown field `window`, expected `window_s` or a kind of finding",
+            "--set \"detect.window=1\": unknown key `window` in [detect]: did you mean `window_s`?",
         ),
+        (&["check-config", "/nonexistent"], "cannot read /nonexistent: No such file or directory (os error 2)"),
         (&["run", "--for", "0s"], "--for is zero: give a duration such as 30s"),
         (&["snapshot", "--standalone", "--port", "x=y"], "--port \"x=y\": \"x\" is no port: ports go from 1 to 65535"),
+        (
+            &["top", "--interval", "1ms"],
+            "invalid value '1ms' for '--interval <DURATION>': from 100ms to 1h; see --help",
+        ),
         (&["explain", "slow"], "invalid value 'slow' for '[KIND]' [possible values: KINDS]; see --help"),
         (&["diff", "/nonexistent", "x"], "cannot read /nonexistent: No such file or directory (os error 2)"),
         (&["record", "-o", "/dev/null"], "cannot write /dev/null: it is there and is no regular file"),
@@ -190,6 +195,38 @@ fn usage_errors_are_one_sentence_and_two() {
         let (code, stdout, stderr) = told(&output(args));
         let sentence = sentence.replace("KINDS", &Kind::ALL.map(Kind::name).join(", "));
         assert_eq!((code, stdout.as_str(), stderr), (Some(2), "", format!("socklife: {sentence}\n")), "{args:?}");
+    }
+}
+
+#[test]
+fn every_mistake_in_a_file_is_a_line_and_a_good_file_is_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a\u{202e}b.toml");
+    let file = path.to_str().unwrap();
+    std::fs::write(&path, "[inventory]\nrecncile_s = 5\n[[endpoint]]\nmatch = \"10.0.0.5/8:5432\"\n").unwrap();
+    let shown = file.replace('\u{202e}', "\\u{202e}");
+    let sentences = format!(
+        "socklife: {shown}:2:1: unknown key `recncile_s` in [inventory]: did you mean `reconcile_s`?\n\
+         socklife: {shown}:4:9: endpoint: \"10.0.0.5/8\" has address bits among its last 24: write 10.0.0.0/8\n"
+    );
+    for args in [&["check-config", file][..], &["run", "--config", file]] {
+        assert_eq!(told(&output(args)), (Some(2), String::new(), sentences.clone()), "{args:?}");
+    }
+    let (code, default, stderr) = told(&output(&["check-config", "--print-default"]));
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    std::fs::write(&path, default).unwrap();
+    assert_eq!(told(&output(&["check-config", file])), (Some(0), format!("{shown} is fine\n"), String::new()));
+}
+
+#[test]
+fn top_without_a_terminal_is_one_sentence() {
+    for (term, why) in [
+        ("xterm", "top needs a terminal, and stdin or stdout is none"),
+        ("dumb", "top needs a terminal, and TERM names none that can move its cursor"),
+    ] {
+        let (code, stdout, stderr) = told(&socklife(&["top"]).env("TERM", term).output().unwrap());
+        let sentence = format!("socklife: {why}: `socklife tail` and `snapshot` do without\n");
+        assert_eq!((code, stdout.as_str(), stderr), (Some(3), "", sentence));
     }
 }
 

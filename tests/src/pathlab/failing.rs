@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
 use super::ROW;
+use super::forgetting::LASTS;
 use super::net::{Net, TO_APP, TO_DATABASE, app_network, database_host, is_about, ports};
 use crate::pace::patience;
 use crate::postgres::{PORT, Postgres};
@@ -70,6 +71,13 @@ pub const ALL: &[Scenario] = &[
         story: "the database's network namespace is deleted under the connections",
         expected: &["peer_unreachable"],
         play: namespace_deleted,
+        ..ROW
+    },
+    Scenario {
+        name: "client-dies",
+        story: "a client's host dies while it waits: as the database's host sees it, which then ends other sessions of it",
+        expected: &["peer_unreachable"],
+        play: client_dies,
         ..ROW
     },
     Scenario {
@@ -238,7 +246,32 @@ fn namespace_deleted(lab: &mut Lab) -> Result<()> {
     lab.is_true("peer_unreachable");
     let ours = |line: &serde_json::Value| pids(line) == [app.pid()] && number(line, "connections") == Some(3);
     lab.expect_open("peer_unreachable", ours)?;
+    lab.listen(LASTS)?;
     app.signal(Signal::SIGKILL)
+}
+
+fn client_dies(lab: &mut Lab) -> Result<()> {
+    let net = Net::new()?;
+    let postgres = net.postgres(lab)?;
+    let mut app = net.client()?;
+    let opened = app.open(5, &database_host())?;
+    app.run("query 5")?;
+    // The request is taken, and its answer finds nobody.
+    app.ports("sleep 2 3")?;
+    net.is_acknowledged()?;
+    net.rules(&["tcp dport 5432 drop", "tcp sport 5432 drop"])?;
+    let at_database = |line: &serde_json::Value| is_about(line, PORT) && pids(line) != [app.pid()];
+    let finding =
+        lab.find_open("peer_unreachable", |line| at_database(line) && number(line, "connections") == Some(2))?;
+    ensure!(number(&finding, "closed") == Some(0) && !pids(&finding).is_empty(), "{finding}");
+    postgres.terminate(&opened[2..])?;
+    lab.is_true("peer_unreachable");
+    let finding = lab.find_open("peer_unreachable", |line| at_database(line) && number(line, "closed") == Some(3))?;
+    let summary = finding["summary"].as_str().unwrap_or_default();
+    ensure!(summary.contains("5 dead connections") && summary.contains("closed and never acknowledged"), "{finding}");
+    ensure!(lab.known("peer_unreachable", |line| pids(line) == [app.pid()]).is_none(), "the client waits for nothing");
+    lab.listen(LASTS)?;
+    net.forget()
 }
 
 fn rejected(lab: &mut Lab) -> Result<()> {

@@ -49,6 +49,9 @@ fn nat_forgets(lab: &mut Lab) -> Result<()> {
     warned_then_dead(lab, &mut app, 3, |lab| lab.listen(15))
 }
 
+/// Seconds for which a fault lasts that ends with the play: a replay judges once a second, and not in the same moments.
+pub const LASTS: u64 = 2;
+
 /// The risk is told while nothing is wrong yet; the next request is never answered.
 fn warned_then_dead(
     lab: &mut Lab,
@@ -65,5 +68,5 @@ fn warned_then_dead(
     lab.is_true("peer_unreachable");
     let dead = lab.find_open("peer_unreachable", ours)?;
     ensure!(pids(&dead) == [app.pid()], "{}: {dead}", app.pid());
-    Ok(())
+    lab.listen(LASTS)
 }

@@ -9,6 +9,7 @@ mod asking;
 mod failing;
 mod forgetting;
 mod healthy;
+mod here;
 mod net;
 
 use std::process::ExitCode;
@@ -27,6 +28,9 @@ const ROW: Scenario = Scenario {
     ..Scenario::PLAIN
 };
 
+/// The same with looks that notice sooner what no event tells.
+const QUICK: Scenario = Scenario { settings: &["inventory.namespaces=true", "inventory.reconcile_s=2"], ..ROW };
+
 /// The same with a network that forgets after 20 s, and looks that notice.
 const FORGETFUL: Scenario = Scenario {
     settings: &["inventory.namespaces=true", "inventory.reconcile_s=2", "detect.silent_drop_risk.after_s=20"],
@@ -42,7 +46,7 @@ const FORGETFUL: Scenario = Scenario {
 /// Every scenario.
 #[must_use]
 pub fn all() -> Vec<&'static Scenario> {
-    failing::ALL.iter().chain(asking::ALL).chain(forgetting::ALL).chain(healthy::ALL).collect()
+    failing::ALL.iter().chain(here::ALL).chain(asking::ALL).chain(forgetting::ALL).chain(healthy::ALL).collect()
 }
 
 /// Plays what the command line says.

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::client::Client;
 use crate::postgres::{PORT, Postgres};
-use crate::program::{Program, command, output};
+use crate::program::{Program, command, output, until};
 use crate::sandbox::{NETWORK, Namespace};
 use crate::scenarios::Lab;
 
@@ -25,6 +25,9 @@ const ROUTER_DATABASE: u8 = 65;
 /// What a router's rule matches: both directions, or one.
 pub const TO_DATABASE: &str = "ip daddr 10.203.77.66";
 pub const TO_APP: &str = "ip daddr 10.203.77.2";
+
+/// The database as the application has it.
+pub const DATABASE_HOST: &str = "10.203.77.66";
 
 /// The three of them.
 pub struct Net {
@@ -69,9 +72,32 @@ impl Net {
         run_in(&self.router, words)
     }
 
+    /// Runs a command at the application.
+    pub fn in_app(&self, words: &[&str]) -> Result<()> {
+        run_in(&self.app, words)
+    }
+
+    /// The application's kernel forgets its connections: the play is over, and nobody is to close them in vain.
+    pub fn forget(&self) -> Result<()> {
+        self.in_app(&["ss", "-K", "dst", &database_host()])
+    }
+
+    /// Waits until the database has acknowledged all that the application sent.
+    pub fn is_acknowledged(&self) -> Result<()> {
+        until("all is acknowledged", || {
+            let [first, rest @ ..] = self.app.way();
+            let mut sockets = command(first);
+            sockets.args(rest).args(["ss", "-Htn", "state", "established", "dst", &database_host()]);
+            let sockets = output(sockets)?;
+            // Recv-Q, Send-Q, ends.
+            let all = sockets.lines().all(|line| line.split_ascii_whitespace().nth(1) == Some("0"));
+            Ok(if all { Ok(()) } else { Err(sockets) })
+        })
+    }
+
     /// Changes a setting of the application's namespace.
     pub fn app_sysctl(&self, setting: &str) -> Result<()> {
-        run_in(&self.app, &["sysctl", "-qw", setting])
+        self.in_app(&["sysctl", "-qw", setting])
     }
 
     /// The router's interfaces.
@@ -89,23 +115,22 @@ impl Net {
 
     /// The router's forward hook does that from now on, and nothing else.
     pub fn rules(&self, rules: &[&str]) -> Result<()> {
-        let chain = "type filter hook forward priority 0; policy accept;";
-        self.nft(&format!(
-            "table ip lab\nflush table ip lab\ntable ip lab {{\nchain forward {{\n{chain}\n{}\n}}\n}}\n",
-            rules.join("\n")
-        ))
+        self.nft(&only("forward", rules))
     }
 
-    /// A set of rules of any kind.
+    /// The same of the application's own hook of that name.
+    pub fn app_rules(&self, hook: &str, rules: &[&str]) -> Result<()> {
+        self.app_nft(&only(hook, rules))
+    }
+
+    /// A set of rules of any kind in the router.
     pub fn nft(&self, script: &str) -> Result<()> {
-        let [first, rest @ ..] = self.router.way();
-        let mut nft = command(first);
-        nft.args(rest).args(["nft", "-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = nft.spawn().context("start nft")?;
-        child.stdin.take().context("no stdin")?.write_all(script.as_bytes())?;
-        let done = child.wait_with_output()?;
-        ensure!(done.status.success(), "nft refused {script:?}: {}", String::from_utf8_lossy(&done.stderr));
-        Ok(())
+        nft_in(&self.router, script)
+    }
+
+    /// A set of rules of any kind at the application.
+    pub fn app_nft(&self, script: &str) -> Result<()> {
+        nft_in(&self.app, script)
     }
 
     /// PostgreSQL at the database.
@@ -154,6 +179,23 @@ impl Drop for Net {
     }
 }
 
+/// One chain at that hook, and nothing else.
+fn only(hook: &str, rules: &[&str]) -> String {
+    let (chain, rules) = (format!("type filter hook {hook} priority 0; policy accept;"), rules.join("\n"));
+    format!("table ip lab\ndelete table ip lab\ntable ip lab {{\nchain {hook} {{\n{chain}\n{rules}\n}}\n}}\n")
+}
+
+fn nft_in(namespace: &Namespace, script: &str) -> Result<()> {
+    let [first, rest @ ..] = namespace.way();
+    let mut nft = command(first);
+    nft.args(rest).args(["nft", "-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = nft.spawn().context("start nft")?;
+    child.stdin.take().context("no stdin")?.write_all(script.as_bytes())?;
+    let done = child.wait_with_output()?;
+    ensure!(done.status.success(), "nft refused {script:?}: {}", String::from_utf8_lossy(&done.stderr));
+    Ok(())
+}
+
 /// Does something while this thread is in that namespace; what it starts stays there.
 fn inside<T>(namespace: &Namespace, action: impl FnOnce() -> Result<T>) -> Result<T> {
     let home = File::open("/proc/thread-self/ns/net")?;
@@ -186,6 +228,13 @@ fn run_in(namespace: &Namespace, words: &[&str]) -> Result<()> {
 /// Whether the finding is about one side of the database of this lab.
 pub fn is_about(finding: &Value, port: u16) -> bool {
     finding["subject"]["endpoint"] == format!("{}:{port}", database_host()).as_str()
+}
+
+/// A text in a finding's evidence; nothing if there is none.
+pub fn said<'a>(finding: &'a Value, fact: &str) -> &'a str {
+    let evidence = finding["evidence"].as_array().into_iter().flatten();
+    let mut named = evidence.filter(|entry| entry["fact"] == fact);
+    named.find_map(|entry| entry["value"].as_str()).unwrap_or_default()
 }
 
 /// A list in a finding's evidence, as ports.

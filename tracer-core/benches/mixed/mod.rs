@@ -172,7 +172,7 @@ pub fn host(mix: Mix) -> (Tracker, BootNs) {
     let all = PROCESSES * EACH;
     let look = |at: u64, open: &[u32]| {
         let sockets = open.iter().map(|number| row(mix, *number, at)).collect();
-        Inventory::of(Table { netns: NETNS, started: BootNs(at), finished: BootNs(at), sockets, network: None })
+        Inventory::of(Table { netns: NETNS, started: BootNs(at), finished: BootNs(at), sockets, ..Table::default() })
     };
     tracker.apply_inventory(look(BEGIN - SECOND, &[]));
     let mut coming: Vec<u32> = (0..all).collect();

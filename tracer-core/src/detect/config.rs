@@ -1,12 +1,15 @@
 //! Thresholds. Each detector declares its own with their defaults and bounds; the user may set any of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::ignore::Ignore;
 use super::{DETECTORS, limit_pressure};
 use crate::finding::Kind;
+use crate::glob::Glob;
+use crate::rules::Matcher;
 
 /// A number that the user may set: `[detect.KIND] KEY = NUMBER`.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,48 +51,23 @@ pub enum SettingError {
     },
 }
 
-/// What the user set, over the defaults.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DetectConfig {
-    /// Smallest time scale.
-    pub window: Duration,
-    disabled: BTreeSet<Kind>,
-    /// Values other than the default, by kind and key.
+/// What the user set of detectors: kinds switched on or off, and thresholds. What is not in it stays as it was.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Changes {
+    enabled: BTreeMap<Kind, bool>,
     values: BTreeMap<(Kind, &'static str), u32>,
 }
 
-impl Default for DetectConfig {
-    fn default() -> Self {
-        Self { window: Duration::from_secs(10), disabled: BTreeSet::new(), values: BTreeMap::new() }
-    }
-}
-
-impl DetectConfig {
-    /// Whether findings of this kind are wanted.
+impl Changes {
+    /// Whether nothing is changed.
     #[must_use]
-    pub fn is_enabled(&self, kind: Kind) -> bool {
-        !self.disabled.contains(&kind)
+    pub fn is_empty(&self) -> bool {
+        self.enabled.is_empty() && self.values.is_empty()
     }
 
     /// Wants findings of this kind, or not.
     pub fn enable(&mut self, kind: Kind, enabled: bool) {
-        if enabled {
-            self.disabled.remove(&kind);
-        } else {
-            self.disabled.insert(kind);
-        }
-    }
-
-    /// The value of a threshold of this kind.
-    #[must_use]
-    pub fn get(&self, kind: Kind, threshold: &Threshold) -> u32 {
-        self.values.get(&(kind, threshold.key)).copied().unwrap_or(threshold.default)
-    }
-
-    /// The same as a time, for a threshold in seconds.
-    #[must_use]
-    pub fn time(&self, kind: Kind, threshold: &Threshold) -> Duration {
-        Duration::from_secs(u64::from(self.get(kind, threshold)))
+        self.enabled.insert(kind, enabled);
     }
 
     /// Sets a threshold by its name.
@@ -109,12 +87,134 @@ impl DetectConfig {
             _ => Err(SettingError::OutOfBounds { key: threshold.key, value, min, max }),
         }
     }
+
+    /// Whether something of this kind is changed.
+    pub(super) fn concern(&self, kind: Kind) -> bool {
+        self.enabled.contains_key(&kind) || self.values.keys().any(|(of, _)| *of == kind)
+    }
+
+    /// Those of some kinds.
+    pub(super) fn only(&self, wanted: impl Fn(Kind) -> bool) -> Self {
+        Self {
+            enabled: self.enabled.iter().filter(|(kind, _)| wanted(**kind)).map(|(kind, on)| (*kind, *on)).collect(),
+            values: self
+                .values
+                .iter()
+                .filter(|((kind, _), _)| wanted(*kind))
+                .map(|(key, value)| (*key, *value))
+                .collect(),
+        }
+    }
+
+    pub(super) fn overlay(&mut self, over: &Self) {
+        self.enabled.extend(&over.enabled);
+        self.values.extend(&over.values);
+    }
+}
+
+/// What the changes of a [`Scope`] are for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Of {
+    /// An endpoint.
+    Endpoint(Matcher),
+    /// Launcher groups with such a label.
+    Group(Glob),
+}
+
+/// Changes for some endpoints or launcher groups alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// For whom.
+    pub of: Of,
+    /// What is different there.
+    pub changes: Changes,
+}
+
+/// What the user set, over the defaults.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Settings", into = "Settings")]
+pub struct DetectConfig {
+    /// Smallest time scale.
+    pub window: Duration,
+    everywhere: Changes,
+    /// The first that says something counts: groups before endpoints, of groups the later, of endpoints the most specific.
+    pub(super) scopes: Vec<Scope>,
+    /// Findings that are not told.
+    pub ignores: Vec<Ignore>,
+}
+
+impl Default for DetectConfig {
+    fn default() -> Self {
+        Self {
+            window: Duration::from_secs(10),
+            everywhere: Changes::default(),
+            scopes: Vec::new(),
+            ignores: Vec::new(),
+        }
+    }
 }
 
 impl DetectConfig {
-    /// What no single value shows; an error says which two do not fit together.
+    /// Whether findings of this kind are wanted, unless an endpoint or a launcher group says otherwise.
+    #[must_use]
+    pub fn is_enabled(&self, kind: Kind) -> bool {
+        self.everywhere.enabled.get(&kind).copied().unwrap_or(true)
+    }
+
+    /// For somebody to whom these apply.
+    pub(super) fn with(&self, changes: &Changes) -> Self {
+        let mut config =
+            Self { window: self.window, everywhere: self.everywhere.clone(), scopes: Vec::new(), ignores: Vec::new() };
+        config.change(changes);
+        config
+    }
+
+    /// Wants findings of this kind, or not.
+    pub fn enable(&mut self, kind: Kind, enabled: bool) {
+        self.everywhere.enable(kind, enabled);
+    }
+
+    /// The value of a threshold of this kind, unless an endpoint or a launcher group says otherwise.
+    #[must_use]
+    pub fn get(&self, kind: Kind, threshold: &Threshold) -> u32 {
+        self.everywhere.values.get(&(kind, threshold.key)).copied().unwrap_or(threshold.default)
+    }
+
+    /// The same as a time, for a threshold in seconds.
+    #[must_use]
+    pub fn time(&self, kind: Kind, threshold: &Threshold) -> Duration {
+        Duration::from_secs(u64::from(self.get(kind, threshold)))
+    }
+
+    /// Sets a threshold by its name.
+    pub fn set(&mut self, kind: Kind, key: &str, value: i64) -> Result<(), SettingError> {
+        self.everywhere.set(kind, key, value)
+    }
+
+    /// Lays changes over what holds everywhere.
+    pub fn change(&mut self, changes: &Changes) {
+        self.everywhere.overlay(changes);
+    }
+
+    /// Takes changes for endpoints and launcher groups, in the order in which they were said, in place of earlier ones.
+    pub fn set_scopes(&mut self, mut scopes: Vec<Scope>) {
+        scopes.reverse();
+        scopes.sort_by_key(|scope| match &scope.of {
+            Of::Group(_) => (0, (0, 0)),
+            Of::Endpoint(matcher) => (1, matcher.breadth()),
+        });
+        self.scopes = scopes;
+    }
+
+    /// What no single value shows, everywhere; an error says which two do not fit together.
     pub fn check(&self) -> Result<(), String> {
-        let (warn, critical) = limit_pressure::percents(self);
+        self.check_with(&Changes::default())
+    }
+
+    /// The same with changes for an endpoint or a launcher group.
+    pub fn check_with(&self, changes: &Changes) -> Result<(), String> {
+        let all = self.with(changes);
+        let (warn, critical) = limit_pressure::percents(|threshold| all.get(Kind::LimitPressure, threshold));
         if warn >= critical {
             return Err(format!(
                 "detect.limit_pressure.warn_percent is {warn} and critical_percent is {critical}: the first must be \
@@ -125,37 +225,89 @@ impl DetectConfig {
     }
 }
 
-/// What the user set, as a recording keeps it: names instead of what this version knows by them.
+/// Changes, as a recording keeps them: names instead of what this version knows by them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptChanges {
+    /// Kinds that were switched on or off.
+    pub enabled: Vec<(String, bool)>,
+    /// Values, by kind and key.
+    pub values: Vec<(String, String, u32)>,
+}
+
+/// What the user set, as a recording keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// Smallest time scale.
     pub window: Duration,
-    /// Kinds that were switched off.
-    pub disabled: Vec<String>,
-    /// Values other than the default, by kind and key.
-    pub values: Vec<(String, String, u32)>,
+    /// For every endpoint and launcher group.
+    pub everywhere: KeptChanges,
+    /// For some of them, the first that says something counts.
+    pub scopes: Vec<(Of, KeptChanges)>,
+    /// Findings that were not told.
+    pub ignores: Vec<Ignore>,
+}
+
+impl From<&Changes> for KeptChanges {
+    fn from(changes: &Changes) -> Self {
+        let values = changes.values.iter();
+        Self {
+            enabled: changes.enabled.iter().map(|(kind, enabled)| (kind.name().to_owned(), *enabled)).collect(),
+            values: values.map(|((kind, key), value)| (kind.name().to_owned(), (*key).to_owned(), *value)).collect(),
+        }
+    }
+}
+
+/// A kind or a threshold that this version does not have, or would refuse, is left out.
+impl From<&KeptChanges> for Changes {
+    fn from(kept: &KeptChanges) -> Self {
+        let mut changes = Self::default();
+        for (kind, enabled) in &kept.enabled {
+            changes.enabled.extend(Kind::from_name(kind).map(|kind| (kind, *enabled)));
+        }
+        for (kind, key, value) in &kept.values {
+            // Refused is what has no meaning here.
+            let _refused = Kind::from_name(kind).map(|kind| changes.set(kind, key, i64::from(*value)));
+        }
+        changes
+    }
 }
 
 impl DetectConfig {
     /// As a recording keeps it.
     #[must_use]
     pub fn settings(&self) -> Settings {
-        let values = self.values.iter().map(|((kind, key), value)| (kind.name().to_owned(), (*key).to_owned(), *value));
-        let disabled = self.disabled.iter().map(|kind| kind.name().to_owned());
-        Settings { window: self.window, disabled: disabled.collect(), values: values.collect() }
+        let scopes = self.scopes.iter().map(|scope| (scope.of.clone(), (&scope.changes).into()));
+        Settings {
+            window: self.window,
+            everywhere: (&self.everywhere).into(),
+            scopes: scopes.collect(),
+            ignores: self.ignores.clone(),
+        }
     }
 }
 
-/// As it was recorded; a kind or a threshold that this version does not have, or would refuse, is at its default.
+/// As it was recorded.
 impl From<&Settings> for DetectConfig {
     fn from(settings: &Settings) -> Self {
-        let mut config = Self { window: settings.window, ..Self::default() };
-        config.disabled = settings.disabled.iter().filter_map(|kind| Kind::from_name(kind)).collect();
-        for (kind, key, value) in &settings.values {
-            // Refused is what has no meaning here.
-            let _refused = Kind::from_name(kind).map(|kind| config.set(kind, key, i64::from(*value)));
+        let scopes = settings.scopes.iter().map(|(of, kept)| Scope { of: of.clone(), changes: kept.into() });
+        Self {
+            window: settings.window,
+            everywhere: (&settings.everywhere).into(),
+            scopes: scopes.collect(),
+            ignores: settings.ignores.clone(),
         }
-        config
+    }
+}
+
+impl From<Settings> for DetectConfig {
+    fn from(settings: Settings) -> Self {
+        Self::from(&settings)
+    }
+}
+
+impl From<DetectConfig> for Settings {
+    fn from(config: DetectConfig) -> Self {
+        config.settings()
     }
 }
 

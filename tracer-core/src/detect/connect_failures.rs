@@ -256,14 +256,15 @@ fn judge(context: &Context<'_>, endpoint: &Endpoint) -> Option<Verdict> {
     let by: Vec<String> = who.iter().take(NAMED).map(|(who, _)| who.sentence()).collect();
     let by = if by.is_empty() { String::new() } else { format!("; tried by {}", by.join(", ")) };
     let path = path_of(context, endpoint, since, main);
+    let here = path.here.map(|here| format!("; {here}")).unwrap_or_default();
     let told: u32 = reasons.iter().map(|(_, times)| times).sum();
     Some(Verdict {
         severity: if nothing { Severity::Critical } else { Severity::Warning },
         confidence: worth(&reasons) * context.completeness_factor(),
         subject: subject(&key, &who),
         // Numbers come and go with the retries.
-        news: format!("{} {by}", main.name()),
-        summary: format!("{what} ({}){by}", why.join(", ")),
+        news: format!("{} {by} {}", main.name(), path.gist),
+        summary: format!("{what} ({}){by}{here}", why.join(", ")),
         evidence: vec![
             count("failed", span.all.failed, "connects"),
             count("hung_up", span.all.hung_up, "connects"),
@@ -271,7 +272,7 @@ fn judge(context: &Context<'_>, endpoint: &Endpoint) -> Option<Verdict> {
             count("within", span.lasted.as_secs(), "s"),
             list("reasons", why.clone()),
             list("errnos", errnos(endpoint, since)),
-            text("path", path.0),
+            text("path", path.said),
             count("reasons_of", told, "latest failures"),
             list("tried_by", who.iter().take(20).map(|(who, times)| format!("{} {times}", who.sentence())).collect()),
             count("open", endpoint.open, "connections"),
@@ -279,7 +280,7 @@ fn judge(context: &Context<'_>, endpoint: &Endpoint) -> Option<Verdict> {
             text("was", format!("{failed} failed in {lasted}: {}", why.join(", "))),
         ],
         ruled_out: ruled_out(&span, all),
-        remedy: path.1.unwrap_or_else(|| main.remedy(endpoint)),
+        remedy: path.remedy.unwrap_or_else(|| main.remedy(endpoint)),
         verify: endpoint
             .place
             .map_or_else(String::new, |place| format!("nc -zvw 5 {} {}", place.addr.ip(), place.addr.port())),
@@ -287,20 +288,35 @@ fn judge(context: &Context<'_>, endpoint: &Endpoint) -> Option<Verdict> {
     })
 }
 
-/// What the failures say of the path: whether an answer came at all and who gave it, or who lost the packets, with the
-/// remedy for that.
-fn path_of(context: &Context<'_>, endpoint: &Endpoint, since: BootNs, main: Reason) -> (String, Option<String>) {
-    match main {
+/// What the failures say of the path.
+struct Way {
+    /// Whether an answer came at all and who gave it, or who lost the packets.
+    said: String,
+    /// The remedy for that, and what this host did, if it was this host.
+    remedy: Option<String>,
+    here: Option<String>,
+    gist: String,
+}
+
+fn path_of(context: &Context<'_>, endpoint: &Endpoint, from: BootNs, main: Reason) -> Way {
+    let said = match main {
         Reason::TimedOut | Reason::GivenUp => {
-            let dropper = Dropper::of_all(context, endpoint, since);
-            let remedy = dropper.is_here().then(|| dropper.remedy());
-            (format!("no answer came: {}", dropper.sentence()), remedy)
+            let dropper = Dropper::of_all(context, endpoint, from);
+            let dropper = dropper.explained(context, since(endpoint, from).map(|failure| failure.tuple), from);
+            let here = dropper.is_here();
+            return Way {
+                said: format!("no answer came: {}", dropper.sentence()),
+                remedy: here.then(|| dropper.remedy()),
+                here: here.then(|| dropper.sentence()),
+                gist: dropper.gist(),
+            };
         }
-        Reason::NoRoute => ("this host or a router on the way has no way there".to_owned(), None),
-        Reason::Forbidden | Reason::NoPort => ("nothing was sent: this host refused".to_owned(), None),
-        Reason::Refused => ("an answer came: the host is there, or a firewall answers for it".to_owned(), None),
-        Reason::Reset | Reason::HungUp | Reason::Errno(_) => ("answers come".to_owned(), None),
-    }
+        Reason::NoRoute => "this host or a router on the way has no way there",
+        Reason::Forbidden | Reason::NoPort => "nothing was sent: this host refused",
+        Reason::Refused => "an answer came: the host is there, or a firewall answers for it",
+        Reason::Reset | Reason::HungUp | Reason::Errno(_) => "answers come",
+    };
+    Way { said: said.to_owned(), remedy: None, here: None, gist: String::new() }
 }
 
 /// The errnos by number, the most frequent first; 0 is a client that gave up.
@@ -340,7 +356,7 @@ fn ruled_out(span: &Span, all: u64) -> Vec<String> {
     ]
 }
 
-fn since(endpoint: &Endpoint, since: BootNs) -> impl Iterator<Item = &Failure> {
+fn since(endpoint: &Endpoint, since: BootNs) -> impl Iterator<Item = &Failure> + Clone {
     endpoint.failures.iter().filter(move |failure| failure.at >= since)
 }
 

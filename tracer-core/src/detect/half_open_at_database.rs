@@ -1,7 +1,7 @@
 //! `half_open_at_database`: we closed, and the database never heard of it.
 //!
 //! Trigger: a client's connection that this side has closed (FIN_WAIT1, LAST_ACK, CLOSING) has `rtos` (3) retransmission
-//! time-outs in a row, and nothing was heard of the peer for `silence_s` (5 s) and for 5 times the smoothed round trip since
+//! time-outs in a row (or attempts to send its FIN, where this host does not let it out), and nothing was heard of the peer for `silence_s` (5 s) and for 5 times the smoothed round trip since
 //! it was closed; or its socket was given up in such a state, or reset by a close after as many time-outs. The database then still has the
 //! connection. It clears when the peer acknowledges; of sockets that are gone when the database's own socket is, if that
 //! is on this host, or when the ports are used for another connection, else after `remembered_s` (2 h 11 min: the default
@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::path::{self, Dropper, is_silent, listed, named};
+use super::path::{self, Dropper, is_silent, listed, named, time_outs};
 use super::{Context, DetectConfig, Detector, Threshold, Verdict, count, list, plural, spoken, text};
 use crate::endpoint::Endpoint;
 use crate::event::{ProcessId, Role, Tuple};
@@ -106,7 +106,7 @@ fn waiting<'a>(context: &'a Context<'_>) -> impl Iterator<Item = Closed> + 'a {
     let rtos = context.config.get(Kind::HalfOpenAtDatabase, &RTOS);
     let at_least = context.config.time(Kind::HalfOpenAtDatabase, &SILENCE);
     let stuck = move |socket: &&Socket| {
-        let told = socket.counters.is_some_and(|counters| u32::from(counters.consecutive_rtos) >= rtos);
+        let told = socket.counters.is_some_and(|counters| u32::from(time_outs(&counters)) >= rtos);
         socket.role == Role::Client && socket.is_parting() && told
     };
     context.survey.troubled().filter(stuck).map(move |socket| Closed {
@@ -115,7 +115,7 @@ fn waiting<'a>(context: &'a Context<'_>) -> impl Iterator<Item = Closed> + 'a {
         tuple: socket.tuple,
         at: socket.state_since().moment(),
         heard_at: socket.heard_at(),
-        rtos: socket.counters.map_or(0, |counters| counters.consecutive_rtos),
+        rtos: socket.counters.map_or(0, |counters| time_outs(&counters)),
         is_gone: false,
         is_silent: is_silent(socket, at_least),
         is_seen_there: context.tracker.other_end(&socket.tuple).is_some(),
@@ -159,6 +159,7 @@ fn judge(context: &Context<'_>, by: Option<ProcessId>, index: usize, all: &[Clos
     let rtos = all.iter().map(|one| one.rtos).max()?;
     let clients: BTreeSet<SocketAddr> = all.iter().map(|one| one.tuple.local()).collect();
     let dropper = Dropper::of(context, endpoint, &clients, since);
+    let dropper = dropper.explained(context, all.iter().map(|one| one.tuple), since);
     let there = match seen_there {
         0 => "the database keeps them until its own keepalive ends them".to_owned(),
         seen => format!("{seen} still open in the database"),
@@ -172,7 +173,7 @@ fn judge(context: &Context<'_>, by: Option<ProcessId>, index: usize, all: &[Clos
             pids: by.map(|id| id.pid).into_iter().collect(),
             launcher_group: path::group(context, by),
         },
-        news: format!("{who} {closed} {seen_there} {gone}"),
+        news: format!("{who} {closed} {seen_there} {gone} {}", dropper.gist()),
         summary: format!(
             "{who} closed {} {} ago that {} never heard of; {}; {there}",
             plural(closed, "connection"),

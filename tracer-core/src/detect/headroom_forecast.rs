@@ -106,7 +106,7 @@ fn is_counting(context: &Context<'_>, place: Place, endpoint: &Endpoint) -> bool
 
 fn judge(context: &Context<'_>, index: usize, endpoint: &Endpoint) -> Option<Verdict> {
     let (place, limit) = (endpoint.place?, context.limit(endpoint)?);
-    let (warn_percent, _) = limit_pressure::percents(context.config);
+    let (warn_percent, _) = limit_pressure::percents(|of| context.config.get(Kind::LimitPressure, of));
     let under_pressure = u64::from(endpoint.open) * 100 >= u64::from(limit.value) * u64::from(warn_percent)
         || (context.before)(Kind::LimitPressure, &place.to_string()).is_some();
     if under_pressure || endpoint.open == 0 || !is_counting(context, place, endpoint) {

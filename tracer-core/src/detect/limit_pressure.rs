@@ -48,9 +48,8 @@ const CRITICAL_PERCENT: Threshold = Threshold {
 pub(super) struct LimitPressure;
 
 /// From which percentages of the limit it warns and is critical.
-pub(super) fn percents(config: &DetectConfig) -> (u32, u32) {
-    let set = |threshold| config.get(Kind::LimitPressure, threshold);
-    (set(&WARN_PERCENT), set(&CRITICAL_PERCENT))
+pub(super) fn percents(get: impl Fn(&Threshold) -> u32) -> (u32, u32) {
+    (get(&WARN_PERCENT), get(&CRITICAL_PERCENT))
 }
 
 /// One database under a limit, both sides together.

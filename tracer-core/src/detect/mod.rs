@@ -15,6 +15,7 @@ mod facts;
 mod half_open_at_database;
 mod headroom_forecast;
 mod idle_hold;
+mod ignore;
 mod limit_pressure;
 mod orphaned_connection;
 mod oversized_pool;
@@ -25,6 +26,7 @@ mod relations;
 mod requests;
 mod rest;
 mod restart_drop;
+mod scoped;
 mod silent_drop_risk;
 mod staircase;
 mod store;
@@ -32,11 +34,13 @@ mod survey;
 mod unused_connection;
 mod usage;
 mod who;
+mod whom;
 
 use std::time::Duration;
 
 pub use carried::Carried;
-pub use config::{DetectConfig, SettingError, Settings, Threshold, thresholds};
+pub use config::{Changes, DetectConfig, KeptChanges, Of, Scope, SettingError, Settings, Threshold, thresholds};
+pub use ignore::Ignore;
 pub use store::Store;
 
 use serde::{Deserialize, Serialize};
@@ -54,6 +58,7 @@ use survey::{Held, Survey};
 const SHOWS_WINDOWS: u32 = 6;
 
 /// What a detector may look at.
+#[derive(Clone, Copy)]
 pub struct Context<'a> {
     /// What is true now.
     pub tracker: &'a Tracker,

@@ -3,7 +3,9 @@
 //! Trigger: on an open connection at least `rtos` (3) retransmission time-outs in a row, as many window probes or
 //! `keepalives` (2) without an answer, and nothing at all heard of the peer for `silence_s` (5 s) and for 5 times the
 //! smoothed round trip, since what waits was sent. All of it as of one look at the socket: sockets with time-outs are asked about twice a second.
-//! Either side may be here: a client whose database is gone, or a database whose client is. Critical while nothing that the
+//! Either side may be here: a client whose database is gone, or a database whose client is. A database's sockets count even
+//! when it has closed them and the client never acknowledged that (FIN_WAIT1, LAST_ACK, CLOSING); a client's do not: see
+//! `half_open_at_database`. Critical while nothing that the
 //! process has at the endpoint was heard of since; else a warning. Clears when what waits is acknowledged, or the
 //! connection ends.
 //!
@@ -111,7 +113,8 @@ fn is_unanswered(context: &Context<'_>, socket: &Socket) -> bool {
     let Some(counters) = socket.counters else { return false };
     let probes = if counters.timer == Timer::Keepalive { set(&KEEPALIVES) } else { set(&RTOS) };
     let unanswered = u32::from(counters.consecutive_rtos) >= set(&RTOS) || u32::from(counters.probes) >= probes;
-    unanswered && matches!(socket.state, TcpState::Established | TcpState::CloseWait)
+    let is_open = matches!(socket.state, TcpState::Established | TcpState::CloseWait);
+    unanswered && (is_open || (socket.role == Role::Server && socket.is_parting()))
 }
 
 /// The dead connections of one subject at one endpoint.
@@ -157,11 +160,13 @@ impl<'a, 'b> Outage<'a, 'b> {
         let heard = self.sockets.iter().filter_map(|socket| socket.heard_at()).max();
         let clients: BTreeSet<_> = self.sockets.iter().map(|socket| client_end(socket)).collect();
         let dropper = Dropper::of(context, endpoint, &clients, self.since);
+        let dropper = dropper.explained(context, self.sockets.iter().map(|socket| socket.tuple), self.since);
         let dead = u32::try_from(self.sockets.len()).unwrap_or(u32::MAX);
         let unknown = u32::try_from(self.unknown.len()).unwrap_or(u32::MAX);
         let (who, what) = self.words(dead);
         let idle = if unknown > 0 { format!("; {unknown} idle there, unknown") } else { String::new() };
         let waits = match rtos {
+            0 if dropper.is_here() => format!("{probes} attempts in a row to send in vain"),
             0 => format!("{probes} probes unanswered"),
             _ => format!("{rtos} time-outs in a row, data unacknowledged for at least {}", spoken(unacked)),
         };
@@ -175,7 +180,7 @@ impl<'a, 'b> Outage<'a, 'b> {
             },
             confidence: confidence(dead, rtos, &dropper) * context.completeness_factor(),
             subject: self.subject(),
-            news: format!("{who} {dead} {unknown} {}", dropper.is_here()),
+            news: format!("{who} {dead} {unknown} {} {}", self.closed(), dropper.gist()),
             summary: format!(
                 "{what}: {waits}, nothing heard for {}; {}{idle}",
                 heard.map_or_else(|| "long".to_owned(), |at| spoken(context.now.since(at))),
@@ -183,6 +188,7 @@ impl<'a, 'b> Outage<'a, 'b> {
             ),
             evidence: vec![
                 count("connections", dead, "connections"),
+                count("closed", self.closed(), "connections"),
                 count("consecutive_rtos", rtos, "time-outs"),
                 count("unanswered_probes", probes, "probes"),
                 count("unacknowledged", unacked.as_secs(), "s at least"),
@@ -219,7 +225,15 @@ impl<'a, 'b> Outage<'a, 'b> {
             }
             Whose::Client(ip) => {
                 let who = format!("the client at {ip}");
-                let what = format!("{name} has {} from {ip}", plural(dead, "dead connection"));
+                let all = plural(dead, "dead connection");
+                let what = match self.closed() {
+                    0 => format!("{name} has {all} from {ip}"),
+                    closed if closed == dead => {
+                        let all = plural(dead, "connection");
+                        format!("{name} closed {all} from {ip}, and the client never acknowledged it")
+                    }
+                    closed => format!("{name} has {all} from {ip}, {closed} of them closed and never acknowledged"),
+                };
                 (who, what)
             }
         }
@@ -238,6 +252,11 @@ impl<'a, 'b> Outage<'a, 'b> {
             Whose::Client(_) => None,
         };
         Subject { endpoint: Some(self.endpoint.id()), pids, launcher_group }
+    }
+
+    /// Those that this side has closed.
+    fn closed(&self) -> u32 {
+        u32::try_from(self.sockets.iter().filter(|socket| socket.is_parting()).count()).unwrap_or(u32::MAX)
     }
 
     fn keepalive_off(&self) -> usize {

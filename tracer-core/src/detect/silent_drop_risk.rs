@@ -2,11 +2,12 @@
 //!
 //! Trigger: an established connection on which nothing passed either way for `after_s` (350 s: AWS NLB; Azure's load
 //! balancer forgets after 240 s, Google's firewall after 600 s), or for what connection tracking on this host remembers
-//! if that is less. Keepalives and their answers are something that passes, so they keep it silent if they are quick
+//! if that is less: the time-out of the connection's own entry where that can be read, which then is gone or takes the
+//! connection for closed; else what the namespace is set to. Keepalives and their answers are something that passes, so they keep it silent if they are quick
 //! enough, whoever sends them. A middlebox that forgets drops what comes next without a word. A warning for a peer behind
 //! a router, info for one on the same link. It clears when something passes, or the connection ends.
 //!
-//! Confidence: 0.9 when this host's own connection tracking has forgotten them, else 0.6: which middleboxes there are is not
+//! Confidence: 0.95 when this host's own connection tracking was seen to forget them, 0.9 when it must have, else 0.6: which middleboxes there are is not
 //! known; times the completeness factor.
 //!
 //! Look-alikes: loopback and connections within the host's addresses; a network that proved to remember longer: at this
@@ -22,9 +23,10 @@ use super::{Context, DetectConfig, Detector, Threshold, Verdict, count, list, pl
 use crate::endpoint::Endpoint;
 use crate::event::ProcessId;
 use crate::finding::{Kind, Severity, Subject};
-use crate::inventory::Network;
+use crate::inventory::{Entry, Network};
 use crate::socket::Socket;
 use crate::tcp::TcpState;
+use crate::tracker::Memory;
 
 /// Who forgets an idle connection, and after how long.
 const MIDDLEBOXES: [(&str, u64); 3] =
@@ -56,14 +58,14 @@ impl Detector for SilentDropRisk {
         let holders = context.survey.holders();
         let judged = holders.filter_map(|(id, index, held)| {
             let endpoint = context.tracker.endpoints().get(index)?;
-            let mut risks = BTreeMap::<(Distance, Option<u32>), Vec<&Socket>>::new();
+            let mut risks = BTreeMap::<(Distance, Option<Own>), Vec<&Socket>>::new();
             for held in held {
-                if let Some((distance, conntrack_s)) = risk(context, endpoint, held) {
-                    risks.entry((distance, conntrack_s)).or_default().push(held.socket);
+                if let Some(risk) = risk(context, endpoint, held) {
+                    risks.entry(risk).or_default().push(held.socket);
                 }
             }
-            let ((distance, conntrack_s), sockets) = risks.into_iter().next_back()?;
-            Some(verdict(context, (id, endpoint), distance, conntrack_s, &sockets))
+            let (risk, sockets) = risks.into_iter().next_back()?;
+            Some(verdict(context, (id, endpoint), risk, &sockets))
         });
         judged.collect()
     }
@@ -82,24 +84,40 @@ enum Distance {
     Routed,
 }
 
+/// What connection tracking on this host has done to a connection, the surest last.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Own {
+    /// It forgets after so many seconds, which have passed.
+    SetTo(u64),
+    /// Its entry lasted so many seconds and is gone.
+    Lost(u64),
+    /// Its entry says that the connection is closed or closing.
+    Closing,
+}
+
 /// How long nothing passed either way, as of the last look.
 fn silence(socket: &Socket) -> Option<Duration> {
     let counters = socket.counters.filter(|counters| counters.unacked == 0 && !counters.is_waiting())?;
     Some(Duration::from_millis(u64::from(counters.heard_ms.min(counters.last_data_sent_ms))))
 }
 
-/// Whether the connection may be forgotten by now: how far its peer is, and what this host's own tracking remembers if
-/// that is less than the silence.
-fn risk(context: &Context<'_>, endpoint: &Endpoint, held: &Held<'_>) -> Option<(Distance, Option<u32>)> {
+/// Whether the connection may be forgotten by now: how far its peer is, and what this host's own tracking did to it.
+fn risk(context: &Context<'_>, endpoint: &Endpoint, held: &Held<'_>) -> Option<(Distance, Option<Own>)> {
     let socket = held.socket;
     let silent = silence(socket).filter(|_| socket.state == TcpState::Established)?;
     let after = context.config.time(Kind::SilentDropRisk, &AFTER);
     let network = context.tracker.network(socket.tuple.netns())?;
     let forgets = |seconds: u64| forgets(endpoint, silent, seconds);
-    let conntrack_s = network.conntrack_s.filter(|seconds| forgets(u64::from(*seconds)));
+    let own = match context.tracker.passage(&socket.tuple).memory {
+        Memory::Has(entry, _) if entry.state.is_closing() => Some(Own::Closing),
+        // It is remembered, whatever the namespace is set to.
+        Memory::Has(..) => None,
+        Memory::Lost(_, lasted) => Some(Own::Lost(lasted.as_secs())).filter(|_| endpoint.silence_survived < lasted),
+        Memory::Unknown => network.conntrack_s.map(u64::from).filter(|seconds| forgets(*seconds)).map(Own::SetTo),
+    };
     let known = MIDDLEBOXES.iter().map(|(_, seconds)| *seconds).filter(|seconds| *seconds > after.as_secs());
-    let anybody = conntrack_s.is_some() || known.chain([after.as_secs()]).any(forgets);
-    Some((distance(socket, network).filter(|_| anybody)?, conntrack_s))
+    let anybody = own.is_some() || known.chain([after.as_secs()]).any(forgets);
+    Some((distance(socket, network).filter(|_| anybody)?, own))
 }
 
 /// Whether who remembers connections for so long has forgotten this one, and may be on the way: nobody was heard of again
@@ -122,8 +140,7 @@ fn distance(socket: &Socket, network: &Network) -> Option<Distance> {
 fn verdict(
     context: &Context<'_>,
     (id, endpoint): (ProcessId, &Endpoint),
-    distance: Distance,
-    conntrack_s: Option<u32>,
+    (distance, own): (Distance, Option<Own>),
     sockets: &[&Socket],
 ) -> Verdict {
     let (who, name) = named(context, Some(id));
@@ -131,17 +148,22 @@ fn verdict(
     let longest = sockets.iter().filter_map(|socket| silence(socket)).max().unwrap_or_default();
     let off = |socket: &&&Socket| socket.counters.is_some_and(|counters| counters.keepalive == Some(false));
     let keepalive_off = sockets.iter().filter(off).count();
-    let forget = forgetters(endpoint, longest, conntrack_s);
+    let forget = forgetters(endpoint, longest, own);
     let network = sockets.first().and_then(|socket| context.tracker.network(socket.tuple.netns()));
     let keepalive = match (keepalive_off, network.and_then(|network| network.keepalive_idle_s)) {
         (0, _) => "keepalive is too slow".to_owned(),
         (off, _) if off == sockets.len() => "keepalive is off".to_owned(),
         (off, _) => format!("keepalive is off on {off} of them"),
     };
+    let tracked = tracked(context, sockets);
+    let why = match own {
+        Some(Own::Closing) => format!("; this host's connection tracking takes them for closed ({tracked})"),
+        _ => format!(", longer than {}", forget.last().map_or("the network remembers", String::as_str)),
+    };
     Verdict {
         key: format!("{} {}", path::key(Some(id)), endpoint.id()),
         severity: if distance == Distance::Routed { Severity::Warning } else { Severity::Info },
-        confidence: if conntrack_s.is_some() { 0.9 } else { 0.6 } * context.completeness_factor(),
+        confidence: confidence(own) * context.completeness_factor(),
         subject: Subject {
             endpoint: Some(endpoint.id()),
             pids: vec![id.pid],
@@ -149,11 +171,10 @@ fn verdict(
         },
         news: format!("{who} {idle} {}", forget.len()),
         summary: format!(
-            "{who} holds {} to {} that may be forgotten on the way: nothing passed for {} and {keepalive}, longer than {}",
+            "{who} holds {} to {} that may be forgotten on the way: nothing passed for {} and {keepalive}{why}",
             plural(idle, "idle connection"),
             endpoint.display_name(),
-            spoken(longest),
-            forget.last().map_or("the network remembers", String::as_str)
+            spoken(longest)
         ),
         evidence: vec![
             count("connections", idle, "connections"),
@@ -162,6 +183,7 @@ fn verdict(
             count("host_keepalive_idle", network.and_then(|network| network.keepalive_idle_s).unwrap_or(0), "s"),
             count("longest_survived", endpoint.silence_survived.as_secs(), "s"),
             list("forgotten_by", forget),
+            text("conntrack", tracked),
             text("peer", if distance == Distance::Routed { "behind a router" } else { "on the same link" }),
             text("process", who),
             list("local_ports", listed(sockets.iter().map(|socket| socket.tuple.local().port()))),
@@ -180,11 +202,44 @@ fn verdict(
 }
 
 /// Who has forgotten a connection that was silent for so long, the most patient last, this host's own tracking before all.
-fn forgetters(endpoint: &Endpoint, silent: Duration, conntrack_s: Option<u32>) -> Vec<String> {
+fn forgetters(endpoint: &Endpoint, silent: Duration, own: Option<Own>) -> Vec<String> {
     let known = MIDDLEBOXES.iter().filter(|(_, after)| forgets(endpoint, silent, *after));
     let known = known.map(|(name, after)| format!("{name} remembers ({})", spoken(Duration::from_secs(*after))));
-    let own = conntrack_s.map(|seconds| {
-        format!("this host's connection tracking remembers ({})", spoken(Duration::from_secs(u64::from(seconds))))
+    let remembers =
+        |seconds| format!("this host's connection tracking remembers ({})", spoken(Duration::from_secs(seconds)));
+    let own = own.map(|own| match own {
+        Own::SetTo(seconds) | Own::Lost(seconds) => remembers(seconds),
+        Own::Closing => "this host's connection tracking, which takes it for closed".to_owned(),
     });
     known.chain(own).collect()
+}
+
+fn confidence(own: Option<Own>) -> f64 {
+    match own {
+        Some(Own::Lost(_) | Own::Closing) => 0.95,
+        Some(Own::SetTo(_)) => 0.9,
+        None => 0.6,
+    }
+}
+
+/// What is known of the entries that this host's connection tracking has or had of them: of the one that is nearest to its
+/// end.
+fn tracked(context: &Context<'_>, sockets: &[&Socket]) -> String {
+    let memories = || sockets.iter().map(|socket| context.tracker.passage(&socket.tuple).memory);
+    let lost = memories().filter_map(|memory| match memory {
+        Memory::Lost(entry, lasted) => Some((entry, lasted)),
+        Memory::Unknown | Memory::Has(..) => None,
+    });
+    let has = memories().filter_map(|memory| match memory {
+        Memory::Has(entry, lasts) => Some((entry, lasts)),
+        Memory::Unknown | Memory::Lost(..) => None,
+    });
+    let named = |entry: Entry| format!("{}{}", entry.state.name(), if entry.translated { ", translated" } else { "" });
+    match (lost.min_by_key(|(_, lasted)| *lasted), has.min_by_key(|(entry, _)| entry.left_s)) {
+        (Some((entry, lasted)), _) => format!("the entry is gone after {} ({})", spoken(lasted), named(entry)),
+        (None, Some((entry, _))) => {
+            format!("{}, {} left", named(entry), spoken(Duration::from_secs(u64::from(entry.left_s))))
+        }
+        (None, None) => "no entry is known".to_owned(),
+    }
 }

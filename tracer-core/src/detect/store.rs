@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::carried::{self, Carried};
 use super::relations::{About, Related, Relations};
+use super::scoped::Scoped;
 use super::survey::Survey;
-use super::{Context, DETECTORS, DetectConfig, Verdict};
-use crate::finding::{Change, FINDING_SCHEMA, Finding, FindingLine, Kind, Status};
+use super::{Context, DETECTORS, DetectConfig, Detector, Ignore, Verdict};
+use crate::finding::{Change, FINDING_SCHEMA, Finding, FindingLine, Ignored, Kind, Status, Subject};
 use crate::identity::stable_id;
 use crate::snapshot::Completeness;
 use crate::state::FindingState;
@@ -28,6 +29,8 @@ struct Entry {
     verdict: Verdict,
     /// From before a restart of the daemon, and not seen true since.
     carried: bool,
+    /// It is not told, for this reason.
+    ignored: Option<Ignored>,
 }
 
 /// The open findings.
@@ -45,6 +48,12 @@ impl Store {
     #[must_use]
     pub fn without_room(&self) -> u64 {
         self.without_room
+    }
+
+    /// Open findings that are not told.
+    #[must_use]
+    pub fn ignored(&self) -> usize {
+        self.open.values().filter(|entry| entry.ignored.is_some()).count()
     }
 
     /// The open findings as far as they outlive the daemon.
@@ -65,7 +74,11 @@ impl Store {
         for FindingState { kind, first_seen, last_seen, verdict } in findings.into_iter().take(MOST_OPEN) {
             let (id, told, carried) = (stable_id(&[kind.name(), &verdict.key]), verdict.news.clone(), true);
             let key = (kind, verdict.key.clone());
-            self.open.insert(key, Entry { id, first_seen, last_seen, last_told: last_seen, told, verdict, carried });
+            let ignored = None;
+            self.open.insert(
+                key,
+                Entry { id, first_seen, last_seen, last_told: last_seen, told, verdict, carried, ignored },
+            );
         }
     }
 
@@ -81,32 +94,32 @@ impl Store {
         self.without_room = 0;
         let survey = Survey::of(tracker);
         let carried = self.look_for_carried(tracker, config, &survey, now);
+        let scoped = Scoped::of(config, tracker);
+        // Those of before a restart come without what the rules say of them.
+        for ((kind, _), entry) in self.open.iter_mut().filter(|(_, entry)| entry.carried) {
+            entry.ignored = ignored(config, &scoped, *kind, &entry.verdict.subject, anchor.wall(now));
+        }
         for detector in DETECTORS {
             let kind = detector.kind();
             let open = &self.open;
             let before = |kind: Kind, key: &str| open.get(&(kind, key.to_owned())).map(|entry| entry.verdict.severity);
             let context = Context { tracker, now, config, survey: &survey, before: &before };
-            let verdicts = if config.is_enabled(kind) { detector.detect(&context) } else { Vec::new() };
-            let clear_after = detector.clear_after(config);
+            let verdicts = scoped.detect(detector, &context);
             let holding: BTreeSet<&str> = verdicts.iter().map(|verdict| verdict.key.as_str()).collect();
             let cleared: Vec<(String, String)> = open
                 .range((kind, String::new())..)
                 .take_while(|((of, _), _)| *of == kind)
-                .filter(|((_, key), entry)| {
-                    !holding.contains(key.as_str())
-                        && match (entry.carried, &carried) {
-                            (false, _) => now.since(entry.last_seen) >= clear_after,
-                            (true, None) => false,
-                            (true, Some(sight)) => {
-                                now.since(sight.since) >= clear_after
-                                    && !(config.is_enabled(kind) && detector.may_hold(&context, &entry.carried(sight)))
-                            }
-                        }
+                .filter(|((_, key), _)| !holding.contains(key.as_str()))
+                .filter_map(|((_, key), entry)| {
+                    let its = scoped.config_for(kind, &entry.verdict.subject);
+                    let context = Context { config: its.as_ref().unwrap_or(config), ..context };
+                    let summary = || (key.clone(), detector.resolved_summary(&context, &entry.verdict));
+                    entry.is_over(detector, &context, carried.as_ref()).then(summary)
                 })
-                .map(|((_, key), entry)| (key.clone(), detector.resolved_summary(&context, &entry.verdict)))
                 .collect();
             for verdict in verdicts {
-                news.extend(self.take(kind, verdict, config, now));
+                let ignored = ignored(config, &scoped, kind, &verdict.subject, anchor.wall(now));
+                news.extend(self.take(kind, verdict, ignored, (config, now)));
             }
             for (key, summary) in cleared {
                 news.extend(self.resolve(kind, key, &summary, now));
@@ -134,7 +147,13 @@ impl Store {
         self.sighted.map(|since| Sight { since, places: carried::places(tracker) })
     }
 
-    fn take(&mut self, kind: Kind, verdict: Verdict, config: &DetectConfig, now: BootNs) -> Option<News> {
+    fn take(
+        &mut self,
+        kind: Kind,
+        verdict: Verdict,
+        ignored: Option<Ignored>,
+        (config, now): (&DetectConfig, BootNs),
+    ) -> Option<News> {
         let key = (kind, verdict.key.clone());
         let full = self.open.len() >= MOST_OPEN;
         let Some(entry) = self.open.get_mut(&key) else {
@@ -145,16 +164,28 @@ impl Store {
             let id = stable_id(&[kind.name(), &verdict.key]);
             let (told, carried) = (verdict.news.clone(), false);
             let (first_seen, last_seen, last_told) = (now, now, now);
-            self.open.insert(key.clone(), Entry { id, first_seen, last_seen, last_told, told, verdict, carried });
-            return Some(News::Opened(key));
+            let is_told = ignored.is_none();
+            let entry = Entry { id, first_seen, last_seen, last_told, told, verdict, carried, ignored };
+            self.open.insert(key.clone(), entry);
+            return is_told.then_some(News::Opened(key));
         };
         let news = entry.verdict.severity != verdict.severity
             || (entry.told != verdict.news && now.since(entry.last_told) >= config.window);
         entry.last_seen = now;
         entry.carried = false;
         entry.verdict = verdict;
-        if !news {
-            return None;
+        let was_told = entry.ignored.is_none();
+        entry.ignored = ignored;
+        match (was_told, entry.ignored.is_none()) {
+            (true, true) if news => {}
+            // That it is not told from now on is the last that is told.
+            (true, false) => return Some(News::Updated(key)),
+            (false, true) => {
+                entry.last_told = now;
+                entry.told.clone_from(&entry.verdict.news);
+                return Some(News::Opened(key));
+            }
+            _ => return None,
         }
         entry.last_told = now;
         entry.told.clone_from(&entry.verdict.news);
@@ -165,7 +196,7 @@ impl Store {
         let mut entry = self.open.remove(&(kind, key))?;
         let open_for = super::spoken(now.since(entry.first_seen));
         entry.verdict.summary = format!("{summary}, open for {open_for}");
-        Some(News::Resolved(kind, Box::new(entry)))
+        entry.ignored.is_none().then_some(News::Resolved(kind, Box::new(entry)))
     }
 
     /// What is told, with what it is related to when all is known.
@@ -189,7 +220,9 @@ impl Store {
     }
 
     fn relations(&self) -> Relations<'_> {
-        Relations::of(self.open.iter().map(|((kind, _), entry)| about(*kind, entry)))
+        // What is not told explains nothing that is.
+        let told = self.open.iter().filter(|(_, entry)| entry.ignored.is_none());
+        Relations::of(told.map(|((kind, _), entry)| about(*kind, entry)))
     }
 
     /// The open findings, worst first.
@@ -204,6 +237,18 @@ impl Store {
     }
 }
 
+/// Why a finding about that subject is not told, if a rule says so.
+fn ignored(
+    config: &DetectConfig,
+    scoped: &Scoped<'_>,
+    kind: Kind,
+    subject: &Subject,
+    now: WallTime,
+) -> Option<Ignored> {
+    let whom = scoped.groups().filter(|_| !config.ignores.is_empty())?.whom(subject);
+    config.ignores.iter().find(|ignore| ignore.takes(kind, &whom, now)).map(Ignore::as_said)
+}
+
 /// What is known again after a restart.
 struct Sight {
     since: BootNs,
@@ -212,6 +257,20 @@ struct Sight {
 }
 
 impl Entry {
+    /// Whether it has not held for long enough to be resolved.
+    fn is_over(&self, detector: &dyn Detector, context: &Context<'_>, sight: Option<&Sight>) -> bool {
+        let (now, config) = (context.now, context.config);
+        let clear_after = detector.clear_after(config);
+        match (self.carried, sight) {
+            (false, _) => now.since(self.last_seen) >= clear_after,
+            (true, None) => false,
+            (true, Some(sight)) => {
+                now.since(sight.since) >= clear_after
+                    && !(config.is_enabled(detector.kind()) && detector.may_hold(context, &self.carried(sight)))
+            }
+        }
+    }
+
     fn carried(&self, sight: &Sight) -> Carried<'_> {
         let endpoint = self.verdict.subject.endpoint.as_ref();
         Carried {
@@ -254,5 +313,6 @@ fn finding(kind: Kind, entry: &Entry, status: Status, relations: &Relations<'_>,
         cause,
         remedy: verdict.remedy,
         verify: verdict.verify,
+        ignored: entry.ignored.clone(),
     }
 }

@@ -6,7 +6,7 @@ use super::Frame;
 
 /// Version of the format. Whatever changes the bytes of a frame changes it, such as a field more in a type that is
 /// recorded.
-pub const FORMAT_VERSION: u16 = 3;
+pub const FORMAT_VERSION: u16 = 4;
 
 const MAGIC: [u8; 8] = *b"socklrec";
 

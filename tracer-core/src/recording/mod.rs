@@ -8,19 +8,20 @@ mod replay;
 mod stretch;
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 
 pub use codec::{Decoder, FORMAT_VERSION, PREAMBLE_BYTES, RecordingError, encode, preamble};
-pub use replay::{OutOfRange, Replay, Until};
+pub use replay::{OutOfRange, Replay, Until, Witness};
 use serde::{Deserialize, Serialize};
 
 use crate::detect::Settings;
 use crate::event::{Event, ProcessId};
 use crate::identity::Identity;
 use crate::inventory::{Glance, Inventory, RecognizedPort};
+use crate::rules::Rules;
+use crate::setup::Setup;
 use crate::snapshot::Loss;
 use crate::time::{BootNs, WallAnchor};
-use crate::tracker::{About, EndpointRule};
+use crate::tracker::About;
 
 /// What a recording begins with: how the tracker was set up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +37,7 @@ pub struct Header {
     /// Ports recognised until then.
     pub recognized: Vec<RecognizedPort>,
     /// What the user said of endpoints.
-    pub rules: Vec<(SocketAddr, EndpointRule)>,
+    pub rules: Rules,
     /// Window and thresholds.
     pub settings: Settings,
     /// What was lost before the recording began.
@@ -47,6 +48,7 @@ pub struct Header {
 
 /// One step of a recording. `at` is when the tracker took it in.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "a recording has one header, and frames are not kept")]
 pub enum Frame<'a> {
     /// The first frame, and no other.
     Header(Cow<'a, Header>),
@@ -101,6 +103,13 @@ pub enum Frame<'a> {
         /// When.
         at: BootNs,
     },
+    /// Another configuration.
+    Configured {
+        /// When.
+        at: BootNs,
+        /// What it says.
+        setup: Cow<'a, Setup>,
+    },
     /// A look at some sockets alone.
     Glance {
         /// When.
@@ -123,6 +132,7 @@ impl Frame<'_> {
             | Self::Loss { at, .. }
             | Self::LeftOut { at, .. }
             | Self::Glance { at, .. }
+            | Self::Configured { at, .. }
             | Self::End { at } => *at,
         }
     }

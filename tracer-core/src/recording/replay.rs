@@ -6,10 +6,12 @@ use std::time::Duration;
 use super::stretch::Stretch;
 use super::{Frame, Header};
 use crate::detect::{DetectConfig, Store};
+use crate::event::Event;
 use crate::finding::{Finding, FindingLine};
+use crate::setup::Setup;
 use crate::snapshot::{Loss, Snapshot};
 use crate::time::{BootNs, WallAnchor, WallTime};
-use crate::tracker::{About, Tracker};
+use crate::tracker::{About, Effect, Tracker};
 
 /// As often as in the daemon.
 const DETECT_EVERY: Duration = Duration::from_secs(1);
@@ -37,6 +39,33 @@ pub struct OutOfRange {
     last: WallTime,
 }
 
+/// Who watches a replay closely.
+pub trait Witness {
+    /// A finding changed.
+    fn finding(&mut self, line: FindingLine);
+    /// The tracker took an event in.
+    fn event(&mut self, tracker: &Tracker, event: &Event, effect: Effect, anchor: &WallAnchor) {
+        let _ = (tracker, event, effect, anchor);
+    }
+    /// The detectors have run at that moment.
+    fn second(&mut self, tracker: &Tracker, told: (&About, &Store), now: BootNs, anchor: &WallAnchor) {
+        let _ = (tracker, told, now, anchor);
+    }
+    /// The replay is where it was to end.
+    fn end(&mut self, tracker: &Tracker, told: (&About, &Store), now: BootNs, anchor: &WallAnchor) {
+        let _ = (tracker, told, now, anchor);
+    }
+}
+
+/// Wants to know of findings alone.
+struct Teller<'a, F>(&'a mut F);
+
+impl<F: FnMut(FindingLine)> Witness for Teller<'_, F> {
+    fn finding(&mut self, line: FindingLine) {
+        (self.0)(line);
+    }
+}
+
 /// A replay under way.
 #[derive(Debug)]
 pub struct Replay {
@@ -58,6 +87,8 @@ pub struct Replay {
     left_out: u64,
     /// A frame was refused because it came after the end.
     is_over: bool,
+    /// Settings of detectors stay as they are, whatever the recording brings.
+    keeps_settings: bool,
 }
 
 impl Replay {
@@ -91,11 +122,23 @@ impl Replay {
             lost: Loss::default(),
             left_out: 0,
             is_over: false,
+            keeps_settings: false,
         }
     }
 
+    /// Goes by its settings of detectors to the end, whatever was configured while it was recorded.
+    #[must_use]
+    pub fn keeping_settings(self) -> Self {
+        Self { keeps_settings: true, ..self }
+    }
+
     /// Takes the next frame in; changes of findings go to `tell`. False once the replay is where it was to end.
-    pub fn apply(&mut self, mut frame: Frame<'static>, tell: &mut impl FnMut(FindingLine)) -> bool {
+    pub fn apply(&mut self, frame: Frame<'static>, tell: &mut impl FnMut(FindingLine)) -> bool {
+        self.apply_before(frame, &mut Teller(tell))
+    }
+
+    /// The same before a witness.
+    pub fn apply_before(&mut self, mut frame: Frame<'static>, witness: &mut impl Witness) -> bool {
         self.stretch.frame(&mut frame);
         let longest = LONGEST.saturating_mul(self.stretch.0);
         let at = frame.at().max(self.now).min(self.anchor.boot.plus(longest));
@@ -103,17 +146,19 @@ impl Replay {
             self.is_over = true;
             return false;
         }
-        self.pass(at, tell);
+        self.pass(at, witness);
         match frame {
             Frame::Events { events, .. } => {
                 for event in events.iter() {
-                    self.tracker.apply(event);
+                    let effect = self.tracker.apply(event);
+                    witness.event(&self.tracker, event, effect, &self.anchor);
                 }
             }
             Frame::Look { look, .. } => {
                 // Whether the daemon looked again is in the recording.
                 self.tracker.apply_inventory(look.into_owned());
             }
+            Frame::Configured { setup, .. } => self.configure(setup.into_owned(), at),
             Frame::Glance { glance, .. } => self.tracker.apply_glance(&glance),
             Frame::Identity { identity, .. } => self.tracker.apply_identity(identity.into_owned()),
             Frame::Gone { id, .. } => self.tracker.apply_gone(id, at),
@@ -135,6 +180,11 @@ impl Replay {
 
     /// Ends the replay: detects once more and gives what is true then.
     pub fn end(&mut self, tell: &mut impl FnMut(FindingLine)) -> Result<Snapshot, OutOfRange> {
+        self.end_before(&mut Teller(tell))
+    }
+
+    /// The same before a witness.
+    pub fn end_before(&mut self, witness: &mut impl Witness) -> Result<Snapshot, OutOfRange> {
         let (first, last) = (self.anchor.boot, self.now);
         let end = self.until.unwrap_or(last);
         // Between two frames nothing is known to have happened, after the last one nothing is known.
@@ -142,8 +192,9 @@ impl Replay {
             let wall = |at| self.anchor.wall(at);
             return Err(OutOfRange { asked: wall(end), first: wall(first), last: wall(last) });
         }
-        self.pass(end, tell);
-        self.judge(end, tell);
+        self.pass(end, witness);
+        self.judge(end, witness);
+        witness.end(&self.tracker, (&self.about, &self.findings), end, &self.anchor);
         Ok(self.tracker.snapshot(&self.about, &self.findings, end, &self.anchor))
     }
 
@@ -153,24 +204,38 @@ impl Replay {
         self.findings.findings(&self.anchor)
     }
 
+    fn configure(&mut self, setup: Setup, at: BootNs) {
+        let Setup { ports, rules, detect, in_force, cmdlines } = setup;
+        if cmdlines.is_some() {
+            self.tracker.forget_cmdlines();
+        }
+        self.tracker.configure(ports, rules, at);
+        self.about.config = in_force;
+        if !self.keeps_settings {
+            self.detect = detect;
+        }
+    }
+
     fn note_loss(&mut self, at: BootNs) {
         let queue_full = self.lost.queue_full.saturating_add(self.left_out);
         self.tracker.note_loss(Loss { queue_full, ..self.lost }, at);
     }
 
     /// Lets time pass.
-    fn pass(&mut self, to: BootNs, tell: &mut impl FnMut(FindingLine)) {
+    fn pass(&mut self, to: BootNs, witness: &mut impl Witness) {
         while self.next_tick < to {
             let tick = self.next_tick;
-            self.judge(tick, tell);
+            self.judge(tick, witness);
             self.next_tick = tick.plus(DETECT_EVERY);
         }
         self.now = self.now.max(to);
     }
 
-    fn judge(&mut self, now: BootNs, tell: &mut impl FnMut(FindingLine)) {
+    fn judge(&mut self, now: BootNs, witness: &mut impl Witness) {
         if self.judged_at.replace(now) != Some(now) {
-            self.findings.run(&self.tracker, &self.detect, now, &self.anchor).into_iter().for_each(tell);
+            let news = self.findings.run(&self.tracker, &self.detect, now, &self.anchor);
+            news.into_iter().for_each(|line| witness.finding(line));
+            witness.second(&self.tracker, (&self.about, &self.findings), now, &self.anchor);
         }
     }
 }

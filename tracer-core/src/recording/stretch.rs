@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use super::{Frame, Header};
 use crate::event::{Event, ProcessId, SocketEvent};
-use crate::inventory::{Holders, Inventory, Network, SocketInfo};
+use crate::inventory::{Holders, Inventory, Network, PathRow, SocketInfo, Tracked};
 use crate::time::BootNs;
 
 /// So many times slower than it was.
@@ -30,6 +30,7 @@ impl Stretch {
     pub(super) fn header(self, header: &mut Header) {
         self.at(&mut header.anchor.boot);
         self.at(&mut header.about.started);
+        self.at(&mut header.about.config.loaded);
     }
 
     pub(super) fn frame(self, frame: &mut Frame<'static>) {
@@ -52,6 +53,11 @@ impl Stretch {
                 self.at(&mut glance.started);
                 self.at(&mut glance.finished);
                 glance.sockets.iter_mut().for_each(|row| self.info(&mut row.info));
+                glance.paths.iter_mut().for_each(|row| self.path(row));
+            }
+            Frame::Configured { at, setup } => {
+                self.at(at);
+                self.at(&mut setup.to_mut().in_force.loaded);
             }
             Frame::Identity { at, identity } => {
                 self.at(at);
@@ -105,6 +111,7 @@ impl Stretch {
             if let Some(network) = &mut table.network {
                 self.network(network);
             }
+            table.paths.iter_mut().for_each(|row| self.path(row));
             for row in &mut table.sockets {
                 self.holders(&mut row.holders);
                 if let Some(info) = &mut row.info {
@@ -123,6 +130,12 @@ impl Stretch {
             &mut info.timer_ms,
         ] {
             *time_ms = time_ms.saturating_mul(self.0);
+        }
+    }
+
+    fn path(self, row: &mut PathRow) {
+        if let Some(Tracked::Entry(entry)) = &mut row.tracked {
+            entry.left_s = entry.left_s.saturating_mul(self.0);
         }
     }
 

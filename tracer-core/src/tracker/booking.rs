@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{Slot, Tracker};
-use crate::event::{ProcessId, Role, SocketEvent};
+use crate::event::{ProcessId, Role, SocketEvent, Tuple};
 use crate::history::Life;
 use crate::socket::{Began, Socket};
 use crate::tcp::TcpState;
@@ -72,7 +72,7 @@ impl Tracker {
     }
 
     pub(super) fn book_removed(&mut self, socket: &Socket, at: BootNs, ending: Ending) {
-        self.book_end((socket.endpoint(), socket.role), socket.account, ending, at);
+        self.book_end((socket.endpoint(), socket.role, socket.tuple), socket.account, ending, at);
         if let (Some(id), Some(active)) = (socket.account, socket.last_active())
             && let Some(account) = self.account_mut(id, socket.endpoint(), at)
         {
@@ -92,7 +92,7 @@ impl Tracker {
     /// Books the end of a life at an endpoint.
     pub(super) fn book_end(
         &mut self,
-        (endpoint, role): (usize, Role),
+        (endpoint, role, tuple): (usize, Role, Tuple),
         account: Option<ProcessId>,
         ending: Ending,
         at: BootNs,
@@ -108,10 +108,10 @@ impl Tracker {
                     endpoint.count_closed(at);
                     turned_away = role == Role::Client && endpoint.turned_away(&life);
                     if turned_away {
-                        endpoint.count_hung_up(at, account);
+                        endpoint.count_hung_up(at, account, tuple);
                     }
                 }
-                Ending::Failed(error) => endpoint.count_failed(at, error, account),
+                Ending::Failed(error) => endpoint.count_failed(at, error, account, tuple),
             }
         }
         if let Some(account) = account.and_then(|id| self.account_mut(id, endpoint, at)) {

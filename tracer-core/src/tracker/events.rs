@@ -91,6 +91,7 @@ impl Tracker {
             }
             return Effect::Ignored;
         }
+        self.watch_dropped(event);
         for addr in [event.source, event.destination] {
             for role in [Role::Client, Role::Server] {
                 let index = self.endpoint_index.get(&(Some(addr.into()), role));
@@ -227,7 +228,7 @@ impl Tracker {
         }
         let lasted = event.established.map(|began| event.at.since(began));
         let ending = if open { Ending::Closed(life_told_by(event, lasted)) } else { Ending::Failed(event.error) };
-        self.book_end((endpoint, event.role), account, ending, event.at);
+        self.book_end((endpoint, event.role, event.tuple), account, ending, event.at);
         let opener = event.opener.map(|task| Opener { id: task.id, comm: task.comm });
         if open { Effect::Closed { began: event.established, opener } } else { Effect::Failed }
     }

@@ -204,7 +204,7 @@ mod tests {
 
     /// The line's JSON after `room` was used for it.
     fn json(event: SocketEvent, room: &mut LineRoom) -> String {
-        let mut tracker = Tracker::new(Bounds::default(), PortMap::default(), [].into());
+        let mut tracker = Tracker::new(Bounds::default(), PortMap::default(), std::collections::BTreeMap::new());
         tracker.set_home(HOME);
         let anchor = WallAnchor { boot: BootNs(2_000_000_000), unix_ns: 1_795_293_667_123_000_000 };
         let line = event_line(&tracker, &Event::Socket(event), Effect::Opened, &anchor, room).unwrap();

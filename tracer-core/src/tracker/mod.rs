@@ -5,11 +5,14 @@
 
 mod accepted;
 mod booking;
+mod configure;
 mod events;
+mod figures;
 mod inbound;
 mod kept;
 mod kin;
 mod lines;
+mod passage;
 mod path;
 mod reconcile;
 mod recorded;
@@ -18,18 +21,18 @@ mod tombstones;
 mod unseen;
 mod view;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use events::Effect;
+pub use figures::GroupOpen;
 pub(crate) use lines::errno_text;
 pub use lines::{LineRoom, event_line};
+pub use passage::{FullTable, Memory, Passage};
 pub use path::{ASK_EVERY, Parting, Severed};
-use serde::{Deserialize, Serialize};
-pub use view::About;
+pub use view::{About, Extent};
 
 use crate::detect::DetectConfig;
 use crate::endpoint::{Endpoint, Place};
@@ -38,7 +41,9 @@ use crate::history::History;
 use crate::inventory::RecognizedPort;
 use crate::ports::PortMap;
 use crate::process::{Account, Process};
-use crate::snapshot::{Completeness, Limit, Loss};
+pub use crate::rules::EndpointRule;
+use crate::rules::Rules;
+use crate::snapshot::{Completeness, Loss};
 use crate::socket::{Opener, Socket};
 use crate::time::BootNs;
 use kept::Kept;
@@ -81,26 +86,17 @@ impl Default for Bounds {
     }
 }
 
-/// What the user configured for an endpoint.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndpointRule {
-    /// Its name.
-    pub name: Option<String>,
-    /// The most it takes.
-    pub limit: Option<Limit>,
-    /// Which database it is, whatever the port says.
-    pub database: Option<String>,
-}
-
 /// The state of the host's database connections.
 #[derive(Debug)]
 pub struct Tracker {
     bounds: Bounds,
     ports: PortMap,
     recognized: Vec<RecognizedPort>,
+    /// Ports that were watched once and are not any more.
+    unwatched: BTreeSet<u16>,
     /// The network namespace whose loopback addresses need no suffix.
     home: Option<u32>,
-    rules: BTreeMap<SocketAddr, EndpointRule>,
+    rules: Rules,
     sockets: Sockets,
     endpoints: Vec<Endpoint>,
     endpoint_index: BTreeMap<(Option<Place>, Role), usize>,
@@ -142,13 +138,14 @@ pub struct Tracker {
 impl Tracker {
     /// An empty tracker.
     #[must_use]
-    pub fn new(bounds: Bounds, ports: PortMap, rules: BTreeMap<SocketAddr, EndpointRule>) -> Self {
+    pub fn new(bounds: Bounds, ports: PortMap, rules: impl Into<Rules>) -> Self {
         Self {
             bounds,
             ports,
             recognized: Vec::new(),
+            unwatched: BTreeSet::new(),
             home: None,
-            rules,
+            rules: rules.into(),
             sockets: Sockets::default(),
             endpoints: Vec::new(),
             endpoint_index: BTreeMap::new(),
@@ -385,19 +382,23 @@ impl Tracker {
         if let Some(index) = self.endpoint_index.get(&(place, role)) {
             return *index;
         }
-        // What the user says of a loopback address is meant for the namespace the daemon is in.
-        let rule = place.filter(|place| place.netns.is_none()).and_then(|place| self.rules.get(&place.addr));
-        let by_port = place.and_then(|place| self.ports.database(place.addr.port()));
-        let database = rule.and_then(|rule| rule.database.as_deref()).or(by_port).unwrap_or("other").to_owned();
-        let mut endpoint = Endpoint::new(place, role, database);
-        if let Some(rule) = rule {
-            endpoint.name.clone_from(&rule.name);
-            endpoint.limit = rule.limit;
-        }
+        let mut endpoint = Endpoint::new(place, role, String::new());
+        self.describe(&mut endpoint);
         self.endpoints.push(endpoint);
         let index = self.endpoints.len() - 1;
         self.endpoint_index.insert((place, role), index);
         index
+    }
+
+    /// What the configuration says of an endpoint, and nothing else.
+    fn describe(&self, endpoint: &mut Endpoint) {
+        // What the user says of a loopback address is meant for the namespace the daemon is in.
+        let addr = endpoint.place.filter(|place| place.netns.is_none()).map(|place| place.addr);
+        let rule = addr.map(|addr| self.rules.of(addr)).unwrap_or_default();
+        let by_port = endpoint.place.and_then(|place| self.ports.database(place.addr.port()));
+        endpoint.database = rule.database.or_else(|| by_port.map(str::to_owned)).unwrap_or_else(|| "other".to_owned());
+        endpoint.name = rule.name;
+        endpoint.limit = rule.limit;
     }
 
     /// Where the database at one end of this connection is.

@@ -8,8 +8,9 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
+use super::passage::{FullTable, Passage};
 use super::{Slot, Tracker};
-use crate::event::{ProcessId, Role, SocketEvent, Tuple};
+use crate::event::{DropEvent, ProcessId, Role, SocketEvent, Tuple};
 use crate::inventory::{Glance, GlanceRow, Network, SocketInfo, Timer};
 use crate::socket::{Began, Socket};
 use crate::tcp::TcpState;
@@ -28,6 +29,8 @@ const ASK_AHEAD: Duration = Duration::from_secs(30);
 
 /// Closes of which is known who did them, those that never got through included.
 const MOST_PARTINGS: usize = 8_192;
+/// Namespaces in which the connection of a lost packet is searched for.
+const MOST_DROPPING: usize = 64;
 /// Namespaces in which other ends are searched for.
 const MOST_SERVED: usize = 4_096;
 /// A close that never got through is kept no longer than that: no database waits longer for a dead client.
@@ -74,7 +77,11 @@ pub(super) struct Path {
     /// Namespaces that a database's own sockets were seen in.
     served_in: BTreeSet<u32>,
     /// By inode number, as of the last look that found something there.
-    networks: BTreeMap<u32, Network>,
+    pub(super) networks: BTreeMap<u32, Network>,
+    /// What is known of single connections' ways through this host.
+    pub(super) passages: BTreeMap<u32, HashMap<Tuple, Passage>>,
+    /// Namespaces whose connection tracking was full.
+    pub(super) full: BTreeMap<u32, FullTable>,
 }
 
 impl Path {
@@ -145,6 +152,7 @@ impl Tracker {
                 socket.set_state(row.state, Began::Before(glance.finished));
             }
         }
+        self.take_glanced_passages(&glance.paths);
     }
 
     fn is_row_of(&self, slot: Slot, row: &GlanceRow) -> bool {
@@ -175,6 +183,20 @@ impl Tracker {
         }
         if let Some(tuple) = self.socket(slot).filter(|socket| socket.is_open()).map(|socket| socket.tuple) {
             self.path.watch(tuple, event.at);
+        }
+    }
+
+    /// This host threw a packet of a connection away: the kernel is asked about it soon. What its own firewall does not let
+    /// out is not sent again as other losses are, and nothing else would tell.
+    pub(super) fn watch_dropped(&mut self, event: &DropEvent) {
+        let namespaces: Vec<u32> = self.path.networks.keys().take(MOST_DROPPING).copied().collect();
+        for netns in namespaces {
+            for (local, remote) in [(event.source, event.destination), (event.destination, event.source)] {
+                let tuple = Tuple::new(netns, local, remote);
+                if self.sockets.by_tuple(&tuple).is_some() {
+                    self.path.watch(tuple, event.at.plus(ASK_EVERY));
+                }
+            }
         }
     }
 
@@ -290,7 +312,8 @@ impl Tracker {
         self.path.networks.get(&netns)
     }
 
-    pub(super) fn take_network(&mut self, netns: u32, network: Option<Network>) {
+    pub(super) fn take_network(&mut self, netns: u32, network: Option<Network>, at: BootNs) {
+        self.note_full_table(netns, network.as_ref(), at);
         match network {
             Some(network) => self.path.networks.insert(netns, network),
             None => self.path.networks.remove(&netns),

@@ -3,6 +3,7 @@
 //!
 //! The caller applies every event older than the look's end before the look itself.
 
+use std::collections::BTreeSet;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
@@ -44,13 +45,17 @@ impl Tracker {
         let missed_before = self.loss.missed_opens + self.loss.missed_closes;
         let (started, finished) = (inventory.started, inventory.finished);
         let before = self.sight.renew(&inventory);
+        let tables = inventory.tables.iter().map(|table| table.netns);
+        let there: BTreeSet<u32> = tables.chain(inventory.skipped).chain(inventory.unreachable).collect();
+        self.forget_networks(|netns| there.contains(&netns));
         for table in inventory.tables {
             // With no loss known, what nobody told of in a namespace out of sight until now is older than its sight.
             let first = first || (!before.has_seen(table.netns) && self.lost_at.is_none());
-            self.take_network(table.netns, table.network);
+            self.take_network(table.netns, table.network, table.finished);
             for row in table.sockets {
                 self.apply_row(row, table.started, table.finished, first);
             }
+            self.take_passages(table.netns, &table.paths);
         }
         self.apply_held(&inventory.held);
         let suspects = self.remove_absent(started);

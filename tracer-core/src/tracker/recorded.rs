@@ -46,7 +46,7 @@ impl Tracker {
             home: self.home,
             ports: self.ports.iter().map(|(port, database)| (port, database.to_owned())).collect(),
             recognized: self.recognized.clone(),
-            rules: self.rules.iter().map(|(addr, rule)| (*addr, rule.clone())).collect(),
+            rules: self.rules.clone(),
             settings: detect.settings(),
             loss: self.loss,
             drops_untold: self.drops_untold,
@@ -59,7 +59,7 @@ impl Tracker {
         for (port, database) in &header.ports {
             ports.insert(*port, database.clone());
         }
-        let mut tracker = Self::new(Bounds::default(), ports, header.rules.iter().cloned().collect());
+        let mut tracker = Self::new(Bounds::default(), ports, header.rules.clone());
         tracker.home = header.home;
         tracker.recognized.clone_from(&header.recognized);
         tracker.drop_reasons.clone_from(&header.about.drop_reasons);

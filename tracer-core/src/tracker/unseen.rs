@@ -25,7 +25,7 @@ pub(super) struct Sight {
     /// Namespaces that were there and left for a later look.
     skipped: BTreeSet<u32>,
     /// Ports watched since the look before: what is found on them is older than their watch.
-    new_ports: Vec<u16>,
+    pub(super) new_ports: Vec<u16>,
     pub(super) unreadable_processes: u32,
     pub(super) hidden_processes: bool,
     pub(super) recognized_without_room: u32,

@@ -12,9 +12,10 @@ use crate::event::ProcessId;
 use crate::identity::stable_id;
 use crate::memory;
 use crate::process::{Account, Process};
+use crate::setup::InForce;
 use crate::snapshot::{
-    self, Age, Capture, Completeness, Connection, HolderFd, Host, Mode, Opener, Probe, ProbeState, ProcessConnections,
-    SNAPSHOT_SCHEMA, Snapshot,
+    self, Age, Capture, Completeness, ConfigInForce, Connection, HolderFd, Host, Mode, Opener, Probe, ProbeState,
+    ProcessConnections, SNAPSHOT_SCHEMA, Snapshot,
 };
 use crate::socket::{Began, Socket};
 use crate::tcp::TcpState;
@@ -35,6 +36,8 @@ pub struct About {
     pub drop_reasons: BTreeMap<u32, String>,
     /// Whether pids are those of the initial pid namespace.
     pub host_pids: bool,
+    /// Which configuration is in force.
+    pub config: InForce,
 }
 
 impl About {
@@ -46,6 +49,17 @@ impl About {
     }
 }
 
+/// How much of the state a snapshot has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// No connections, and of the series the last steps of ten seconds alone: what is kept every few seconds.
+    Outline,
+    /// So many connections at most, those that began first; series as in an outline.
+    Connections(usize),
+    /// Everything.
+    Whole,
+}
+
 /// Counts of one process on one endpoint as they are now, by who answers for each socket.
 type OpenBy = BTreeMap<(ProcessId, usize), u32>;
 
@@ -53,6 +67,18 @@ impl Tracker {
     /// Everything known at `now`.
     #[must_use]
     pub fn snapshot(&self, about: &About, store: &Store, now: BootNs, anchor: &WallAnchor) -> Snapshot {
+        self.snapshot_of(Extent::Whole, (about, store), now, anchor)
+    }
+
+    /// What is known at `now`, as much of it as is asked for.
+    #[must_use]
+    pub fn snapshot_of(
+        &self,
+        extent: Extent,
+        (about, store): (&About, &Store),
+        now: BootNs,
+        anchor: &WallAnchor,
+    ) -> Snapshot {
         let mut by_state = vec![BTreeMap::<TcpState, u32>::new(); self.endpoints.len()];
         let mut open_by = OpenBy::new();
         for socket in self.sockets() {
@@ -63,8 +89,14 @@ impl Tracker {
                 *open_by.entry((id, socket.endpoint())).or_default() += 1;
             }
         }
-        let mut sockets: Vec<&Socket> = self.sockets().collect();
+        let most = match extent {
+            Extent::Outline => 0,
+            Extent::Connections(most) => most,
+            Extent::Whole => usize::MAX,
+        };
+        let mut sockets: Vec<&Socket> = if most == 0 { Vec::new() } else { self.sockets().collect() };
         sockets.sort_unstable_by_key(|socket| (socket.began().moment(), socket.tuple));
+        sockets.truncate(most);
         Snapshot {
             schema: SNAPSHOT_SCHEMA.to_owned(),
             captured_at: anchor.wall(now),
@@ -87,16 +119,23 @@ impl Tracker {
                 unreadable_processes: self.sight.unreadable_processes,
                 hidden_processes: self.sight.hidden_processes,
                 host_pids: about.host_pids,
+                config: ConfigInForce {
+                    generation: about.config.generation,
+                    hash: about.config.hash.clone(),
+                    loaded_at: anchor.wall(about.config.loaded),
+                    file: about.config.file.clone(),
+                },
                 namespaces: u32::try_from(self.sight.tables.len()).unwrap_or(u32::MAX),
                 unreachable_namespaces: u32::try_from(self.sight.unreachable.len()).unwrap_or(u32::MAX),
                 recognized_ports: self.recognized.clone(),
                 recognized_without_room: self.sight.recognized_without_room,
                 drops_untold: self.drops_untold,
                 findings_without_room: store.without_room(),
+                findings_ignored: u32::try_from(store.ignored()).unwrap_or(u32::MAX),
                 accounts_without_history: self.without_history,
                 closers_without_room: self.partings_without_room(),
             },
-            endpoints: self.endpoint_views(by_state, about, now, anchor),
+            endpoints: self.endpoint_views((extent, by_state), about, now, anchor),
             processes: self.process_views(&open_by, anchor),
             launcher_groups: self.group_views(&open_by),
             connections: sockets.into_iter().map(|socket| self.connection_view(socket, now, anchor)).collect(),
@@ -106,7 +145,7 @@ impl Tracker {
 
     fn endpoint_views(
         &self,
-        by_state: Vec<BTreeMap<TcpState, u32>>,
+        (extent, by_state): (Extent, Vec<BTreeMap<TcpState, u32>>),
         about: &About,
         now: BootNs,
         anchor: &WallAnchor,
@@ -114,8 +153,10 @@ impl Tracker {
         let mut views: Vec<snapshot::Endpoint> = self
             .endpoints
             .iter()
+            .enumerate()
             .zip(by_state)
-            .map(|(endpoint, by_state)| {
+            .filter(|((index, _), _)| self.is_watched(*index))
+            .map(|((_, endpoint), by_state)| {
                 let mut series = endpoint.series.clone();
                 series.advance(now, endpoint.open);
                 snapshot::Endpoint {
@@ -132,7 +173,10 @@ impl Tracker {
                     failed_total: endpoint.failed_total,
                     by_state,
                     drops: drops(endpoint, about, anchor),
-                    series: series.to_snapshot(anchor),
+                    series: match extent {
+                        Extent::Whole => series.to_snapshot(anchor),
+                        Extent::Outline | Extent::Connections(_) => series.latest(anchor),
+                    },
                 }
             })
             .collect();
@@ -153,7 +197,7 @@ impl Tracker {
         let identity = process.identity.as_deref();
         let held = open_by.range((process.id, 0)..=(process.id, usize::MAX)).map(|((_, endpoint), _)| *endpoint);
         let endpoints: BTreeSet<usize> = process.accounts.keys().copied().chain(held).collect();
-        let connections = endpoints.into_iter().filter_map(|index| {
+        let connections = endpoints.into_iter().filter(|index| self.is_watched(*index)).filter_map(|index| {
             let endpoint = self.endpoints.get(index)?;
             let nothing = Account::default();
             let account = process.accounts.get(&index).unwrap_or(&nothing);

@@ -82,7 +82,7 @@ fn close_wait_leak_found_by_a_look_gives_a_lower_bound() {
         .collect();
     let mut restarted = Scene::new(None);
     let (started, finished) = (restarted.now, restarted.now.plus(Duration::from_millis(1)));
-    let look = Inventory::of(Table { netns: NETNS, started, finished, sockets: states, network: None });
+    let look = Inventory::of(Table { netns: NETNS, started, finished, sockets: states, ..Table::default() });
     restarted.tracker.apply_inventory(look);
     restarted.pass(62);
     let finding = restarted.only();

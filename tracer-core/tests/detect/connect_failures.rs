@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use tracer_core::event::Role;
 use tracer_core::finding::{Change, Finding, Kind, Severity};
+use tracer_core::inventory::Network;
 use tracer_core::snapshot::Loss;
 
 use crate::scene::{Scene, listed, number, said};
@@ -220,4 +221,32 @@ fn connect_failures_name_this_hosts_own_drops() {
     let finding = found(&scene).unwrap();
     assert_eq!(said(&finding, "path"), "no answer came: this host drops their packets (NETFILTER_DROP)");
     assert!(finding.remedy.contains("this host's firewall"), "{}", finding.remedy);
+}
+
+#[test]
+fn connect_failures_tell_a_full_connection_tracking_table_from_a_rule() {
+    let check = |tracked: u32, expected: &str, remedy: &str| {
+        let mut scene = Scene::new(None);
+        scene.tracker.set_drop_reasons(BTreeMap::from([(8, "NETFILTER_DROP".to_owned())]));
+        scene.network = Some(Network {
+            tracked: Some(tracked),
+            tracked_most: Some(100),
+            untracked_drops: Some(7),
+            ..Network::default()
+        });
+        scene.fail_with(412, TIMED_OUT);
+        for _ in 0..5 {
+            fail(&mut scene, 8, 1, TIMED_OUT);
+            scene.drops(&[10_000], 8);
+            scene.look();
+        }
+        scene.pass(1);
+        let finding = found(&scene).unwrap();
+        assert_eq!(said(&finding, "path"), format!("no answer came: {expected}"));
+        assert!(finding.summary.ends_with(&format!("; {expected}")), "{}", finding.summary);
+        assert!(finding.remedy.contains(remedy), "{}", finding.remedy);
+    };
+    let full = "this host's connection tracking table is full (100 of 100): it drops their packets (NETFILTER_DROP)";
+    check(100, full, "nf_conntrack_max");
+    check(99, "this host drops their packets (NETFILTER_DROP)", "this host's firewall");
 }

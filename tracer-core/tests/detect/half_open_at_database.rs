@@ -2,6 +2,7 @@
 
 use tracer_core::event::Role;
 use tracer_core::finding::{Change, Finding, Kind, Severity};
+use tracer_core::inventory::Timer;
 use tracer_core::snapshot::Loss;
 use tracer_core::tcp::TcpState;
 use tracer_core::tracker::Bounds;
@@ -187,4 +188,19 @@ fn half_open_at_database_survives_loss_and_a_restart() {
     assert_eq!(listed(&after, "local_ports"), listed(&before, "local_ports"));
     assert_eq!((number(&after, "waiting"), number(&after, "given_up")), (12, 8));
     assert!(restarted.tracker.take_unidentified().iter().any(|id| id.pid == 500), "/proc is asked who that was");
+}
+
+#[test]
+fn half_open_at_database_knows_a_fin_that_this_host_does_not_let_out() {
+    let (mut scene, ports) = closed();
+    scene.worsen(&ports, |fault| (fault.sent, fault.probes) = (None, (2, Timer::Probe)));
+    scene.look();
+    scene.pass_glancing(7);
+    assert!(was_silent(&scene));
+    scene.worsen(&ports, |fault| fault.probes = (3, Timer::Probe));
+    scene.passes(&ports, None, Some(101));
+    scene.pass_glancing(2);
+    let finding = found(&scene).unwrap();
+    assert_eq!((number(&finding, "connections"), number(&finding, "consecutive_rtos")), (20, 3));
+    assert_eq!(said(&finding, "dropped_by"), "this host: no route (ENETUNREACH)");
 }

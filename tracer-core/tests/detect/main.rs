@@ -4,6 +4,7 @@
 
 mod client_per_request;
 mod close_wait_leak;
+mod configured;
 mod connect_failures;
 mod connection_leak;
 mod duplicate_launchers;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use tracer_core::event::Role;
 use tracer_core::finding::{Change, Finding, Kind, Severity};
-use tracer_core::inventory::Timer;
+use tracer_core::inventory::{Entry, EntryState, Network, Timer, Tracked};
 use tracer_core::snapshot::Loss;
+use tracer_core::tcp::TcpState;
 
 use crate::scene::{Scene, listed, number, said};
 
@@ -237,4 +238,121 @@ fn peer_unreachable_shows_dead_clients_to_the_database() {
     assert_eq!((finding.severity, &finding.subject.pids), (Severity::Warning, &vec![77]));
     assert!(finding.summary.starts_with("orders-db has 3 dead connections from 10.0.0.9: "), "{}", finding.summary);
     assert_eq!(listed(&finding, "local_ports").len(), 3);
+}
+
+#[test]
+fn peer_unreachable_says_when_this_host_has_no_route() {
+    let (mut scene, ports) = pool();
+    // It cannot even be sent: the kernel tries again by the timer of window probes.
+    scene.worsen(&ports[..7], |fault| (fault.sent, fault.probes) = (None, (3, Timer::Probe)));
+    scene.passes(&ports[..7], None, Some(113));
+    scene.look();
+    scene.pass_glancing(6);
+    let finding = found(&scene).unwrap();
+    assert!(
+        finding.summary.contains("3 attempts in a row to send in vain")
+            && finding.summary.contains("this host has no route to the peer (EHOSTUNREACH)"),
+        "{}",
+        finding.summary
+    );
+    assert_eq!(said(&finding, "dropped_by"), "this host: no route (EHOSTUNREACH)");
+    assert!((finding.confidence - 0.98).abs() < 1e-9 && finding.remedy.contains("route"), "{finding:?}");
+    // The route is there again, and the packets are lost elsewhere.
+    scene.passes(&ports[..7], None, None);
+    scene.pass_glancing(2);
+    assert_eq!(said(&found(&scene).unwrap(), "dropped_by"), "beyond this host");
+}
+
+/// Drops by the firewall, in a namespace that tracks that many connections of 100, and has thrown away that many packets
+/// for want of room.
+fn firewalled(scene: &mut Scene, ports: &[u16], tracked: u32, untracked: u64) {
+    scene.tracker.set_drop_reasons(BTreeMap::from([(8, "NETFILTER_DROP".to_owned())]));
+    scene.network = Some(Network {
+        tracked: Some(tracked),
+        tracked_most: Some(100),
+        untracked_drops: Some(untracked),
+        ..Network::default()
+    });
+    scene.drops(ports, 8);
+    scene.look();
+}
+
+#[test]
+fn peer_unreachable_tells_a_full_table_from_a_rule() {
+    let check = |tracked: u32, untracked: u64, entry: Option<Tracked>, expected: &str| {
+        let (mut scene, ports) = pool();
+        firewalled(&mut scene, &ports[..7], 40, 7);
+        scene.passes(&ports[..7], entry, None);
+        time_out(&mut scene, &ports[..7]);
+        firewalled(&mut scene, &ports[..7], tracked, untracked);
+        scene.pass_glancing(6);
+        let finding = found(&scene).unwrap();
+        assert!(said(&finding, "dropped_by").starts_with(expected), "{tracked} {untracked} {entry:?}: {finding:?}");
+    };
+    let full = "this host: connection tracking full (100 of 100), NETFILTER_DROP";
+    check(100, 7, None, full);
+    check(99, 8, Some(Tracked::Absent), "this host: connection tracking full (99 of 100), NETFILTER_DROP");
+    check(99, 7, None, "this host: NETFILTER_DROP");
+    let entry = Entry { state: EntryState::ESTABLISHED, left_s: 100, translated: false };
+    check(100, 9, Some(Tracked::Entry(entry)), "this host: NETFILTER_DROP");
+}
+
+#[test]
+fn peer_unreachable_is_asked_about_when_this_host_drops_what_it_sends() {
+    let (mut scene, ports) = pool();
+    scene.worsen(&ports[..7], |fault| (fault.sent, fault.probes) = (None, (2, Timer::Probe)));
+    firewalled(&mut scene, &ports[..7], 1, 0);
+    scene.worsen(&ports[..7], |fault| fault.probes = (3, Timer::Probe));
+    scene.drops(&ports[..7], 8);
+    scene.pass_glancing(6);
+    assert_eq!(number(&found(&scene).unwrap(), "connections"), 7);
+}
+
+#[test]
+fn peer_unreachable_shows_closes_that_a_client_never_acknowledged() {
+    let mut scene = Scene::new(None);
+    let ports = scene.open(Role::Server, 77, 5);
+    scene.pass(20);
+    // The database ends three sessions; their FINs are not answered.
+    scene.close_in_vain(&ports[..3], 77);
+    scene.pass(1);
+    scene.retransmits(&ports[..3], Role::Server);
+    scene.pass_glancing(7);
+    let finding = scene.only();
+    assert_eq!((finding.kind, finding.severity), (Kind::PeerUnreachable, Severity::Warning));
+    assert!(
+        finding
+            .summary
+            .starts_with("orders-db closed 3 connections from 10.0.0.9, and the client never acknowledged it: "),
+        "{}",
+        finding.summary
+    );
+    assert_eq!((number(&finding, "connections"), number(&finding, "closed")), (3, 3));
+    // An open one gets no acknowledgement either.
+    scene.cut(&ports[3..]);
+    scene.request_in_vain(&ports[3..4]);
+    scene.pass(1);
+    scene.retransmits(&ports[3..4], Role::Server);
+    scene.pass_glancing(8);
+    let both = found(&scene).unwrap().summary;
+    assert!(both.starts_with("orders-db has 4 dead connections from 10.0.0.9, 3 of them closed"), "{both}");
+    // The kernel gives up: nothing is left of them.
+    scene.give_up(&ports[..3], TcpState::FinWait1, 110, 8);
+    scene.mend(&ports[3..4]);
+    scene.pass_glancing(2);
+    assert_eq!((found(&scene), scene.changes().last()), (None, Some(&Change::Resolved)));
+}
+
+#[test]
+fn peer_unreachable_is_silent_for_slow_closes_of_a_database() {
+    let mut scene = Scene::new(None);
+    let ports = scene.open(Role::Server, 77, 5);
+    scene.pass(20);
+    scene.close_in_vain(&ports, 77);
+    scene.pass(1);
+    scene.retransmits(&ports, Role::Server);
+    scene.pass_glancing(3);
+    scene.close_heard(&ports);
+    scene.pass_glancing(20);
+    assert!(was_silent(&scene));
 }

@@ -10,7 +10,7 @@ use tracer_core::event::{
 };
 use tracer_core::finding::{Change, EvidenceValue, Finding, FindingLine};
 use tracer_core::identity::{Identity, LauncherGroup};
-use tracer_core::inventory::{Certainty, Holder, Inventory, Network, SocketInfo, SocketRow, Table};
+use tracer_core::inventory::{Certainty, Holder, Inventory, Network, SocketInfo, SocketRow, Table, Tracked};
 use tracer_core::ports::PortMap;
 use tracer_core::snapshot::{Host, Limit, LimitSource, Mode, Snapshot};
 use tracer_core::state::State;
@@ -57,6 +57,8 @@ pub struct Scene {
     faults: BTreeMap<u16, Fault>,
     /// Whose other end is on this host, too: the process that has it.
     twins: BTreeMap<u16, u32>,
+    /// What connection tracking and routes say of some.
+    passages: BTreeMap<u16, (Option<Tracked>, Option<u16>)>,
     /// What is known of the namespace.
     pub network: Option<Network>,
     pub lines: Vec<FindingLine>,
@@ -123,6 +125,7 @@ impl Scene {
             elsewhere: BTreeSet::new(),
             faults: BTreeMap::new(),
             twins: BTreeMap::new(),
+            passages: BTreeMap::new(),
             network: None,
             lines: Vec::new(),
             accepted: BTreeMap::new(),
@@ -334,10 +337,11 @@ impl Scene {
     pub fn look(&mut self) {
         let live = self.live.iter().map(|(port, (role, pid))| (*port, *role, *pid));
         let twins = self.twins.iter().map(|(port, pid)| (*port, Role::Server, *pid));
-        let sockets = live.chain(twins).map(|(port, role, pid)| self.row(port, role, pid)).collect();
+        let sockets: Vec<_> = live.chain(twins).map(|(port, role, pid)| self.row(port, role, pid)).collect();
+        let paths = sockets.iter().filter_map(|row| self.path_row(row.tuple)).collect();
         let (started, finished) = (self.now, self.now.plus(Duration::from_millis(1)));
         let network = self.network.clone();
-        let look = Inventory::of(Table { netns: NETNS, started, finished, sockets, network });
+        let look = Inventory::of(Table { netns: NETNS, started, finished, sockets, network, paths });
         self.tracker.apply_inventory(Inventory { unreadable_processes: self.unreadable, ..look });
         self.now = finished;
     }
@@ -406,17 +410,6 @@ impl Scene {
         self.faults.get(&port).map_or(info, |fault| fault.show(info, self.now))
     }
 
-    /// The daemon restarts: what was told is forgotten, and what another scene left open is still there.
-    pub fn take_over(&mut self, before: &Self) {
-        self.live.clone_from(&before.live);
-        self.opened_at.clone_from(&before.opened_at);
-        self.traffic.clone_from(&before.traffic);
-        self.faults.clone_from(&before.faults);
-        self.twins.clone_from(&before.twins);
-        self.network.clone_from(&before.network);
-        self.look();
-    }
-
     /// Lets time pass a second at a time, detecting at each, with a look every ten.
     pub fn pass_looking(&mut self, seconds: u64) {
         self.pass_looking_from(0, seconds);
@@ -449,8 +442,8 @@ impl Scene {
     pub fn snapshot(&self) -> Snapshot {
         let text = String::new;
         let host = Host { hostname: text(), kernel: text(), arch: text(), boot_id: text(), socklife_version: text() };
-        let (probes, drop_reasons) = (Vec::new(), BTreeMap::new());
-        let about = About { host, mode: Mode::Ebpf, started: BootNs(0), probes, drop_reasons, host_pids: true };
+        let (probes, drop_reasons, config) = (Vec::new(), BTreeMap::new(), Default::default());
+        let about = About { host, mode: Mode::Ebpf, started: BootNs(0), probes, drop_reasons, host_pids: true, config };
         self.tracker.snapshot(&about, &self.store, self.now, &anchor())
     }
 

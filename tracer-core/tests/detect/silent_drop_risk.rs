@@ -2,7 +2,7 @@
 
 use tracer_core::event::Role;
 use tracer_core::finding::{Change, Finding, Kind, Severity};
-use tracer_core::inventory::{Network, Timer};
+use tracer_core::inventory::{Entry, EntryState, Network, Timer, Tracked};
 use tracer_core::snapshot::Loss;
 
 use crate::scene::{Scene, listed, number, said};
@@ -121,4 +121,83 @@ fn silent_drop_risk_survives_loss_and_a_restart() {
     restarted.pass(1);
     let after = found(&restarted).unwrap();
     assert_eq!((after.id, after.first_seen), (before.id, before.first_seen));
+}
+
+fn entry(state: u8, left_s: u32) -> Option<Tracked> {
+    Some(Tracked::Entry(Entry { state: EntryState(state), left_s, translated: true }))
+}
+
+/// Connections are tracked here, for five days unless something else was said of one.
+fn tracking() -> Network {
+    Network { conntrack_s: Some(432_000), tracked: Some(5), tracked_most: Some(262_144), ..network(32) }
+}
+
+#[test]
+fn silent_drop_risk_sees_this_host_forget_a_connection() {
+    let (mut scene, ports) = idle_pool(Some(tracking()));
+    scene.pass(10);
+    scene.passes(&ports, entry(3, 20), None);
+    scene.look();
+    // Silent for 20 s; what is left is told in whole seconds, and may be nearly 6.
+    scene.passes(&ports[..2], entry(3, 5), None);
+    scene.pass_looking(20);
+    assert!(was_silent(&scene), "it is remembered");
+    scene.passes(&ports[..2], Some(Tracked::Absent), None);
+    scene.look();
+    scene.pass(1);
+    let finding = scene.only();
+    assert_eq!((finding.kind, number(&finding, "connections")), (Kind::SilentDropRisk, 2));
+    assert_eq!(listed(&finding, "local_ports"), [ports[0].to_string(), ports[1].to_string()]);
+    assert!(
+        finding.summary.ends_with("longer than this host's connection tracking remembers (26 s)"),
+        "{}",
+        finding.summary
+    );
+    assert_eq!(said(&finding, "conntrack"), "the entry is gone after 26 s (ESTABLISHED, translated)");
+    assert!((finding.confidence - 0.95).abs() < 1e-9, "{finding:?}");
+    // Used again: they are tracked anew, and stay so.
+    scene.exchange(&ports);
+    scene.passes(&ports, entry(3, 432_000), None);
+    scene.look();
+    scene.pass(1);
+    assert_eq!((found(&scene), scene.changes().last()), (None, Some(&Change::Resolved)));
+}
+
+#[test]
+fn silent_drop_risk_believes_an_entry_more_than_the_setting() {
+    // The namespace forgets after a minute, and a rule has made these last longer.
+    let (mut scene, ports) = idle_pool(Some(Network { conntrack_s: Some(60), ..tracking() }));
+    scene.passes(&ports, entry(3, 9_000), None);
+    scene.pass_looking(300);
+    assert!(was_silent(&scene));
+    // Nothing was ever seen of these: they may never have been tracked.
+    let (mut scene, ports) = idle_pool(Some(tracking()));
+    scene.passes(&ports, Some(Tracked::Absent), None);
+    scene.pass_looking(300);
+    assert!(was_silent(&scene));
+}
+
+#[test]
+fn silent_drop_risk_sees_a_connection_that_this_host_takes_for_closed() {
+    let (mut scene, ports) = idle_pool(Some(tracking()));
+    scene.passes(&ports, entry(8, 8), None);
+    scene.pass_looking(12);
+    let finding = scene.only();
+    assert!(finding.summary.ends_with("takes them for closed (CLOSE, translated, 8 s left)"), "{}", finding.summary);
+}
+
+#[test]
+fn silent_drop_risk_knows_that_a_lost_entry_did_no_harm() {
+    let (mut scene, ports) = idle_pool(Some(tracking()));
+    scene.pass(10);
+    scene.passes(&ports, entry(3, 20), None);
+    scene.look();
+    scene.passes(&ports, Some(Tracked::Absent), None);
+    scene.pass_looking(40);
+    assert!(found(&scene).is_some());
+    // The next packet is taken in as if nothing had happened.
+    scene.exchange(&ports[..1]);
+    scene.look();
+    scene.pass_looking(20);
+    assert_eq!(found(&scene), None);
 }

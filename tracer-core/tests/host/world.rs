@@ -68,7 +68,7 @@ impl World {
         let mut rng = Rng::new(seed);
         let kernel = Kernel::new(profile.telling, &mut rng);
         let bounds = Bounds { tombstones: profile.tombstones, ..Bounds::default() };
-        let tracker = Tracker::new(bounds, PortMap::default(), Default::default());
+        let tracker = Tracker::new(bounds, PortMap::default(), tracer_core::rules::Rules::default());
         let mut world = Self {
             profile,
             rng,
@@ -441,7 +441,8 @@ impl World {
 
 fn inventory(started: u64, finished: u64, rows: impl Iterator<Item = SocketRow>) -> Inventory {
     let (started, finished) = (BootNs(started), BootNs(finished));
-    let mut tables = NAMESPACES.map(|netns| Table { netns, started, finished, sockets: Vec::new(), network: None });
+    let mut tables =
+        NAMESPACES.map(|netns| Table { netns, started, finished, sockets: Vec::new(), ..Table::default() });
     for row in rows {
         let table = tables.iter_mut().find(|table| table.netns == row.tuple.netns());
         table.unwrap().sockets.push(row);

@@ -1,7 +1,7 @@
 //! A host whose connections are told to the tracker as they come and go, with a look every ten seconds that shows what
 //! was said on each. Knows nothing of pools.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -80,7 +80,8 @@ impl Host {
             limit: limit.map(|value| Limit { value, source: LimitSource::Config }),
             ..EndpointRule::default()
         };
-        let rules = endpoints.iter().copied().zip(limits.iter().map(rule)).collect();
+        let rules: BTreeMap<SocketAddr, EndpointRule> =
+            endpoints.iter().copied().zip(limits.iter().map(rule)).collect();
         let mut host = Self {
             now: start,
             tracker: Tracker::new(Bounds::default(), PortMap::default(), rules),
@@ -257,7 +258,13 @@ impl Host {
         });
         let sockets = rows.collect();
         let finished = started.plus(Duration::from_micros(40));
-        self.tracker.apply_inventory(Inventory::of(Table { netns: NETNS, started, finished, sockets, network: None }));
+        self.tracker.apply_inventory(Inventory::of(Table {
+            netns: NETNS,
+            started,
+            finished,
+            sockets,
+            ..Table::default()
+        }));
     }
 
     pub fn detect(&mut self) {

@@ -2,15 +2,25 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use proptest::prelude::*;
+use tracer_core::detect::{Changes, DetectConfig, Ignore, Of, Scope};
 use tracer_core::event::{AcceptsEvent, DropEvent, Event, ProcessId, Tuple};
+use tracer_core::finding::Kind;
+use tracer_core::glob::Glob;
 use tracer_core::identity::Fnv1a;
-use tracer_core::inventory::{Glance, GlanceRow, Holder, Inventory, Network, RecognizedPort, SocketInfo, Table, Timer};
+use tracer_core::inventory::{
+    Entry, EntryState, Glance, GlanceRow, Holder, Inventory, Network, PathRow, RecognizedPort, SocketInfo, Table,
+    Timer, Tracked,
+};
+use tracer_core::ports::PortMap;
 use tracer_core::recording::{FORMAT_VERSION, Frame, RecordingError};
-use tracer_core::snapshot::Loss;
+use tracer_core::rules::{EndpointRule, Matcher, Rules};
+use tracer_core::setup::{InForce, Setup};
+use tracer_core::snapshot::{Limit, LimitSource, Loss};
 use tracer_core::tcp::TcpState;
-use tracer_core::time::BootNs;
+use tracer_core::time::{BootNs, WallTime};
 
 use super::{bytes_of, decode, host, some_frames};
 
@@ -29,6 +39,8 @@ fn rare_frames() -> Vec<Frame<'static>> {
         netns: 7,
     };
     let holders = vec![Holder { process: id, fd: 1 }, Holder { process: id, fd: 2 }];
+    let entry = Entry { state: EntryState::ESTABLISHED, left_s: 30, translated: true };
+    let entry = path(Some(Tracked::Entry(entry)), None);
     let look = Inventory {
         started: BootNs(1),
         finished: BootNs(2),
@@ -39,7 +51,7 @@ fn rare_frames() -> Vec<Frame<'static>> {
         hidden_processes: true,
         recognized: vec![port],
         recognized_without_room: 8,
-        tables: vec![Table { netns: 9, network: Some(network()), ..Table::default() }],
+        tables: vec![Table { netns: 9, network: Some(network()), paths: vec![entry], ..Table::default() }],
     };
     let info =
         SocketInfo { probes: 1, backoff: 2, rto_ms: 3, segments_received: 4, timer_ms: 5, ..SocketInfo::default() };
@@ -49,17 +61,56 @@ fn rare_frames() -> Vec<Frame<'static>> {
         state: TcpState::FinWait1,
         info: SocketInfo { timer: Timer::Probe, ..info },
     };
-    let glance = Glance { started: BootNs(1), finished: BootNs(2), sockets: vec![row] };
+    let paths = vec![path(Some(Tracked::Absent), Some(113)), path(None, None)];
+    let glance = Glance { started: BootNs(1), finished: BootNs(2), sockets: vec![row], paths };
     let loss = Loss { ring_full: 1, ends: 2, read_failed: 3, map_full: 4, program_skipped: 5, ..Loss::default() };
     vec![
         Frame::Events { at, events: Cow::Owned(vec![drop, accepts]) },
         Frame::Look { at, look: Cow::Owned(look) },
         Frame::Gone { at, id },
+        Frame::Configured { at, setup: Cow::Owned(setup()) },
         Frame::Loss { at, loss, drops_untold: u64::MAX },
         Frame::LeftOut { at, frames: 2, events: 1_024 },
         Frame::Glance { at, glance: Cow::Owned(glance) },
         Frame::End { at },
     ]
+}
+
+fn setup() -> Setup {
+    let mut ports = PortMap::none();
+    ports.insert(1, "a".to_owned());
+    let one = Matcher { ips: None, ports: (1, 2) };
+    let limit = Some(Limit { value: 3, source: LimitSource::Config });
+    let rule = EndpointRule { name: Some("n".to_owned()), limit, database: Some("d".to_owned()) };
+    let mut changes = Changes::default();
+    changes.enable(Kind::IdleHold, false);
+    changes.set(Kind::IdleHold, "after_s", 7).unwrap();
+    let glob = || Glob::from("g*".to_owned());
+    let mut detect = DetectConfig::default();
+    detect.change(&changes);
+    detect.set_scopes(vec![
+        Scope { of: Of::Endpoint("10.0.0.5:1".parse::<SocketAddr>().unwrap().into()), changes: changes.clone() },
+        Scope { of: Of::Group(glob()), changes },
+    ]);
+    detect.ignores = vec![Ignore {
+        kind: Some(Kind::LimitPressure),
+        endpoints: Some(vec![one]),
+        group: Some(glob()),
+        exe: Some(glob()),
+        script: Some(glob()),
+        user: Some(glob()),
+        unit: Some(glob()),
+        until: Some(WallTime { unix_ms: 8 }),
+        reason: "r".to_owned(),
+    }];
+    let in_force =
+        InForce { generation: 2, hash: "h".to_owned(), loaded: BootNs(9), file: Some("/etc/socklife.toml".to_owned()) };
+    Setup { ports, rules: Rules::new(vec![(one, rule)]), detect, in_force, cmdlines: Some(true) }
+}
+
+fn path(tracked: Option<Tracked>, no_route: Option<u16>) -> PathRow {
+    let end = |end: &str| end.parse().unwrap();
+    PathRow { tuple: Tuple::new(7, end("10.0.0.9:1"), end("10.0.0.5:2")), tracked, no_route }
 }
 
 fn network() -> Network {
@@ -69,6 +120,9 @@ fn network() -> Network {
         keepalive_probes: Some(9),
         retries: Some(15),
         conntrack_s: Some(432_000),
+        tracked: Some(3),
+        tracked_most: Some(262_144),
+        untracked_drops: Some(18),
         links: vec![("10.0.0.0".parse().unwrap(), 8), ("fd00::".parse().unwrap(), 64)],
     }
 }
@@ -102,7 +156,7 @@ fn every_kind_of_frame_comes_back_as_it_was() {
 fn the_format_has_this_version() {
     let mut hash = Fnv1a::default();
     hash.write(&bytes_of(&all_frames()));
-    assert_eq!((FORMAT_VERSION, hash.to_string().as_str()), (3, "baf344dd510bbf5a"));
+    assert_eq!((FORMAT_VERSION, hash.to_string().as_str()), (4, "970566425893a98a"));
 }
 
 #[test]
@@ -132,7 +186,7 @@ fn what_is_no_recording_or_another_version_is_said_so() {
     }
     assert_eq!(
         RecordingError::Version { found: 9 }.to_string(),
-        "it has format 9, and this socklife reads format 3: use the version that recorded it"
+        "it has format 9, and this socklife reads format 4: use the version that recorded it"
     );
 }
 

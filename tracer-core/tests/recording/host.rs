@@ -61,7 +61,15 @@ pub fn header() -> Header {
     };
     let (started, probes) = (BootNs(900_000_000_000), Vec::new());
     let drop_reasons = BTreeMap::from([(3, "NETFILTER_DROP".to_owned())]);
-    let about = About { host, mode: Mode::Ebpf, started, probes, drop_reasons, host_pids: true };
+    let about = About {
+        host,
+        mode: Mode::Ebpf,
+        started,
+        probes,
+        drop_reasons,
+        host_pids: true,
+        config: tracer_core::setup::InForce::default(),
+    };
     let anchor = WallAnchor { boot: BootNs(1_000_000_000_000), unix_ns: 1_795_293_667_000_000_000 };
     tracker.header(&about, &DetectConfig::default(), anchor)
 }
@@ -190,7 +198,7 @@ impl Recorded {
         });
         let sockets = rows.collect();
         let finished = now.plus(Duration::from_millis(1));
-        let look = Inventory::of(Table { netns: NETNS, started: now, finished, sockets, network: None });
+        let look = Inventory::of(Table { netns: NETNS, started: now, finished, sockets, ..Table::default() });
         self.now = finished;
         tell(Frame::Look { at: finished.plus(Duration::from_millis(2)), look: Cow::Owned(look) });
     }

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use tracer_core::detect::{DetectConfig, Store};
+use tracer_core::detect::{Changes, DetectConfig, Of, Scope, Store};
 use tracer_core::event::{AcceptsEvent, Comm, Event, ProcessEvent, ProcessEventKind, ProcessId, Role, Task};
-use tracer_core::finding::FindingLine;
+use tracer_core::finding::{FindingLine, Kind};
 use tracer_core::inventory::Inventory;
 use tracer_core::ports::PortMap;
 use tracer_core::recording::{Frame, Header, Replay, Until};
-use tracer_core::snapshot::{Completeness, Probe, ProbeState, Snapshot};
+use tracer_core::rules::{EndpointRule, Matcher, Rules};
+use tracer_core::setup::{InForce, Setup};
+use tracer_core::snapshot::{Completeness, Limit, LimitSource, Probe, ProbeState, Snapshot};
 use tracer_core::time::BootNs;
 use tracer_core::tracker::{Bounds, Tracker};
 
@@ -53,7 +55,7 @@ fn the_same_recording_gives_the_same_bytes() {
 fn a_replay_says_what_the_recorded_tracker_said() {
     let frames = some_frames();
     let header = header();
-    let mut tracker = Tracker::new(Bounds::default(), PortMap::default(), header.rules.iter().cloned().collect());
+    let mut tracker = Tracker::new(Bounds::default(), PortMap::default(), header.rules.clone());
     let (mut store, detect, anchor) = (Store::default(), config(&header), header.anchor);
     let mut about = header.about;
     about.started = anchor.boot;
@@ -158,7 +160,7 @@ fn losses_count_from_the_beginning_of_the_recording() {
 #[test]
 fn connections_from_before_the_recording_keep_their_openers_and_ages() {
     let header = header();
-    let mut tracker = Tracker::new(Bounds::default(), PortMap::default(), header.rules.iter().cloned().collect());
+    let mut tracker = Tracker::new(Bounds::default(), PortMap::default(), header.rules.clone());
     let mut host = Recorded::begin(3, 4, &mut |frame| match frame {
         Frame::Events { events, .. } => events.iter().for_each(|event| {
             tracker.apply(event);
@@ -231,4 +233,48 @@ fn times_that_cannot_be_do_not_keep_a_replay_from_ending() {
     let mut backwards = Replay::new(header(), DetectConfig::default(), 1, Until::End);
     assert!(backwards.apply(Frame::End { at: BootNs(0) }, &mut drop));
     assert_eq!(backwards.end(&mut drop).unwrap().captured_at, backwards.end(&mut drop).unwrap().captured_at);
+}
+
+/// A reload in the middle of a recording: its limit, its thresholds and what it ignores hold from there on, and the same
+/// recording gives the same bytes.
+#[test]
+fn a_reload_is_replayed_where_it_was() {
+    let mut frames = some_frames();
+    let header = header();
+    let at = header.anchor.boot.plus(Duration::from_secs(200));
+    let place = frames.iter().position(|frame| frame.at() > at).unwrap();
+    let mut detect = config(&header);
+    let mut strict = Changes::default();
+    strict.set(Kind::LimitPressure, "warn_percent", 1).unwrap();
+    let any = Matcher { ips: None, ports: (1, u16::MAX) };
+    detect.set_scopes(vec![Scope { of: Of::Endpoint(any), changes: strict }]);
+    let limit = Some(Limit { value: 1_000, source: LimitSource::Config });
+    let rule = EndpointRule { name: Some("renamed".to_owned()), limit, database: None };
+    let setup = Setup {
+        ports: PortMap::default(),
+        rules: Rules::new(vec![(any, rule)]),
+        detect,
+        in_force: InForce { generation: 2, hash: "h".to_owned(), loaded: at, file: None },
+        cmdlines: None,
+    };
+    frames.insert(place, Frame::Configured { at, setup: std::borrow::Cow::Owned(setup) });
+    for stretch in [1, 2] {
+        let (first, lines) = replay(&frames, stretch, Until::End);
+        assert_eq!(json(&first), json(&replay(&frames, stretch, Until::End).0));
+        assert_eq!((first.capture.config.generation, first.endpoints[0].name.as_str()), (2, "renamed"));
+        let pressed =
+            |line: &&FindingLine| line.finding.kind == Kind::LimitPressure && line.finding.summary.contains("renamed");
+        let told = lines.iter().find(pressed).expect("pressure from 1 % on");
+        assert!(told.at.unix_ms >= first.capture.config.loaded_at.unix_ms, "{told:?}");
+        // Who judges with settings of his own keeps them.
+        let Some(Frame::Header(header)) = frames.first() else { panic!("no header") };
+        let mut kept =
+            Replay::new(header.clone().into_owned(), DetectConfig::default(), stretch, Until::End).keeping_settings();
+        let mut lines = Vec::new();
+        frames[1..].iter().for_each(|frame| {
+            kept.apply(frame.clone(), &mut |line| lines.push(line));
+        });
+        assert_eq!(kept.end(&mut drop).unwrap().endpoints[0].name, "renamed");
+        assert!(lines.iter().all(|line: &FindingLine| !pressed(&line)));
+    }
 }

@@ -4,8 +4,10 @@
 //! daemon through [`client`] alone.
 
 pub mod client;
+mod past;
 mod peer;
 mod routes;
+pub mod scrape;
 pub mod server;
 pub mod socket;
 mod stream;
@@ -44,4 +46,6 @@ pub struct Health {
     pub mode: tracer_core::snapshot::Mode,
     /// What the counts are worth now.
     pub completeness: tracer_core::snapshot::Completeness,
+    /// How the history on disk does; null if none is kept.
+    pub history: Option<crate::history::StoreHealth>,
 }

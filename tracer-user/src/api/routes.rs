@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,15 +18,18 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracer_core::finding::{Change, FINDING_SCHEMA, Finding, FindingLine};
-use tracer_core::snapshot::{Completeness, Connection, Process, Snapshot};
+use tracer_core::snapshot::{Capture, Completeness, Connection, Endpoint, Host, LauncherGroup, Process, Snapshot};
 use tracer_core::tcp::TcpState;
 use tracer_core::time::WallTime;
 
-use super::{ErrorBody, Health, OPEN_FINDINGS_HEADER, stream};
+use super::{ErrorBody, Health, OPEN_FINDINGS_HEADER, past, stream};
 use crate::daemon::handle::{Handle, HandleError};
 use crate::daemon::record::RECORDERS_MAX;
 use crate::export::metrics;
+use crate::inventory::own_use;
 use crate::ndjson::push_line;
+
+const PROC: &str = "/proc";
 
 /// Whole-state answers alive at once, from the question to the last byte sent: each may be tens of megabytes.
 const BODIES_MAX: usize = 4;
@@ -44,12 +48,14 @@ pub(super) fn router(handle: Handle) -> Router {
     let app = App { handle, started: Instant::now(), bodies: Arc::new(Semaphore::new(BODIES_MAX)) };
     Router::new()
         .route("/v1/snapshot", get(snapshot))
+        .route("/v1/overview", get(overview))
         .route("/v1/findings", get(findings))
         .route("/v1/processes", get(processes))
         .route("/v1/connections", get(connections))
         .route("/v1/tail", get(tail))
         .route("/v1/events", get(events))
         .route("/v1/record", get(record))
+        .route("/v1/history", get(history))
         .route("/v1/health", get(health))
         .route("/metrics", get(metrics))
         .method_not_allowed_fallback(|| async {
@@ -59,8 +65,15 @@ pub(super) fn router(handle: Handle) -> Router {
         .with_state(app)
 }
 
-const PATHS: &str = "/v1/snapshot, /v1/findings, /v1/processes, /v1/connections, /v1/tail, /v1/events, /v1/record, \
-                     /v1/health and /metrics";
+const PATHS: &str = "/v1/snapshot, /v1/overview, /v1/findings, /v1/processes, /v1/connections, /v1/tail, /v1/events, \
+                     /v1/record, /v1/history, /v1/health and /metrics";
+
+/// Metrics alone.
+pub(super) fn metrics_router(handle: Handle) -> Router {
+    let app = App { handle, started: Instant::now(), bodies: Arc::new(Semaphore::new(BODIES_MAX)) };
+    let elsewhere = || async { Failure(StatusCode::NOT_FOUND, "there is /metrics, and nothing else".to_owned()) };
+    Router::new().route("/metrics", get(metrics)).fallback(elsewhere).with_state(app)
+}
 
 /// A router that answers everything with one refusal.
 pub(super) fn refusal(status: StatusCode, sentence: &'static str) -> Router {
@@ -69,7 +82,7 @@ pub(super) fn refusal(status: StatusCode, sentence: &'static str) -> Router {
 
 /// An answer that is not 200.
 #[derive(Debug)]
-struct Failure(StatusCode, String);
+pub(super) struct Failure(pub(super) StatusCode, pub(super) String);
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
@@ -84,7 +97,7 @@ impl From<HandleError> for Failure {
 }
 
 /// Query parameters as they came.
-type Asked = Result<Query<Vec<(String, String)>>, axum::extract::rejection::QueryRejection>;
+pub(super) type Asked = Result<Query<Vec<(String, String)>>, axum::extract::rejection::QueryRejection>;
 
 /// The parameters, each at most once and each one of `allowed`.
 fn parameters(asked: Asked, allowed: &[&str]) -> Result<BTreeMap<String, String>, Failure> {
@@ -104,8 +117,40 @@ fn parameters(asked: Asked, allowed: &[&str]) -> Result<BTreeMap<String, String>
 }
 
 async fn snapshot(State(app): State<App>, asked: Asked) -> Result<Response, Failure> {
-    parameters(asked, &[])?;
+    let parameters = parameters(asked, &["at"])?;
+    if let Some(at) = parameters.get("at") {
+        return past::snapshot(app.handle.history(), at).await;
+    }
     whole(&app, serde_json::to_vec::<Snapshot>).await
+}
+
+/// A snapshot without its connections.
+#[derive(Serialize)]
+struct Overview<'a> {
+    captured_at: WallTime,
+    host: &'a Host,
+    capture: &'a Capture,
+    endpoints: &'a [Endpoint],
+    processes: &'a [Process],
+    launcher_groups: &'a [LauncherGroup],
+    findings: &'a [Finding],
+}
+
+/// Without a look at the socket table: who watches asks every second.
+async fn overview(State(app): State<App>, asked: Asked) -> Result<Response, Failure> {
+    parameters(asked, &[])?;
+    let write = |snapshot: &Snapshot| {
+        serde_json::to_vec(&Overview {
+            captured_at: snapshot.captured_at,
+            host: &snapshot.host,
+            capture: &snapshot.capture,
+            endpoints: &snapshot.endpoints,
+            processes: &snapshot.processes,
+            launcher_groups: &snapshot.launcher_groups,
+            findings: &snapshot.findings,
+        })
+    };
+    written(&app, app.handle.last_snapshot(), "application/json", move |snapshot| write(snapshot)).await
 }
 
 #[derive(Serialize)]
@@ -154,15 +199,24 @@ struct Connections<'a> {
 }
 
 async fn connections(State(app): State<App>, asked: Asked) -> Result<Response, Failure> {
-    let filter = ConnectionFilter::new(&parameters(asked, &["pid", "endpoint", "state"])?)?;
-    whole(&app, move |snapshot| {
+    let given = parameters(asked, &["pid", "endpoint", "state", "fresh"])?;
+    let filter = ConnectionFilter::new(&given)?;
+    let write = move |snapshot: &Snapshot| {
         serde_json::to_vec(&Connections {
             captured_at: snapshot.captured_at,
             completeness: snapshot.capture.completeness,
             connections: filter.apply(snapshot),
         })
-    })
-    .await
+    };
+    match given.get("fresh").map(String::as_str) {
+        None | Some("true") => whole(&app, write).await,
+        Some("false") => {
+            written(&app, app.handle.last_snapshot(), "application/json", move |snapshot| write(snapshot)).await
+        }
+        Some(text) => {
+            Err(Failure(StatusCode::BAD_REQUEST, format!("fresh is {text:?}: give true (look first) or false")))
+        }
+    }
 }
 
 struct ConnectionFilter {
@@ -211,11 +265,13 @@ impl ConnectionFilter {
     }
 }
 
-/// Without a look at the socket table: a scrape costs no more than what it shows.
+/// Without a look at the socket table, and without a line for each connection: a scrape costs little.
 async fn metrics(State(app): State<App>, asked: Asked) -> Result<Response, Failure> {
     parameters(asked, &[])?;
-    let write = |snapshot: &Snapshot| metrics::text(snapshot).map(String::into_bytes);
-    written(&app, app.handle.last_snapshot(), metrics::CONTENT_TYPE, write).await
+    written(&app, app.handle.figures(), metrics::CONTENT_TYPE, |figures| {
+        metrics::text(figures, own_use(Path::new(PROC))).map(String::into_bytes)
+    })
+    .await
 }
 
 /// JSON made from a fresh snapshot.
@@ -223,19 +279,20 @@ async fn whole<W>(app: &App, write: W) -> Result<Response, Failure>
 where
     W: FnOnce(&Snapshot) -> serde_json::Result<Vec<u8>> + Send + 'static,
 {
-    written(app, app.handle.snapshot(), "application/json", write).await
+    written(app, app.handle.snapshot(), "application/json", move |snapshot| write(snapshot)).await
 }
 
 /// An answer made from a snapshot. Written away from the tracker and from the runtime's own threads; its turn ends when
 /// the last byte is out or the reader is gone.
-async fn written<W, E>(
+async fn written<T, W, E>(
     app: &App,
-    snapshot: impl Future<Output = Result<Arc<Snapshot>, HandleError>>,
+    state: impl Future<Output = Result<T, HandleError>>,
     content_type: &'static str,
     write: W,
 ) -> Result<Response, Failure>
 where
-    W: FnOnce(&Snapshot) -> Result<Vec<u8>, E> + Send + 'static,
+    T: Send + 'static,
+    W: FnOnce(&T) -> Result<Vec<u8>, E> + Send + 'static,
     E: Display + Send + 'static,
 {
     let turn = tokio::time::timeout(TURN_WITHIN, Arc::clone(&app.bodies).acquire_owned()).await;
@@ -243,8 +300,8 @@ where
         let sentence = "too many snapshots are being fetched: try again";
         return Err(Failure(StatusCode::SERVICE_UNAVAILABLE, sentence.to_owned()));
     };
-    let snapshot = snapshot.await?;
-    let written = tokio::task::spawn_blocking(move || write(&snapshot)).await;
+    let state = state.await?;
+    let written = tokio::task::spawn_blocking(move || write(&state)).await;
     let failed =
         |why: String| Failure(StatusCode::INTERNAL_SERVER_ERROR, format!("the snapshot cannot be written: {why}"));
     let bytes = written.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
@@ -308,6 +365,10 @@ async fn record(State(app): State<App>, asked: Asked) -> Result<Response, Failur
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], stream::recording(recording, app.handle)).into_response())
 }
 
+async fn history(State(app): State<App>, asked: Asked) -> Result<Response, Failure> {
+    past::history(app.handle.history(), asked).await
+}
+
 async fn health(State(app): State<App>, asked: Asked) -> Result<Response, Failure> {
     parameters(asked, &[])?;
     let snapshot = app.handle.last_snapshot().await?;
@@ -317,6 +378,7 @@ async fn health(State(app): State<App>, asked: Asked) -> Result<Response, Failur
         uptime_s: app.started.elapsed().as_secs(),
         mode: snapshot.capture.mode,
         completeness: snapshot.capture.completeness,
+        history: app.handle.history().map(|history| history.status.health()),
     };
     Ok(axum::Json(health).into_response())
 }

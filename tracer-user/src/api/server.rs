@@ -30,7 +30,7 @@ const FINISH_WITHIN: Duration = Duration::from_secs(2);
 /// Largest request head.
 const REQUEST_BYTES_MAX: usize = 32 << 10;
 /// How long to leave the kernel alone after it could not accept (no descriptors left).
-const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(200);
+pub(super) const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// Serves until the handle says that the daemon stops; the socket's file is gone when it returns.
 pub async fn serve(socket: Socket, handle: Handle) {
@@ -112,7 +112,8 @@ async fn refuse(stream: UnixStream, status: StatusCode, sentence: &'static str) 
     }
 }
 
-fn builder() -> hyper::server::conn::http1::Builder {
+/// Bounded in what a head may take, in bytes and in time.
+pub(super) fn builder() -> hyper::server::conn::http1::Builder {
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(REQUEST_WITHIN).max_buf_size(REQUEST_BYTES_MAX);
     builder

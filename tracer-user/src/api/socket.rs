@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     fn config(path: &Path) -> ApiConfig {
-        ApiConfig { socket: path.to_owned(), group: "no-such-group-here".to_owned() }
+        ApiConfig { socket: path.to_owned(), group: "no-such-group-here".to_owned(), metrics: None }
     }
 
     fn mode(path: &Path) -> u32 {
@@ -191,7 +191,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.sock");
         let own = Group::from_gid(nix::unistd::getgid()).unwrap().unwrap();
-        let socket = Socket::bind(&ApiConfig { group: own.name, socket: path.clone() }).unwrap();
+        let socket = Socket::bind(&ApiConfig { group: own.name, socket: path.clone(), metrics: None }).unwrap();
         assert_eq!(socket.group, Some(own.gid));
         assert_eq!((mode(&path), path.metadata().unwrap().gid()), (0o660, own.gid.as_raw()));
     }

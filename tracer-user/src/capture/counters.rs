@@ -36,12 +36,30 @@ impl KernelCounters {
         self.ring_full.iter().sum()
     }
 
+    /// Records handed to the ring: the name of each kind, and how many.
+    pub fn records(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        KINDS.into_iter().map(|(name, kind)| (name, self.emitted[usize::from(kind)]))
+    }
+
     /// Of these, ends of connections.
     #[must_use]
     pub fn ends_lost(&self) -> u64 {
         self.ring_full[usize::from(kind::END)]
     }
 }
+
+/// What each kind of record is called in metrics.
+const KINDS: [(&str, u8); 9] = [
+    ("open", kind::OPEN),
+    ("state", kind::STATE),
+    ("end", kind::END),
+    ("accept", kind::ACCEPT),
+    ("retransmit", kind::RETRANSMIT),
+    ("exec", kind::EXEC),
+    ("exit", kind::EXIT),
+    ("refused", kind::REFUSED),
+    ("drop", kind::DROP),
+];
 
 /// The counter map.
 pub struct Counters {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use aya::maps::{Array, HashMap, MapData};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use tracer_common::{Offsets, Owner, TaskRecord, control};
+use tracer_common::{Offsets, Owner, TaskRecord, control, role};
 use tracer_core::decode;
 use tracer_core::event::{Event, ProcessId};
 use tracer_core::ports::PortMap;
@@ -214,6 +214,25 @@ impl Capture {
     /// From now on report sockets with this port on either end, too. Sockets that have it already are not announced.
     pub fn watch_port(&mut self, port: u16) -> Result<(), CaptureError> {
         set_bits(&mut self.ebpf, "PORTS", [u32::from(port)])
+    }
+
+    /// From now on report no socket with this port any more, unless its other end has a port that is watched.
+    pub fn unwatch_port(&mut self, port: u16) -> Result<(), CaptureError> {
+        let word = u32::from(port >> 6);
+        let data = self.ebpf.map_mut("PORTS").ok_or_else(missing("PORTS"))?;
+        let mut ports: Array<_, u64> = Array::try_from(data).map_err(in_map("PORTS"))?;
+        let set = ports.get(&word, 0).map_err(in_map("PORTS"))?;
+        ports.set(word, set & !(1 << (port & 63)), 0).map_err(in_map("PORTS"))?;
+        // What the kernel side remembers it would tell the end of.
+        let mut known = Vec::new();
+        self.owners.each(|sk, PodOwner(owner)| {
+            let side = if owner.role == role::SERVER { owner.local_port } else { owner.remote_port };
+            if side == port {
+                known.push(sk);
+            }
+        })?;
+        known.iter().for_each(|sk| self.owners.remove(sk));
+        Ok(())
     }
 
     /// The process is gone: its place is free again. The kernel side frees it itself if it saw the end.

@@ -53,11 +53,15 @@ struct Head {
 }
 
 fn read(path: &Path) -> Result<Snapshot, Failure> {
-    let shown = path.display();
-    let unreadable = |error: std::io::Error| Failure::Input(format!("cannot read {shown}: {error}"));
+    let unreadable = |error: std::io::Error| Failure::Input(format!("cannot read {}: {error}", path.display()));
+    parse(std::fs::File::open(path).map_err(unreadable)?, &path.display())
+}
+
+/// Shared with `report`. A snapshot from a file or a pipe, which the user knows as `shown`.
+pub(super) fn parse(from: impl std::io::Read, shown: &dyn std::fmt::Display) -> Result<Snapshot, Failure> {
     let mut json = Vec::new();
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    file.take(BODY_BYTES_MAX as u64 + 1).read_to_end(&mut json).map_err(unreadable)?;
+    let unreadable = |error: std::io::Error| Failure::Input(format!("cannot read {shown}: {error}"));
+    from.take(BODY_BYTES_MAX as u64 + 1).read_to_end(&mut json).map_err(unreadable)?;
     if json.len() > BODY_BYTES_MAX {
         return Err(Failure::Input(format!("{shown} is larger than any snapshot")));
     }

@@ -33,7 +33,10 @@ pub(super) fn failure(error: &anyhow::Error) -> ExitCode {
     match code(error) {
         None => ExitCode::SUCCESS,
         Some(code) => {
-            say(&format!("{error:#}"));
+            match error.downcast_ref::<ConfigError>() {
+                Some(error) => error.mistakes().for_each(say),
+                None => say(&format!("{error:#}")),
+            }
             ExitCode::from(code)
         }
     }
@@ -103,7 +106,7 @@ mod tests {
             (anyhow!(Failure::Input("x".to_owned())), Some(2)),
             (anyhow!(Failure::Unable("x".to_owned())), Some(3)),
             (anyhow!(Failure::ClosedPipe), None),
-            (anyhow!(ConfigError("x".to_owned())), Some(2)),
+            (anyhow!(ConfigError::from("x".to_owned())), Some(2)),
             (anyhow!(refused(400)), Some(2)),
             (anyhow!(refused(403)), Some(3)),
             (anyhow!(refused(503)), Some(3)),

@@ -1,21 +1,25 @@
 //! The commands: what may be typed, one file a command, exit codes. Commands reach the daemon through
 //! [`crate::api::client`] alone; `run` starts one.
 
+mod check_config;
 mod completions;
 mod diff;
 mod doctor;
 mod exit;
 mod explain;
+mod history;
 mod man;
 mod netns_helper;
 mod output;
 mod reap;
 mod record;
 mod replay;
+mod report;
 mod run;
 mod selection;
 mod snapshot;
 mod tail;
+mod top;
 mod verify;
 
 use std::future::Future;
@@ -59,13 +63,17 @@ struct Cli {
 enum Command {
     Run(run::Args),
     Tail(tail::Args),
+    Top(top::Args),
     Snapshot(snapshot::Args),
     Diff(diff::Args),
+    History(history::Args),
     Record(record::Args),
     Replay(replay::Args),
+    Report(report::Args),
     Explain(explain::Args),
     Verify(verify::Args),
     Reap(reap::Args),
+    CheckConfig(check_config::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -95,13 +103,17 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Run(args) => run::main(args, cli.socket),
         Command::Tail(args) => tail::main(args, client(cli.socket)),
+        Command::Top(args) => top::main(args, client(cli.socket)),
         Command::Snapshot(args) => snapshot::main(args, client(cli.socket)),
         Command::Diff(args) => diff::main(&args),
+        Command::History(args) => history::main(args, client(cli.socket)),
         Command::Record(args) => record::main(args, client(cli.socket)),
         Command::Replay(args) => replay::main(args),
+        Command::Report(args) => report::main(args),
         Command::Explain(args) => explain::main(&args),
         Command::Verify(args) => verify::main(args, client(cli.socket)),
         Command::Reap(args) => reap::main(args, client(cli.socket)),
+        Command::CheckConfig(args) => check_config::main(args),
         Command::Doctor(args) => doctor::main(&args, client(cli.socket)),
         Command::Completions(args) => completions::main(&args),
         Command::Man(args) => man::main(&args),

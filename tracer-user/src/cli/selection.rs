@@ -129,6 +129,7 @@ mod tests {
             ruled_out: Vec::new(),
             related: Vec::new(),
             cause: None,
+            ignored: None,
             remedy: String::new(),
             verify: String::new(),
         }

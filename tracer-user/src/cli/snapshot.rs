@@ -9,13 +9,16 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use tracer_core::finding::{Severity, Status};
 use tracer_core::snapshot::Snapshot;
+use tracer_core::time::WallTime;
 
 use super::exit::Failure;
+use super::history::{self, failed, moment};
 use super::output::Output;
 use super::tail::severities;
 use super::{Verdict, ask};
 use crate::api::client::Client;
 use crate::config::{Config, Overrides};
+use crate::history::RebuiltSnapshot;
 use crate::ui::escape::escape_json;
 
 /// Everything known now, as JSON
@@ -27,6 +30,12 @@ pub(super) struct Args {
     /// Ask the kernel instead of a daemon: one look, no history
     #[arg(long)]
     standalone: bool,
+    /// As it was at this moment, from the history on disk: a time (RFC 3339), or how long ago, such as 2h
+    #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true, conflicts_with = "standalone")]
+    at: Option<WallTime>,
+    /// With --at: read the history in this state directory; needs no daemon
+    #[arg(long, value_name = "DIR", requires = "at")]
+    state_dir: Option<PathBuf>,
     /// Exit with 1 if a finding at least this bad is open
     #[arg(long, value_name = "SEVERITY", value_parser = severities())]
     fail_on: Option<Severity>,
@@ -49,7 +58,7 @@ async fn take(args: Args, client: Client, config: Config, target: Option<Target>
         let snapshot = looked.context("the look at the kernel's tables failed")??;
         (Bytes::from(serde_json::to_vec(&snapshot)?), Some(snapshot))
     } else {
-        (client.get("/v1/snapshot").await?, None)
+        (whole(&args, &client).await?, None)
     };
     let pretty = target.is_none() && Output::is_terminal();
     let snapshot = match parsed {
@@ -65,6 +74,10 @@ async fn take(args: Args, client: Client, config: Config, target: Option<Target>
         None => {
             let mut output = Output::new();
             match &snapshot {
+                Some(_) if pretty && args.at.is_some() => {
+                    let rebuilt: RebuiltSnapshot = serde_json::from_slice(&json)?;
+                    output.line(pretty_json(&rebuilt)?.as_bytes()).await?;
+                }
                 Some(snapshot) if pretty => output.line(pretty_json(snapshot)?.as_bytes()).await?,
                 _ => output.line(&json).await?,
             }
@@ -77,6 +90,16 @@ async fn take(args: Args, client: Client, config: Config, target: Option<Target>
     })
 }
 
+/// The snapshot as whoever has it wrote it.
+async fn whole(args: &Args, client: &Client) -> anyhow::Result<Bytes> {
+    let Some(at) = args.at else { return Ok(client.get("/v1/snapshot").await?) };
+    let Some(dir) = args.state_dir.clone() else { return Ok(client.get(&format!("/v1/snapshot?at={at}")).await?) };
+    let read =
+        tokio::task::spawn_blocking(move || history::open(&dir)?.snapshot_at(at).map_err(|error| failed(&error)));
+    let rebuilt = read.await.context("the history failed")??;
+    Ok(Bytes::from(serde_json::to_vec(&rebuilt)?))
+}
+
 /// Shared with `diff` and `replay`. For a terminal: indented, and nothing a process wrote reaches it raw.
 pub(super) fn pretty_json(snapshot: &impl serde::Serialize) -> anyhow::Result<String> {
     let text = serde_json::to_string_pretty(snapshot)?;
@@ -86,12 +109,15 @@ pub(super) fn pretty_json(snapshot: &impl serde::Serialize) -> anyhow::Result<St
 
 /// Shared with `replay`.
 pub(super) fn judge(snapshot: &Snapshot, least: Severity) -> Verdict {
-    let bad = snapshot.findings.iter().any(|found| found.status == Status::Open && found.severity >= least);
+    let bad = snapshot
+        .findings
+        .iter()
+        .any(|found| found.status == Status::Open && found.severity >= least && found.ignored.is_none());
     if bad { Verdict::Found } else { Verdict::Fine }
 }
 
-/// A file that will be there whole or not at all.
-struct Target {
+/// A file that will be there whole or not at all. Shared with `report`.
+pub(super) struct Target {
     path: PathBuf,
     dir: PathBuf,
 }
@@ -99,7 +125,7 @@ struct Target {
 impl Target {
     /// Checks what can be checked before there is anything to write. Only a regular file is ever replaced: renaming
     /// over `/dev/null` would destroy it.
-    fn new(path: &Path) -> Result<Self, Failure> {
+    pub(super) fn new(path: &Path) -> Result<Self, Failure> {
         let bad = |why: String| Failure::Input(format!("cannot write {}: {why}", path.display()));
         let path = match path.metadata() {
             Ok(meta) if !meta.is_file() => return Err(bad("it is there and is no regular file".to_owned())),
@@ -119,13 +145,13 @@ impl Target {
         Ok(Self { path, dir })
     }
 
-    fn write(&self, json: &[u8]) -> Result<(), Failure> {
-        self.try_write(json).map_err(|error| Failure::Unable(format!("cannot write {}: {error}", self.path.display())))
+    pub(super) fn write(&self, text: &[u8]) -> Result<(), Failure> {
+        self.try_write(text).map_err(|error| Failure::Unable(format!("cannot write {}: {error}", self.path.display())))
     }
 
-    fn try_write(&self, json: &[u8]) -> std::io::Result<()> {
+    fn try_write(&self, text: &[u8]) -> std::io::Result<()> {
         let mut file = tempfile::Builder::new().prefix(".socklife-").tempfile_in(&self.dir)?;
-        file.write_all(json)?;
+        file.write_all(text)?;
         file.write_all(b"\n")?;
         file.as_file().set_permissions(Permissions::from_mode(0o640))?;
         file.as_file().sync_all()?;

@@ -50,7 +50,7 @@ pub(super) struct Args {
     all: bool,
 }
 
-/// Shared with `explain`.
+/// Shared with `explain` and `top`.
 pub(super) fn kinds() -> impl clap::builder::TypedValueParser<Value = Kind> {
     PossibleValuesParser::new(Kind::ALL.map(Kind::name))
         .try_map(|name| Kind::from_name(&name).ok_or_else(|| format!("no such kind: {name}")))
@@ -65,8 +65,8 @@ pub(super) fn severities() -> impl clap::builder::TypedValueParser<Value = Sever
     })
 }
 
-/// An endpoint's id, in the spelling the daemon uses.
-fn endpoint(text: &str) -> Result<String, String> {
+/// An endpoint's id, in the spelling the daemon uses. Shared with `top`.
+pub(super) fn endpoint(text: &str) -> Result<String, String> {
     if text == "other" {
         return Ok(text.to_owned());
     }

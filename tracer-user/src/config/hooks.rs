@@ -1,5 +1,7 @@
 //! `capture.hooks`: "auto", or the kinds of hooks that may be used, to force a lower rung of the ladder.
 
+use toml::de::DeValue;
+
 use crate::capture::{Allowed, KINDS, Kind};
 
 /// What may be used to capture.
@@ -29,16 +31,27 @@ impl Hooks {
         Self::of(text.split(',').map(str::trim))
     }
 
-    pub(super) fn from_toml(value: &toml::Value) -> Result<Self, String> {
+    pub(super) fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
         let wrong = || "capture.hooks: write \"auto\" or a list such as [\"raw_tp\", \"syscall\"]".to_owned();
         match value {
-            toml::Value::String(text) => Self::parse(text),
-            toml::Value::Array(names) => {
-                let names: Option<Vec<&str>> = names.iter().map(toml::Value::as_str).collect();
+            DeValue::String(text) => Self::parse(text),
+            DeValue::Array(names) => {
+                let names: Option<Vec<&str>> = names.iter().map(|name| name.get_ref().as_str()).collect();
                 Self::of(names.ok_or_else(wrong)?.into_iter())
             }
             _ => Err(wrong()),
         }
+    }
+
+    /// As a file has it.
+    pub(super) fn to_toml(self) -> String {
+        if self == Self::default() {
+            return "\"auto\"".to_owned();
+        }
+        let kinds = KINDS.iter().filter(|(kind, _)| self.kernel.has(*kind)).map(|(_, name)| *name);
+        let names: Vec<String> =
+            kinds.chain(Some(POLL).filter(|_| self.poll)).map(|name| format!("{name:?}")).collect();
+        format!("[{}]", names.join(", "))
     }
 
     fn of<'a>(names: impl Iterator<Item = &'a str>) -> Result<Self, String> {
@@ -68,12 +81,17 @@ impl Hooks {
 mod tests {
     use super::*;
 
+    fn from_toml(text: &str) -> Result<Hooks, String> {
+        Hooks::from_toml(DeValue::parse(text).unwrap().get_ref())
+    }
+
     #[test]
     fn names_and_lists_mean_the_same() {
         let some = Hooks { kernel: Allowed::NOTHING.and(Kind::RawTp).and(Kind::Syscall), poll: false };
-        let list = toml::Value::Array(vec!["raw_tp".into(), "syscall".into()]);
         assert_eq!(Hooks::parse("raw_tp, syscall"), Ok(some));
-        assert_eq!(Hooks::from_toml(&list), Ok(some));
+        assert_eq!(from_toml("[\"raw_tp\", \"syscall\"]"), Ok(some));
+        assert_eq!(from_toml(&some.to_toml()), Ok(some));
+        assert_eq!(from_toml(&Hooks::default().to_toml()), Ok(Hooks::default()));
         assert_eq!(Hooks::parse("auto"), Ok(Hooks::default()));
         assert_eq!(Hooks::parse("poll"), Ok(Hooks { kernel: Allowed::NOTHING, poll: true }));
     }
@@ -83,8 +101,8 @@ mod tests {
         for (text, named) in [("fexit", "raw_tp nor poll"), ("raw_tp,kprobes", "\"kprobes\""), ("", "\"\"")] {
             assert!(Hooks::parse(text).unwrap_err().contains(named), "{text}");
         }
-        assert!(Hooks::from_toml(&toml::Value::Integer(1)).unwrap_err().contains("write"));
-        assert!(Hooks::from_toml(&toml::Value::Array(vec![1.into()])).unwrap_err().contains("write"));
-        assert!(Hooks::from_toml(&toml::Value::Array(vec![])).unwrap_err().contains("neither"));
+        assert!(from_toml("1").unwrap_err().contains("write"));
+        assert!(from_toml("[1]").unwrap_err().contains("write"));
+        assert!(from_toml("[]").unwrap_err().contains("neither"));
     }
 }

@@ -1,24 +1,38 @@
 //! Configuration: defaults, a TOML file, `--set` and dedicated flags, in this order, into one validated [`Config`].
 //!
-//! Nothing outside this module sees an unchecked value. A mistake is one sentence that names the file's line, the
-//! key or the flag. Knows no command and starts nothing; the only IO is the file and the name service.
+//! Nothing outside this module sees an unchecked value. Mistakes are gathered: each is one sentence that names the file's
+//! line and column, or the flag. Knows no command and starts nothing; the only IO is the file, and the name service where
+//! that is handed in.
 
+mod default_file;
 mod endpoints;
 mod hooks;
+mod keys;
 mod layers;
-mod raw;
+mod mistakes;
+mod reader;
+mod tables;
 #[cfg(test)]
 mod tests;
+mod values;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use default_file::default_file;
+pub use endpoints::{Resolver, Whose, resolve};
 pub use hooks::Hooks;
+pub use mistakes::ConfigError;
 pub use tracer_core::detect::DetectConfig;
+use tracer_core::detect::{Changes, Ignore};
+use tracer_core::glob::Glob;
+use tracer_core::identity::stable_id;
 use tracer_core::ports::PortMap;
 
 use crate::capture::VMLINUX_BTF;
+use crate::history::Bounds;
 pub use crate::process::CmdlinePolicy;
 
 /// Where the control API listens unless told otherwise.
@@ -33,8 +47,12 @@ pub struct Config {
     pub inventory: InventoryConfig,
     /// Verdicts.
     pub detect: DetectConfig,
-    /// What the user knows about single endpoints. No address is in two rules.
+    /// What the user knows about endpoints, in the order in which it was said.
     pub endpoints: Vec<EndpointRule>,
+    /// Launcher groups that are judged by other thresholds, in the order in which it was said.
+    pub groups: Vec<GroupRule>,
+    /// Findings that are not told.
+    pub ignores: Vec<IgnoreRule>,
     /// What may be shown of a process.
     pub privacy: PrivacyConfig,
     /// The control socket.
@@ -94,16 +112,36 @@ impl Default for InventoryConfig {
 }
 
 /// `[[endpoint]]`
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointRule {
-    /// The addresses it matches, as sockets show them (v4-mapped IPv6 as IPv4). What follows holds for each of them.
-    pub addrs: Vec<SocketAddr>,
+    /// Which endpoints. What follows holds for each of them.
+    pub whose: Whose,
     /// What people call it.
     pub name: Option<String>,
     /// The most connections it takes, at least 1.
     pub limit: Option<u32>,
     /// Which database it is, if not what the port says.
     pub database: Option<String>,
+    /// Thresholds that are different there.
+    pub detect: Changes,
+}
+
+/// `[[group]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupRule {
+    /// Which labels.
+    pub label: Glob,
+    /// Thresholds that are different there.
+    pub detect: Changes,
+}
+
+/// `[[ignore]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IgnoreRule {
+    /// About which endpoints; any if `None`.
+    pub whose: Option<Whose>,
+    /// The rest of the rule; which addresses these are comes with the names of hosts.
+    pub what: Ignore,
 }
 
 /// `[history]`
@@ -111,6 +149,8 @@ pub struct EndpointRule {
 pub struct HistoryConfig {
     /// The state directory; without one nothing outlives the daemon.
     pub dir: Option<PathBuf>,
+    /// What of the history on disk is kept.
+    pub bounds: Bounds,
 }
 
 /// `[privacy]`
@@ -127,11 +167,13 @@ pub struct ApiConfig {
     pub socket: PathBuf,
     /// Group that may use it besides root; need not exist.
     pub group: String,
+    /// Where /metrics is served over TCP; nowhere without it.
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Default for ApiConfig {
     fn default() -> Self {
-        Self { socket: PathBuf::from(DEFAULT_SOCKET), group: "socklife".to_owned() }
+        Self { socket: PathBuf::from(DEFAULT_SOCKET), group: "socklife".to_owned(), metrics: None }
     }
 }
 
@@ -150,29 +192,65 @@ pub struct Overrides {
     pub socket: Option<PathBuf>,
     /// `--state-dir DIR`
     pub state_dir: Option<PathBuf>,
+    /// `--metrics ADDR`
+    pub metrics: Option<SocketAddr>,
     /// `--for DURATION`
     pub run_for: Option<Duration>,
 }
 
-/// A mistake in the configuration: one sentence that says where and what.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{0}")]
-pub struct ConfigError(pub(crate) String);
+/// What `check-config` found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Everything that has to be put right, with its place.
+    pub mistakes: Vec<String>,
+    /// What need not be a mistake.
+    pub warnings: Vec<String>,
+}
 
 impl Config {
-    /// Defaults, then the file, then `--set`, then the other flags; checked as a whole. Names are resolved here, once.
+    /// Defaults, then the file, then `--set`, then the other flags; checked as a whole.
     pub fn load(overrides: &Overrides) -> Result<Self, ConfigError> {
-        layers::load(Self::default(), overrides, &endpoints::resolve)
+        layers::load(Self::default(), overrides)
+    }
+
+    /// Names what is in force: the same settings have the same one, in one version of socklife.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        stable_id(&[&format!("{:?}", Self { run_for: None, ..self.clone() })])
+    }
+
+    /// The keys that are different in `other` and that nothing but a restart changes.
+    #[must_use]
+    pub fn needs_restart(&self, other: &Self) -> Vec<String> {
+        let fixed = keys::KEYS.iter().filter(|key| !key.is_live && (key.shown)(self) != (key.shown)(other));
+        fixed.map(|key| format!("{}.{}", key.section, key.name)).collect()
+    }
+
+    /// The names of hosts in it, in order.
+    #[must_use]
+    pub fn hosts(&self) -> BTreeSet<String> {
+        let endpoints = self.endpoints.iter().map(|rule| &rule.whose);
+        let all = endpoints.chain(self.ignores.iter().filter_map(|rule| rule.whose.as_ref()));
+        let names = all.filter_map(|whose| match whose {
+            Whose::Host { name, .. } => Some(name.clone()),
+            Whose::Addresses(_) => None,
+        });
+        names.collect()
+    }
+
+    /// Every mistake in a file; names of hosts that `resolver` does not know are warnings.
+    #[must_use]
+    pub fn check_file(path: &Path, resolver: &Resolver) -> Checked {
+        layers::check(path, resolver)
     }
 
     /// Settings of detectors over those that were recorded: `KEY=VALUE`, keys of `[detect]` alone.
     pub fn detect_over(recorded: DetectConfig, set: &[String]) -> Result<DetectConfig, ConfigError> {
         if let Some(other) = set.iter().find(|set| !set.starts_with("detect.")) {
             let why = "a replay takes keys of [detect] alone: the rest is as it was recorded";
-            return Err(ConfigError(format!("--set {other:?}: {why}")));
+            return Err(format!("--set {other:?}: {why}").into());
         }
         let overrides = Overrides { set: set.to_vec(), ..Overrides::default() };
-        let config = Self { detect: recorded, ..Self::default() };
-        Ok(layers::load(config, &overrides, &endpoints::resolve)?.detect)
+        Ok(layers::load(Self { detect: recorded, ..Self::default() }, &overrides)?.detect)
     }
 }

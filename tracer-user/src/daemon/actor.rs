@@ -12,19 +12,21 @@ use tracer_core::detect::{DetectConfig, Store};
 use tracer_core::event::{Event, ProcessId, Tuple};
 use tracer_core::finding::FindingLine;
 use tracer_core::inventory::Inventory;
+use tracer_core::setup::Setup;
 use tracer_core::snapshot::{LOSS_SCHEMA, Loss, LossLine, Snapshot};
 use tracer_core::state::{FindingState, State};
 use tracer_core::time::BootNs;
-use tracer_core::tracker::{ASK_EVERY, About, LineRoom, Tracker, event_line};
+use tracer_core::tracker::{ASK_EVERY, About, Extent, LineRoom, Tracker, event_line};
 
 use super::feed::{Batch, Feed};
-use super::handle::Request;
+use super::handle::{Figures, Request};
 use super::identify::Ask;
 use super::keeper::Keeper;
 use super::record::Recorders;
 use super::state::KEEP_EVERY;
 use super::{Message, drain};
 use crate::clock;
+use crate::history::Tap;
 
 /// How often detectors run.
 const DETECT_EVERY: Duration = Duration::from_secs(1);
@@ -68,11 +70,15 @@ pub struct Actor {
     peers: Peers,
     recorders: Recorders,
     keeper: Option<Keeper>,
+    /// Keeps what happens on disk, if that is wanted.
+    history: Option<Tap>,
     /// Snapshots that wait for a look that began after they were asked for.
     waiting: Vec<(BootNs, oneshot::Sender<Arc<Snapshot>>)>,
     /// Processes to ask /proc about, once there is room in the queue.
     unidentified: VecDeque<ProcessId>,
     ready: Option<oneshot::Sender<()>>,
+    /// Records that the kernel programs handed over, by kind.
+    records: Vec<(&'static str, u64)>,
     /// The last look missed something, and another one was asked for.
     doubted: bool,
     /// When a loss last asked for a look, and how long the next one has to wait.
@@ -81,6 +87,8 @@ pub struct Actor {
     /// Where the lines of socket events are written.
     batch: Batch,
     room: LineRoom,
+    /// Rules to ignore findings that are over, as far as that was said.
+    over: BTreeSet<usize>,
 }
 
 impl Actor {
@@ -94,14 +102,17 @@ impl Actor {
             peers,
             recorders: Recorders::default(),
             keeper: None,
+            history: None,
             waiting: Vec::new(),
             unidentified: VecDeque::new(),
             ready: Some(ready),
+            records: Vec::new(),
             doubted: false,
             loss_look_at: BootNs(0),
             loss_look_every: Duration::ZERO,
             batch: Batch::default(),
             room: LineRoom::default(),
+            over: BTreeSet::new(),
         }
     }
 
@@ -109,6 +120,11 @@ impl Actor {
     pub fn keep_with(&mut self, keeper: Keeper, findings: Vec<FindingState>) {
         self.findings.go_on_from(findings);
         self.keeper = Some(keeper);
+    }
+
+    /// Keeps what happens on disk.
+    pub fn tell_history(&mut self, tap: Tap) {
+        self.history = Some(tap);
     }
 
     /// Runs until told to stop.
@@ -123,6 +139,12 @@ impl Actor {
         if let Some(keeper) = self.keeper.take().filter(|_| self.ready.is_none()) {
             let state = self.state(keeper.boot_id());
             keeper.write_last(state).await;
+        }
+        if let Some(mut tap) = self.history.take() {
+            let anchor = clock::wall_anchor();
+            tap.last(&self.tracker, (&self.about, &self.findings), anchor.boot, &anchor);
+            // A panic in there was told by its hook.
+            let _ = tokio::task::spawn_blocking(move || tap.finish()).await;
         }
     }
 
@@ -148,7 +170,10 @@ impl Actor {
                     Some(request) => self.answer(request),
                     None => return,
                 },
-                _ = tick.tick() => self.detect(),
+                _ = tick.tick() => {
+                    self.detect();
+                    self.keep_history();
+                }
                 _ = ask.tick() => self.ask_about_troubled(),
                 _ = keep.tick(), if self.keeper.is_some() => self.keep(),
                 _ = stopped.changed() => return,
@@ -167,6 +192,14 @@ impl Actor {
         self.keeper = Some(keeper);
     }
 
+    fn keep_history(&mut self) {
+        // Before the first look nothing is known yet.
+        if let Some(tap) = self.history.as_mut().filter(|_| self.ready.is_none()) {
+            let anchor = clock::wall_anchor();
+            tap.second(&self.tracker, (&self.about, &self.findings), anchor.boot, &anchor);
+        }
+    }
+
     fn state(&self, boot_id: &str) -> State {
         State { findings: self.findings.keep(), ..self.tracker.keep(boot_id, clock::boot_clock()) }
     }
@@ -176,6 +209,7 @@ impl Actor {
             Message::Events(events) => self.take_events(&events),
             Message::Counters { kernel, decode_errors } => {
                 self.tracker.note_drops_untold(kernel.drops_untold);
+                self.records = kernel.records().collect();
                 let loss = Loss {
                     ring_full: kernel.ring_full_total(),
                     ends: kernel.ends_lost(),
@@ -218,8 +252,29 @@ impl Actor {
                 // A process that ended before it was watched would keep its place for ever. A full queue costs a place.
                 let _ = self.peers.drain.try_send(drain::Command::Unwatch(id));
             }
+            Message::Configure(setup) => self.configure(*setup),
             Message::Asked(look_started) => self.answer_waiting(look_started),
         }
+    }
+
+    fn configure(&mut self, setup: Setup) {
+        let now = clock::boot_clock();
+        self.recorders.configured(&setup, now);
+        let Setup { ports, rules, detect, in_force, cmdlines } = setup;
+        if cmdlines.is_some() {
+            self.tracker.forget_cmdlines();
+        }
+        if cmdlines == Some(true) {
+            let living = self.tracker.processes().values().filter(|process| process.ended.is_none());
+            let living = living.map(|process| process.id).collect();
+            self.identify_later(living);
+        }
+        self.tracker.configure(ports, rules, now);
+        self.detect = detect;
+        self.about.config = in_force;
+        self.over.clear();
+        // Whether what is open changes the verdict is wanted soon.
+        self.detect();
     }
 
     /// Loss that goes on asks for a look less and less often: the regular ones repair it as well.
@@ -278,6 +333,9 @@ impl Actor {
         self.recorders.events(events);
         for event in events {
             let effect = self.tracker.apply(event);
+            if let Some(tap) = &mut self.history {
+                tap.event(&self.tracker, event, effect, &anchor);
+            }
             if listeners && let Some(line) = event_line(&self.tracker, event, effect, &anchor, &mut self.room) {
                 self.batch.push(&line);
                 if self.batch.is_full() {
@@ -341,9 +399,15 @@ impl Actor {
                 // The client has gone.
                 let _ = reply.send(self.recorders.begin(header, &self.tracker));
             }
+            Request::Figures { reply } => {
+                let open = self.tracker.open_by_group();
+                // The client has gone.
+                let _ = reply.send(Figures { outline: self.outline(), open, records: self.records.clone() });
+            }
             Request::OpenFindings { reply } => {
                 let findings = self.findings.findings(&clock::wall_anchor());
-                let _ = reply.send(findings.into_iter().map(Arc::new).collect());
+                let told = findings.into_iter().filter(|finding| finding.ignored.is_none());
+                let _ = reply.send(told.map(Arc::new).collect());
             }
         }
     }
@@ -358,6 +422,12 @@ impl Actor {
         }
     }
 
+    /// As the last second's findings are: a scrape makes none anew.
+    fn outline(&self) -> Snapshot {
+        let anchor = clock::wall_anchor();
+        self.tracker.snapshot_of(Extent::Outline, (&self.about, &self.findings), anchor.boot, &anchor)
+    }
+
     fn snapshot(&mut self) -> Snapshot {
         self.detect();
         let anchor = clock::wall_anchor();
@@ -366,7 +436,16 @@ impl Actor {
 
     fn detect(&mut self) {
         let anchor = clock::wall_anchor();
+        for (index, ignore) in self.detect.ignores.iter().enumerate() {
+            if ignore.is_over(anchor.wall(anchor.boot)) && self.over.insert(index) {
+                let reason = ignore.reason.as_str();
+                tracing::warn!(reason, "an [[ignore]] of the configuration has expired: what it was for is told again");
+            }
+        }
         for line in self.findings.run(&self.tracker, &self.detect, anchor.boot, &anchor) {
+            if let Some(tap) = &mut self.history {
+                tap.finding(&line);
+            }
             // Fails when nobody listens.
             let _ = self.peers.findings.send(Arc::new(line));
         }

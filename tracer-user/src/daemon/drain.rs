@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracer_core::event::{Event, ProcessId};
 use tracer_core::inventory::{Glance, Inventory};
+use tracer_core::setup::Setup;
 
 use super::Message;
 use super::feed::Feed;
@@ -44,8 +45,21 @@ pub enum Command {
     Unwatch(ProcessId),
     /// Report sockets with these ports from now on, and say when that is so.
     WatchPorts(Vec<u16>, oneshot::Sender<()>),
+    /// Go by another configuration: these ports join, these leave. The setup is passed on after the events of before, and
+    /// before any look that knows it. What could not be done leaves everything as it was.
+    Configure(Box<Change>, oneshot::Sender<Result<(), String>>),
     /// Somebody watches events: tell each as it happens, and say so.
     Follow(oneshot::Sender<()>),
+}
+
+/// Another configuration, as far as the kernel side is concerned, and the rest of it for the tracker.
+pub struct Change {
+    /// Ports that are watched from now on.
+    pub watch: Vec<u16>,
+    /// Ports that are not any more.
+    pub unwatch: Vec<u16>,
+    /// For the tracker and the detectors.
+    pub setup: Setup,
 }
 
 /// The kernel side, its ring, and who may watch events live.
@@ -115,6 +129,10 @@ async fn pass_on(messages: mpsc::Sender<Message>, mut commands: mpsc::Receiver<C
             Command::Glance(glance) => drop(messages.send(Message::Glance(Box::new(glance))).await),
             // The client has gone, if this fails.
             Command::Follow(reply) | Command::WatchPorts(_, reply) => drop(reply.send(())),
+            Command::Configure(change, reply) => {
+                drop(messages.send(Message::Configure(Box::new(change.setup))).await);
+                drop(reply.send(Ok(())));
+            }
             Command::Watch(_) | Command::Unwatch(_) => {}
         }
     }
@@ -275,6 +293,11 @@ impl Drain {
                 // Fails only when the one who looks is gone.
                 let _ = done.send(());
             }
+            Command::Configure(change, reply) => {
+                let outcome = self.configure(*change).await;
+                // Fails only when the one who asked is gone.
+                let _ = reply.send(outcome);
+            }
             Command::Glance(glance) => {
                 self.empty_whole().await;
                 // Fails only when the actor is gone, which the loop notices.
@@ -292,6 +315,31 @@ impl Drain {
                 let _ = self.messages.send(looked(result)).await;
             }
         }
+        Ok(())
+    }
+
+    async fn configure(&mut self, change: Change) -> Result<(), String> {
+        let Change { watch, unwatch, setup } = change;
+        let capture = &mut self.kernel.capture;
+        let refused =
+            |what: &str, port: u16, error: &dyn std::fmt::Display| format!("cannot {what} port {port}: {error}");
+        for (at, port) in watch.iter().enumerate() {
+            if let Err(error) = capture.watch_port(*port) {
+                // None of them was watched before.
+                watch.iter().take(at).for_each(|port| drop(capture.unwatch_port(*port)));
+                return Err(refused("watch", *port, &error));
+            }
+        }
+        for port in &unwatch {
+            if let Err(error) = capture.unwatch_port(*port) {
+                unwatch.iter().for_each(|port| drop(capture.watch_port(*port)));
+                watch.iter().for_each(|port| drop(capture.unwatch_port(*port)));
+                return Err(refused("stop to watch", *port, &error));
+            }
+        }
+        self.empty_whole().await;
+        // Fails only when the actor is gone, which the loop notices.
+        let _ = self.messages.send(Message::Configure(Box::new(setup))).await;
         Ok(())
     }
 

@@ -7,8 +7,10 @@ use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracer_core::finding::{Finding, FindingLine};
 use tracer_core::snapshot::{LossLine, Snapshot};
+use tracer_core::tracker::GroupOpen;
 
 use super::feed::{self, Feed};
+use crate::history::Access;
 
 use super::record::Recording;
 
@@ -29,6 +31,11 @@ pub enum Request {
         /// Where the answer goes.
         reply: oneshot::Sender<Arc<Snapshot>>,
     },
+    /// Counts for a scrape.
+    Figures {
+        /// Where the answer goes.
+        reply: oneshot::Sender<Figures>,
+    },
     /// The findings that are open.
     OpenFindings {
         /// Where the answer goes.
@@ -44,6 +51,17 @@ pub enum Request {
         /// Where the recording goes; `None` if there are as many as may be.
         reply: oneshot::Sender<Option<Recording>>,
     },
+}
+
+/// What metrics are made of.
+#[derive(Clone, Debug)]
+pub struct Figures {
+    /// Without connections.
+    pub outline: Snapshot,
+    /// What the connections are, counted.
+    pub open: Vec<GroupOpen>,
+    /// Records that the kernel programs handed over, by kind.
+    pub records: Vec<(&'static str, u64)>,
 }
 
 /// Why there is no answer.
@@ -65,6 +83,7 @@ pub struct Handle {
     events: Arc<Feed>,
     loss: watch::Receiver<Option<LossLine>>,
     shutdown: watch::Receiver<bool>,
+    history: Option<Access>,
 }
 
 /// The daemon's end.
@@ -99,11 +118,29 @@ pub fn channel() -> (Handle, Served) {
     let (shutdown_sender, shutdown) = watch::channel(false);
     let (loss_sender, loss) = watch::channel(None);
     let (told_findings, told_events) = (findings.clone(), Arc::clone(&events));
-    let handle = Handle { requests: request_sender, findings: told_findings, events: told_events, loss, shutdown };
+    let handle = Handle {
+        requests: request_sender,
+        findings: told_findings,
+        events: told_events,
+        loss,
+        shutdown,
+        history: None,
+    };
     (handle, Served { requests, findings, events, loss: loss_sender, shutdown: shutdown_sender })
 }
 
 impl Handle {
+    /// Says where the history is.
+    pub fn set_history(&mut self, history: Option<Access>) {
+        self.history = history;
+    }
+
+    /// The history on disk, if one is kept.
+    #[must_use]
+    pub fn history(&self) -> Option<&Access> {
+        self.history.as_ref()
+    }
+
     /// The state as of now.
     pub async fn snapshot(&self) -> Result<Arc<Snapshot>, HandleError> {
         self.ask(|reply| Request::Snapshot { fresh: true, reply }).await
@@ -112,6 +149,11 @@ impl Handle {
     /// The last snapshot made, which may be some seconds old.
     pub async fn last_snapshot(&self) -> Result<Arc<Snapshot>, HandleError> {
         self.ask(|reply| Request::Snapshot { fresh: false, reply }).await
+    }
+
+    /// Counts, as of now.
+    pub async fn figures(&self) -> Result<Figures, HandleError> {
+        self.ask(|reply| Request::Figures { reply }).await
     }
 
     /// The findings that are open. Subscribe first, then ask: so no change is lost in between.

@@ -8,7 +8,7 @@ use tracer_core::event::ProcessId;
 use tracer_core::time::BootNs;
 
 use super::Message;
-use crate::config::Config;
+use crate::config::{CmdlinePolicy, Config};
 use crate::process::IdentityReader;
 
 /// Questions that may wait.
@@ -22,6 +22,8 @@ pub enum Ask {
     Alive(Vec<ProcessId>),
     /// Which of these have another parent than this, and who are they then?
     Kin(Vec<(ProcessId, u32)>),
+    /// Read command lines like this from now on.
+    Cmdlines(CmdlinePolicy),
     /// Say when everything before this is answered; the look at the socket table that the questions came from.
     Done(BootNs),
 }
@@ -36,6 +38,10 @@ pub fn spawn(config: &Config, messages: mpsc::Sender<Message>) -> SyncSender<Ask
                 Ask::Who(id) => who(&mut reader, id).into_iter().collect(),
                 Ask::Alive(ids) => ids.into_iter().filter(|id| !reader.is_alive(*id)).map(Message::Gone).collect(),
                 Ask::Kin(kin) => adopted(&mut reader, kin),
+                Ask::Cmdlines(policy) => {
+                    reader.set_policy(policy);
+                    Vec::new()
+                }
                 Ask::Done(look_started) => vec![Message::Asked(look_started)],
             };
             for answer in answers {

@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracer_core::event::Tuple;
 use tracer_core::inventory::{Inventory, RecognizedPort};
+use tracer_core::ports::PortMap;
+use tracer_core::setup::Setup;
 
-use super::drain::Command;
+use super::drain::{Change, Command};
 use crate::clock;
 use crate::config::Config;
 use crate::inventory::door::Door;
@@ -24,14 +27,25 @@ pub struct Looks {
     pub troubled: mpsc::Receiver<Vec<(Tuple, u64)>>,
     /// Who enters other network namespaces.
     pub door: Door,
+    /// Other settings.
+    pub configure: mpsc::Receiver<Configure>,
     /// Takes looks, and watches ports.
     pub drain: mpsc::Sender<Command>,
 }
 
+/// Another configuration.
+pub struct Configure {
+    /// For the tracker and the detectors, with the ports that are to be watched.
+    pub setup: Setup,
+    /// Time between two looks.
+    pub reconcile: Duration,
+    /// Told when looks go by it and events do; or why nothing was changed.
+    pub reply: oneshot::Sender<Result<(), String>>,
+}
+
 /// Runs until the daemon stops.
 pub async fn run(config: Arc<Config>, mut looks: Looks, mut stopped: watch::Receiver<bool>) {
-    let mut interval = tokio::time::interval(config.inventory.reconcile);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut interval = every(config.inventory.reconcile);
     let mut settings = Settings {
         ports: config.capture.ports.clone(),
         proc_root: PathBuf::from(super::PROC),
@@ -40,6 +54,8 @@ pub async fn run(config: Arc<Config>, mut looks: Looks, mut stopped: watch::Rece
         door: looks.door.clone(),
     };
     let mut looker = Looker::new(settings.clone());
+    // Those that are watched whatever the configuration says.
+    let mut all_recognized: Vec<RecognizedPort> = Vec::new();
     loop {
         // Whoever wants a look wants it whole.
         let thorough = tokio::select! {
@@ -47,6 +63,25 @@ pub async fn run(config: Arc<Config>, mut looks: Looks, mut stopped: watch::Rece
             () = looks.wanted.notified() => true,
             Some(asked) = looks.troubled.recv() => {
                 looker = glance(looker, asked, &looks.drain, &settings).await;
+                continue;
+            }
+            Some(Configure { setup, reconcile, reply }) = looks.configure.recv() => {
+                let mut ports = setup.ports.clone();
+                for port in all_recognized.iter().filter(|port| !setup.ports.contains(port.port)) {
+                    ports.insert(port.port, port.database.clone());
+                }
+                let outcome = pass_on(setup, &settings.ports, &ports, &looks.drain).await;
+                if outcome.is_ok() {
+                    settings.ports = ports;
+                    looker.set_ports(settings.ports.clone());
+                    if reconcile != interval.period() {
+                        interval = every(reconcile);
+                    }
+                    // What new ports had before is found by a look.
+                    looks.wanted.notify_one();
+                }
+                // Fails when the daemon stops.
+                let _ = reply.send(outcome);
                 continue;
             }
             _ = stopped.changed() => return,
@@ -70,6 +105,7 @@ pub async fn run(config: Arc<Config>, mut looks: Looks, mut stopped: watch::Rece
             for port in recognized {
                 settings.ports.insert(port.port, port.database.clone());
             }
+            all_recognized.extend(recognized.iter().cloned());
             if !watch_ports(&looks, &mut looker, recognized).await {
                 return;
             }
@@ -78,6 +114,24 @@ pub async fn run(config: Arc<Config>, mut looks: Looks, mut stopped: watch::Rece
             return;
         }
     }
+}
+
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    interval
+}
+
+/// Passes another configuration on, with the ports that join and those that leave.
+async fn pass_on(setup: Setup, before: &PortMap, after: &PortMap, drain: &mpsc::Sender<Command>) -> Result<(), String> {
+    let not_in = |ports: &PortMap, others: &PortMap| {
+        ports.iter().map(|(port, _)| port).filter(|port| !others.contains(*port)).collect::<Vec<u16>>()
+    };
+    let change = Change { watch: not_in(after, before), unwatch: not_in(before, after), setup };
+    let (done, outcome) = oneshot::channel();
+    let stopping = || "the daemon is stopping".to_owned();
+    drain.send(Command::Configure(Box::new(change), done)).await.map_err(|_| stopping())?;
+    outcome.await.map_err(|_| stopping())?
 }
 
 /// Asks about some sockets. What fails is left to the next look, which says why.

@@ -11,17 +11,19 @@ mod actor;
 mod drain;
 pub mod feed;
 pub mod handle;
+mod hosts;
 mod identify;
 mod keeper;
 mod look;
 pub mod memory;
 pub mod record;
+mod reload;
+pub mod setup;
 mod start;
-mod state;
+pub(crate) mod state;
 mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,13 +34,17 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracer_core::event::{Event, ProcessId};
 use tracer_core::identity::Identity;
 use tracer_core::inventory::{Glance, Inventory};
-use tracer_core::snapshot::{Limit, LimitSource, Mode};
+use tracer_core::setup::{InForce, Setup};
+use tracer_core::snapshot::{Host, Mode};
+use tracer_core::state::State;
 use tracer_core::time::BootNs;
-use tracer_core::tracker::{About, Bounds, EndpointRule, Tracker};
+use tracer_core::tracker::{About, Bounds, Tracker};
 
-use crate::api::server;
+use crate::api::{scrape, server};
 use crate::capture::{Allowed, Capture, CaptureError, KernelCounters, Settings, without_hooks};
-use crate::config::Config;
+use crate::clock;
+use crate::config::{Config, Overrides};
+use crate::history;
 use crate::inventory;
 
 const PROC: &str = "/proc";
@@ -64,6 +70,8 @@ enum Message {
     InventoryFailed(String),
     /// What /proc said of a process.
     Identity(Box<Identity>),
+    /// Another configuration; every event of before was sent before it.
+    Configure(Box<Setup>),
     /// /proc has no such process.
     Gone(ProcessId),
     /// /proc has been asked everything that came from the look that started then.
@@ -73,49 +81,59 @@ enum Message {
 pub use start::{Started, start};
 
 /// Runs until a signal, `--for`, or a failure.
-pub async fn run(started: Started) -> anyhow::Result<()> {
+pub async fn run(started: Started, overrides: Overrides) -> anyhow::Result<()> {
     let mut stop_signals = StopSignals::new()?;
-    let Started { config, socket, mut capture, about, door, held } = started;
+    // From here on it is no reason to end.
+    let hangups = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    let Started { config, socket, mut capture, mut about, door, held } = started;
     held.release()?;
+    let scraped = match config.api.metrics {
+        Some(address) => Some(scrape::bind(address).await?),
+        None => None,
+    };
     if let Some(capture) = &mut capture {
         capture.spawn_log_reader()?;
     }
+    about.config = reload::in_force(&config, &overrides, 1);
 
     let config = Arc::new(config);
     let (messages, inbox) = mpsc::channel(QUEUE);
     let (drain_commands, drain_inbox) = mpsc::channel(16);
     let wanted = Arc::new(Notify::new());
     let (ready, is_ready) = oneshot::channel();
-    let (handle, served) = handle::channel();
+    let (mut handle, served) = handle::channel();
     let handle::Served { requests, findings, events, loss, shutdown } = served;
 
-    let polls = capture.is_none();
     let mut drain = drain::spawn(capture, Arc::clone(&events), messages.clone(), drain_inbox);
     let identities = identify::spawn(&config, messages);
     let (unseen, sockets_to_ask) = watch::channel(BTreeSet::new());
     // One is under way at most: whoever is still in trouble comes up again.
     let (glances, troubled) = mpsc::channel(1);
-    let drain_of_looks = drain_commands.clone();
-    let looks =
-        look::Looks { wanted: Arc::clone(&wanted), unseen: sockets_to_ask, troubled, door, drain: drain_of_looks };
+    let (changes, configure) = mpsc::channel(1);
+    let (wanted_by_looks, drain_of_looks) = (Arc::clone(&wanted), drain_commands.clone());
+    let looks = look::Looks {
+        wanted: wanted_by_looks,
+        unseen: sockets_to_ask,
+        troubled,
+        configure,
+        door,
+        drain: drain_of_looks,
+    };
     let looker = tokio::spawn(look::run(Arc::clone(&config), looks, shutdown.subscribe()));
-    let mut tracker = Tracker::new(Bounds::default(), config.capture.ports.clone(), rules(&config));
-    tracker.set_window(config.detect.window);
     let keeper = keeper::Keeper::start(config.history.dir.as_deref(), &about.host.boot_id)?;
     let left = keeper.as_ref().and_then(keeper::Keeper::left);
-    if let Some(left) = &left {
-        tracker.go_on_from(left);
-    }
-    tracker.set_home(inventory::own_netns(Path::new(PROC))?);
-    tracker.set_counts_accepts(about.counts_accepts());
-    if polls {
-        tracker = tracker.without_events();
-    }
-    tracker.set_drop_reasons(about.drop_reasons.clone());
+    let tracker = new_tracker(&config, &about, left.as_ref())?;
+    let history_run = run_of(&about.host, about.started);
+    let reloading =
+        reload::spawn(&config, overrides, &about, changes, identities.clone(), hangups, shutdown.subscribe());
     let peers = actor::Peers { findings, events, loss, drain: drain_commands, identities, wanted, unseen, glances };
-    let mut actor = actor::Actor::new(tracker, config.detect.clone(), about, peers, ready);
-    if let Some(keeper) = keeper {
+    let mut actor = actor::Actor::new(tracker, setup::detect(&config, &setup::Hosts::new()), about, peers, ready);
+    if let (Some(keeper), Some(dir)) = (keeper, &config.history.dir) {
         actor.keep_with(keeper, left.map(|left| left.findings).unwrap_or_default());
+        let writer = history::spawn(dir, config.history.bounds, history_run);
+        let writer = writer.context("cannot start the history's thread")?;
+        handle.set_history(writer.access(dir));
+        actor.tell_history(history::Tap::new(writer));
     }
     let actor = tokio::spawn(actor.run(inbox, requests, shutdown.subscribe()));
 
@@ -125,6 +143,9 @@ pub async fn run(started: Started) -> anyhow::Result<()> {
         // Fails only where no service manager listens.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         tokio::spawn(watchdog::keep_fed(handle.clone()));
+        if let Some(listener) = scraped {
+            tokio::spawn(scrape::serve(listener, handle.clone()));
+        }
         server::serve(socket, handle).await;
         anyhow::Ok(())
     };
@@ -147,12 +168,38 @@ pub async fn run(started: Started) -> anyhow::Result<()> {
         // Stopped before the first look, it has nothing to say; afterwards it ends by itself.
         let _ = serve.await;
     }
+    reloading.await.context("the reloading task failed")?;
     looker.await.context("the inventory task failed")?;
     actor.await.context("the tracker task failed")?;
     if !drain.is_finished() {
         drain.await.context("the event reader failed")??;
     }
     outcome
+}
+
+/// One that goes by the configuration and knows nothing yet but what a daemon before this one left.
+fn new_tracker(config: &Config, about: &About, left: Option<&State>) -> anyhow::Result<Tracker> {
+    let rules = setup::rules(config, &setup::Hosts::new());
+    let mut tracker = Tracker::new(Bounds::default(), config.capture.ports.clone(), rules);
+    tracker.set_window(config.detect.window);
+    if let Some(left) = left {
+        tracker.go_on_from(left);
+    }
+    tracker.set_home(inventory::own_netns(Path::new(PROC))?);
+    tracker.set_counts_accepts(about.counts_accepts());
+    tracker.set_drop_reasons(about.drop_reasons.clone());
+    Ok(if about.mode == Mode::Poll { tracker.without_events() } else { tracker })
+}
+
+/// What the history says of this run of the daemon.
+fn run_of(host: &Host, started: BootNs) -> history::Run {
+    history::Run {
+        started_ms: clock::wall_anchor().wall(started).unix_ms,
+        source: "live",
+        boot_id: host.boot_id.clone(),
+        hostname: host.hostname.clone(),
+        version: host.socklife_version.clone(),
+    }
 }
 
 /// Attaches what can be attached; without any hook the socket table alone has to do, unless the user wants it otherwise
@@ -188,7 +235,8 @@ fn start_capture(config: &Config, started: BootNs) -> anyhow::Result<(Option<Cap
     for probe in &probes {
         tracing::info!(fact = probe.fact, via = probe.via, state = ?probe.state, reason = probe.reason, "probe");
     }
-    Ok((capture, About { host: inventory::host(proc_root), mode, started, probes, drop_reasons, host_pids }))
+    let config = InForce::default();
+    Ok((capture, About { host: inventory::host(proc_root), mode, started, probes, drop_reasons, host_pids, config }))
 }
 
 fn attach(config: &Config, proc_root: &Path) -> anyhow::Result<Capture> {
@@ -209,20 +257,6 @@ async fn pass(run_for: Option<Duration>) {
         Some(duration) => tokio::time::sleep(duration).await,
         None => std::future::pending().await,
     }
-}
-
-/// What the user said of endpoints, by address.
-pub fn rules(config: &Config) -> BTreeMap<SocketAddr, EndpointRule> {
-    let mut rules = BTreeMap::<SocketAddr, EndpointRule>::new();
-    for rule in &config.endpoints {
-        for addr in &rule.addrs {
-            let known = rules.entry(*addr).or_default();
-            known.name = rule.name.clone().or(known.name.take());
-            known.database = rule.database.clone().or(known.database.take());
-            known.limit = rule.limit.map(|value| Limit { value, source: LimitSource::Config }).or(known.limit);
-        }
-    }
-    rules
 }
 
 struct StopSignals {

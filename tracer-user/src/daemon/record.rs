@@ -11,6 +11,7 @@ use tracer_core::event::{Event, ProcessId};
 use tracer_core::identity::Identity;
 use tracer_core::inventory::{Glance, Inventory};
 use tracer_core::recording::{Frame, Header, encode, preamble};
+use tracer_core::setup::Setup;
 use tracer_core::snapshot::Loss;
 use tracer_core::time::BootNs;
 use tracer_core::tracker::Tracker;
@@ -176,6 +177,12 @@ impl Recorders {
         }
     }
 
+    pub(super) fn configured(&mut self, setup: &Setup, at: BootNs) {
+        if !self.all.is_empty() {
+            self.tell(&Frame::Configured { at, setup: Cow::Borrowed(setup) });
+        }
+    }
+
     pub(super) fn gone(&mut self, id: ProcessId, at: BootNs) {
         if !self.all.is_empty() {
             self.tell(&Frame::Gone { at, id });
@@ -257,7 +264,15 @@ mod tests {
         let text = || "x".to_owned();
         let host = Host { hostname: text(), kernel: text(), arch: text(), boot_id: text(), socklife_version: text() };
         let (probes, drop_reasons) = (Vec::new(), BTreeMap::new());
-        let about = About { host, mode: Mode::Ebpf, started: BootNs(1), probes, drop_reasons, host_pids: true };
+        let about = About {
+            host,
+            mode: Mode::Ebpf,
+            started: BootNs(1),
+            probes,
+            drop_reasons,
+            host_pids: true,
+            config: tracer_core::setup::InForce::default(),
+        };
         tracker.header(&about, &DetectConfig::default(), WallAnchor { boot: BootNs(5), unix_ns: 0 })
     }
 

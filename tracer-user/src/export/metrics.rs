@@ -1,10 +1,10 @@
-//! A snapshot as OpenMetrics text. Names and labels are what rules and dashboards go by: fixed. How many series there
+//! Counts as OpenMetrics text. Names and labels are what rules and dashboards go by: fixed. How many series there
 //! are is bounded; no label is a pid, an address of a client or a command line.
 
-use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -12,9 +12,11 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tracer_core::event::Role;
 use tracer_core::finding::{Kind, Severity};
-use tracer_core::snapshot::{Completeness, Connection, Endpoint, Loss, Snapshot};
-use tracer_core::tcp::TcpState;
+use tracer_core::snapshot::{Completeness, Endpoint, Loss, Snapshot};
+use tracer_core::tracker::GroupOpen;
 
+use crate::daemon::handle::Figures;
+use crate::inventory::OwnUse;
 use crate::ui::escape::escape;
 
 /// Of [`text`].
@@ -31,61 +33,44 @@ const UNKNOWN: &str = "unknown";
 type Labels = Vec<(&'static str, String)>;
 /// One of an endpoint's totals.
 type Total = fn(&Endpoint) -> u64;
-/// Connections by state.
-type States = BTreeMap<TcpState, i64>;
 
 /// The whole text.
-pub fn text(snapshot: &Snapshot) -> Result<String, fmt::Error> {
+pub fn text(figures: &Figures, own: OwnUse) -> Result<String, fmt::Error> {
+    let outline = &figures.outline;
     let mut registry = Registry::with_prefix("socklife");
-    let version = vec![("version", snapshot.host.socklife_version.clone())];
-    registry.register("build", "Which socklife this is", Info::new(version));
-    connections(&mut registry, snapshot);
-    endpoints(&mut registry, snapshot);
-    findings(&mut registry, snapshot);
-    capture(&mut registry, snapshot);
+    let build = [
+        ("version", outline.host.socklife_version.as_str()),
+        ("commit", env!("SOCKLIFE_COMMIT")),
+        ("kernel_programs", env!("SOCKLIFE_OBJECT")),
+    ];
+    let build: Labels = build.map(|(label, value)| (label, value.to_owned())).into();
+    registry.register("build", "Which socklife this is", Info::new(build));
+    connections(&mut registry, figures.open.clone());
+    endpoints(&mut registry, outline);
+    findings(&mut registry, outline);
+    capture(&mut registry, figures);
+    let mut process_registry = Registry::with_prefix("process");
+    process(&mut process_registry, outline, own);
     let mut text = String::new();
-    encode(&mut text, &registry)?;
+    encode_registry(&mut text, &registry)?;
+    encode_registry(&mut text, &process_registry)?;
+    encode_eof(&mut text)?;
     Ok(text)
 }
 
-fn connections(registry: &mut Registry, snapshot: &Snapshot) {
-    let groups = groups_by_pid(snapshot);
-    let mut pairs = BTreeMap::<(&str, Role, &str, &str), States>::new();
-    for connection in &snapshot.connections {
-        let group = responsible(connection).map_or(UNKNOWN, |pid| groups.get(&pid).copied().unwrap_or(UNKNOWN));
-        let pair = (connection.endpoint.as_str(), connection.role, connection.database.as_str(), group);
-        *pairs.entry(pair).or_default().entry(connection.state).or_default() += 1;
-    }
-    let mut pairs: Vec<_> = pairs.into_iter().collect();
-    // The most connections first; equal ones by name.
-    pairs.sort_by_key(|(_, states)| std::cmp::Reverse(states.values().sum::<i64>()));
+fn connections(registry: &mut Registry, mut all: Vec<GroupOpen>) {
+    // The most connections first; equal ones in the order in which they came.
+    all.sort_by_key(|one| std::cmp::Reverse(one.states.values().sum::<u64>()));
     let open = Family::<Labels, Gauge>::default();
-    for (number, ((endpoint, role, database, group), states)) in pairs.into_iter().enumerate() {
-        let group = if number < PAIRS_MAX { group } else { OTHER };
-        for (state, count) in states {
-            let mut labels = place(endpoint, database, role);
+    for (number, one) in all.iter().enumerate() {
+        let group = if number < PAIRS_MAX { one.group.as_deref().unwrap_or(UNKNOWN) } else { OTHER };
+        for (state, count) in &one.states {
+            let mut labels = place(&one.endpoint, &one.database, one.role);
             labels.extend([("group", clean(group)), ("state", state.name().to_owned())]);
-            open.get_or_create(&labels).inc_by(count);
+            open.get_or_create(&labels).inc_by(i64::try_from(*count).unwrap_or(i64::MAX));
         }
     }
     registry.register("connections_open", "Live connections, those still connecting included", open);
-}
-
-/// The label of each living process' launcher group.
-fn groups_by_pid(snapshot: &Snapshot) -> HashMap<u32, &str> {
-    let labels: HashMap<&str, &str> =
-        snapshot.launcher_groups.iter().map(|group| (group.id.as_str(), group.label.as_str())).collect();
-    let living = snapshot.processes.iter().filter(|process| process.alive);
-    let label = |id: &Option<String>| id.as_deref().and_then(|id| labels.get(id).copied());
-    living.filter_map(|process| Some((process.pid, label(&process.launcher_group)?))).collect()
-}
-
-/// Its opener while that holds it or nobody is known to, else the holder with the lowest pid.
-fn responsible(connection: &Connection) -> Option<u32> {
-    let opener = connection.opener.as_ref().map(|opener| opener.pid);
-    let holds = |pid: u32| connection.holders.iter().any(|holder| holder.pid == pid);
-    let first = connection.holders.iter().map(|holder| holder.pid).min();
-    opener.filter(|pid| first.is_none() || holds(*pid)).or(first)
 }
 
 fn endpoints(registry: &mut Registry, snapshot: &Snapshot) {
@@ -123,14 +108,23 @@ fn findings(registry: &mut Registry, snapshot: &Snapshot) {
             family.get_or_create(&labels(kind, severity)).set(0);
         }
     }
-    for finding in &snapshot.findings {
+    for finding in snapshot.findings.iter().filter(|finding| finding.ignored.is_none()) {
         family.get_or_create(&labels(finding.kind, finding.severity)).inc();
     }
     registry.register("findings_open", "Open findings", family);
+    let ignored = Gauge::<i64>::default();
+    ignored.set(i64::from(snapshot.capture.findings_ignored));
+    registry.register("findings_ignored", "Open findings that a rule of the configuration says not to tell", ignored);
 }
 
-fn capture(registry: &mut Registry, snapshot: &Snapshot) {
+fn capture(registry: &mut Registry, figures: &Figures) {
+    let snapshot = &figures.outline;
     let loss = snapshot.capture.loss;
+    let records = Family::<Labels, Counter>::default();
+    for (kind, count) in &figures.records {
+        records.get_or_create(&vec![("kind", (*kind).to_owned())]).inc_by(*count);
+    }
+    registry.register("capture_events", "Records that the kernel programs handed over", records);
     let lost = Family::<Labels, Counter>::default();
     for (stage, count) in stages(&loss) {
         lost.get_or_create(&vec![("stage", stage.to_owned())]).inc_by(count);
@@ -146,6 +140,30 @@ fn capture(registry: &mut Registry, snapshot: &Snapshot) {
         "1 while the counts of what is open are exact, 0 while they may be short",
         exact,
     );
+}
+
+/// As client libraries name them.
+fn process(registry: &mut Registry, snapshot: &Snapshot, own: OwnUse) {
+    let gauge = |value: u64| {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        gauge
+    };
+    if let Some(bytes) = own.resident_bytes {
+        registry.register("resident_memory_bytes", "Memory of the daemon that is in place", gauge(bytes));
+    }
+    if let Some(count) = own.open_fds {
+        registry.register("open_fds", "Descriptors of the daemon", gauge(count));
+    }
+    if let Some(used) = own.cpu {
+        let seconds = Counter::<f64, AtomicU64>::default();
+        seconds.inc_by(used.as_secs_f64());
+        registry.register("cpu_seconds", "Time of the daemon on a CPU", seconds);
+    }
+    let started = Gauge::<f64, AtomicU64>::default();
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit 53 bits for 285,000 years")]
+    started.set(snapshot.capture.started_at.unix_ms as f64 / 1_000.0);
+    registry.register("start_time_seconds", "When tracing began, since 1970", started);
 }
 
 /// `ends` are among `ring_full`.

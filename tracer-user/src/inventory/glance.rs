@@ -12,7 +12,10 @@ use tracer_core::time::BootNs;
 use super::door::{self, Door, Thing};
 use super::namespaces::{self, Entered, Ways};
 use super::place::Place;
-use super::{InventoryError, netns, sock_diag};
+use super::{InventoryError, netns, network, paths, sock_diag};
+
+/// Connections of one glance whose way is asked about.
+const MOST_PATHS: usize = 128;
 
 /// What is asked about: both ends, and the cookie if it is known, else 0.
 pub type Asked = [(Tuple, u64)];
@@ -34,7 +37,7 @@ pub(super) fn glance(
     }
     let mut glance = Glance { started: now(), ..Glance::default() };
     if let Some(here) = by_namespace.remove(&home) {
-        ask(&Place::here(proc_root), &here, &mut glance.sockets)?;
+        ask(&Place::here(proc_root), &here, &mut glance)?;
     }
     let ahead: Vec<Thing> = door::socket(SockProtocol::NetlinkSockDiag).into_iter().collect();
     for (netns, asked) in &by_namespace {
@@ -43,7 +46,7 @@ pub(super) fn glance(
             missed.insert(*netns);
             continue;
         };
-        if let Err(error) = ask(&place, asked, &mut glance.sockets) {
+        if let Err(error) = ask(&place, asked, &mut glance) {
             tracing::warn!(netns, %error, "cannot ask about sockets of a network namespace");
         }
     }
@@ -51,10 +54,17 @@ pub(super) fn glance(
     Ok(glance)
 }
 
-fn ask(place: &Place<'_>, asked: &Asked, rows: &mut Vec<GlanceRow>) -> Result<(), InventoryError> {
+fn ask(place: &Place<'_>, asked: &Asked, glance: &mut Glance) -> Result<(), InventoryError> {
+    let (rows, mut troubled) = (&mut glance.sockets, Vec::new());
     sock_diag::ask_each(place, asked, |tuple, row| {
         if let Some(info) = row.info {
+            troubled.extend(paths::Asked::of(*tuple, row.state, &info).filter(|asked| asked.troubled));
             rows.push(GlanceRow { tuple: *tuple, cookie: row.cookie, state: row.state, info });
         }
-    })
+    })?;
+    if !troubled.is_empty() {
+        let most = MOST_PATHS.saturating_sub(glance.paths.len());
+        glance.paths.extend(paths::ask(place, troubled, most, network::tracks(place)));
+    }
+    Ok(())
 }

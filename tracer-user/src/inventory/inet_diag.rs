@@ -335,7 +335,7 @@ fn attribute(mut rest: &[u8], wanted: u16) -> Result<Option<&[u8]>, WireError> {
 }
 
 /// Netlink aligns messages and attributes to 4 bytes.
-fn align(len: usize) -> usize {
+pub(super) fn align(len: usize) -> usize {
     len.saturating_add(3) & !3
 }
 
@@ -343,7 +343,11 @@ fn part<const N: usize>(bytes: &[u8], at: usize) -> Option<&[u8; N]> {
     bytes.get(at..)?.first_chunk::<N>()
 }
 
-fn fixed<'a, const N: usize>(bytes: &'a [u8], at: usize, what: &'static str) -> Result<&'a [u8; N], WireError> {
+pub(super) fn fixed<'a, const N: usize>(
+    bytes: &'a [u8],
+    at: usize,
+    what: &'static str,
+) -> Result<&'a [u8; N], WireError> {
     part(bytes, at).ok_or_else(|| truncated(what, at.saturating_add(N), bytes))
 }
 
@@ -355,7 +359,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Result<u32, WireError> {
     Ok(u32::from_ne_bytes(*fixed(bytes, at, "a field")?))
 }
 
-fn truncated(what: &'static str, need: usize, have: &[u8]) -> WireError {
+pub(super) fn truncated(what: &'static str, need: usize, have: &[u8]) -> WireError {
     WireError::Truncated { what, need, have: have.len() }
 }
 

@@ -12,6 +12,9 @@ mod inet_diag;
 mod namespaces;
 mod netns;
 mod network;
+mod own;
+mod path_wire;
+mod paths;
 mod pids;
 mod place;
 mod port_filter;
@@ -39,6 +42,7 @@ pub use inet_diag::WireError;
 pub(crate) use inet_diag::tcp_info as socket_info;
 pub(crate) use namespaces::open as open_netns;
 pub use netns::own_netns;
+pub use own::{OwnUse, own_use};
 pub use pids::host_pids;
 pub(crate) use sock_diag::{again, command};
 
@@ -167,6 +171,13 @@ impl Looker {
         }
     }
 
+    /// Watches these ports and no others from the next look on.
+    pub fn set_ports(&mut self, ports: PortMap) {
+        self.settings.ports = ports;
+        // What had nothing to watch may have something now.
+        self.quiet.clear();
+    }
+
     /// One look: each namespace's table between two readings of `now`, then the holders of its sockets and of the
     /// sockets `also` (namespace, inode number). Unless it is to be `thorough`, namespaces that had nothing to watch take
     /// turns if together they take long.
@@ -213,6 +224,7 @@ impl Looker {
         let rest: Vec<(Tuple, u64)> = asked.iter().filter(|(of, _)| missed.contains(&of.netns())).copied().collect();
         let again = glance::glance(proc_root, door, &self.ways, &rest, &mut missed, now)?;
         found.sockets.extend(again.sockets);
+        found.paths.extend(again.paths);
         found.finished = again.finished;
         Ok(found)
     }

@@ -12,18 +12,25 @@ const SETTING_BYTES: usize = 64;
 /// Bytes of a list of routes that are read: some hundred lines.
 const ROUTES_BYTES: usize = 64 * 1024;
 
+/// Statistics of connection tracking that are read: a line of 160 bytes a CPU.
+const STATISTICS_BYTES: usize = 128 * 1024;
+/// How many connections are tracked.
+const TRACKED: &str = "netfilter/nf_conntrack_count";
+
 /// Flags of a route (`include/uapi/linux/route.h`): it is in use, it leads to a router, it forbids.
 const UP: u32 = 1;
 const GATEWAY: u32 = 2;
 const REJECT: u32 = 0x200;
 
 /// What is always read.
-const FILES: [&str; 7] = [
+const FILES: [&str; 9] = [
     "sys/net/ipv4/tcp_keepalive_time",
     "sys/net/ipv4/tcp_keepalive_intvl",
     "sys/net/ipv4/tcp_keepalive_probes",
     "sys/net/ipv4/tcp_retries2",
     "sys/net/netfilter/nf_conntrack_count",
+    "sys/net/netfilter/nf_conntrack_max",
+    "thread-self/net/stat/nf_conntrack",
     "thread-self/net/route",
     "thread-self/net/ipv6_route",
 ];
@@ -31,26 +38,48 @@ const FILES: [&str; 7] = [
 /// Reads it.
 pub(super) fn read(place: &Place<'_>) -> Network {
     place.ahead(&FILES);
-    let setting = |path: &str| -> Option<u32> {
-        let text = place.read(&format!("sys/net/{path}"), SETTING_BYTES).ok()?;
-        String::from_utf8_lossy(&text.bytes).trim().parse().ok()
-    };
+    let setting = |path: &str| setting(place, path);
     let routes = |file: &str| {
         let text = place.read(&format!("thread-self/net/{file}"), ROUTES_BYTES);
         text.map_or_else(|_| String::new(), |text| String::from_utf8_lossy(&text.bytes).into_owned())
     };
     let links = links_v4(&routes("route")).into_iter().chain(links_v6(&routes("ipv6_route")));
+    let tracked = setting(TRACKED);
     Network {
         keepalive_idle_s: setting("ipv4/tcp_keepalive_time"),
         keepalive_interval_s: setting("ipv4/tcp_keepalive_intvl"),
         keepalive_probes: setting("ipv4/tcp_keepalive_probes"),
         retries: setting("ipv4/tcp_retries2"),
         // The settings are there as soon as the module is; connections are tracked where some are.
-        conntrack_s: setting("netfilter/nf_conntrack_count")
+        conntrack_s: tracked
             .filter(|tracked| *tracked > 0)
             .and_then(|_| setting("netfilter/nf_conntrack_tcp_timeout_established")),
+        tracked,
+        tracked_most: setting("netfilter/nf_conntrack_max"),
+        untracked_drops: untracked_drops(place),
         links: links.take(MOST_LINKS).collect(),
     }
+}
+
+/// Whether connections are tracked here.
+pub(super) fn tracks(place: &Place<'_>) -> bool {
+    setting(place, TRACKED).is_some_and(|tracked| tracked > 0)
+}
+
+fn setting(place: &Place<'_>, path: &str) -> Option<u32> {
+    let text = place.read(&format!("sys/net/{path}"), SETTING_BYTES).ok()?;
+    String::from_utf8_lossy(&text.bytes).trim().parse().ok()
+}
+
+/// Of `/proc/net/stat/nf_conntrack`: a line of names, then one of hexadecimal numbers for each CPU. `drop` is counted when
+/// there is no room for an entry (`nf_conntrack_in`).
+fn untracked_drops(place: &Place<'_>) -> Option<u64> {
+    let text = place.read("thread-self/net/stat/nf_conntrack", STATISTICS_BYTES).ok()?;
+    let text = String::from_utf8_lossy(&text.bytes);
+    let mut lines = text.lines();
+    let column = lines.next()?.split_ascii_whitespace().position(|name| name == "drop")?;
+    let dropped = |line: &str| u64::from_str_radix(line.split_ascii_whitespace().nth(column)?, 16).ok();
+    Some(lines.filter_map(dropped).sum())
 }
 
 /// Of `/proc/net/route`: addresses are words of the kernel's memory in hexadecimal.
@@ -146,10 +175,24 @@ mod tests {
             keepalive_idle_s: Some(7_200),
             keepalive_interval_s: Some(75),
             keepalive_probes: Some(9),
+            tracked: Some(0),
             ..Network::default()
         };
         assert_eq!(read(), known);
         set("netfilter/nf_conntrack_count", "3\n");
-        assert_eq!(read(), Network { conntrack_s: Some(432_000), ..known });
+        set("netfilter/nf_conntrack_max", "262144\n");
+        let statistics = "entries  found new drop early_drop\n00000002  00000000 00000000 00000010 00000001\n\
+                          00000002  00000000 00000000 00000002 00000000\n";
+        let dir = root.path().join("thread-self/net/stat");
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("nf_conntrack"), statistics).unwrap();
+        let tracks = Network {
+            conntrack_s: Some(432_000),
+            tracked: Some(3),
+            tracked_most: Some(262_144),
+            untracked_drops: Some(18),
+            ..known
+        };
+        assert_eq!(read(), tracks);
     }
 }

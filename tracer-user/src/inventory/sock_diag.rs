@@ -145,14 +145,14 @@ fn set_up(opened: Result<OwnedFd, Errno>) -> Result<OwnedFd, InventoryError> {
     Ok(diag)
 }
 
-fn ask(diag: &OwnedFd, request: &[u8]) -> Result<(), InventoryError> {
+pub(super) fn ask(diag: &OwnedFd, request: &[u8]) -> Result<(), InventoryError> {
     let sent = again(|| send(diag.as_raw_fd(), request, MsgFlags::empty()))
         .map_err(|errno| InventoryError::Netlink { step: "send a sock_diag request", source: errno.into() })?;
     if sent == request.len() { Ok(()) } else { Err(InventoryError::ShortRequest { sent, of: request.len() }) }
 }
 
 /// The length of the next datagram.
-fn datagram(diag: &OwnedFd, buffer: &mut [u8]) -> Result<usize, InventoryError> {
+pub(super) fn datagram(diag: &OwnedFd, buffer: &mut [u8]) -> Result<usize, InventoryError> {
     let have = buffer.len();
     let mut parts = [IoSliceMut::new(buffer)];
     let receive = || {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tracer_core::event::Tuple;
-use tracer_core::inventory::{Holders, Inventory, SocketRow, Table};
+use tracer_core::inventory::{Holders, Inventory, Network, PathRow, SocketRow, Table};
 use tracer_core::ports::PortMap;
 use tracer_core::tcp::TcpState;
 use tracer_core::time::BootNs;
@@ -17,7 +17,7 @@ use super::place::Place;
 use super::port_filter::PortFilter;
 use super::recognize::Listener;
 use super::roles::{LocalPorts, local_port_range};
-use super::{InventoryError, netns, network, sock_diag};
+use super::{InventoryError, netns, network, paths, sock_diag};
 
 /// A look without holders.
 pub(super) struct Read {
@@ -58,6 +58,7 @@ pub(super) fn read(
         now,
         buffer: vec![0; sock_diag::BUFFER_BYTES],
         sockets: 0,
+        paths_asked: 0,
         read: Read { inventory: Inventory { started, ..Inventory::default() }, listeners: Vec::new() },
     };
     reader.table(&Place::here(proc_root), home)?;
@@ -113,6 +114,8 @@ struct Reader<'a, Now> {
     buffer: Vec<u8>,
     /// Sockets so far.
     sockets: usize,
+    /// Connections that connection tracking was asked about so far.
+    paths_asked: usize,
     read: Read,
 }
 
@@ -121,7 +124,7 @@ impl<Now: Fn() -> BootNs> Reader<'_, Now> {
     fn table_elsewhere(&mut self, place: &Place<'_>, netns: u32) {
         let started = (self.now)();
         if is_without_tcp(place) {
-            let table = Table { netns, started, finished: (self.now)(), sockets: Vec::new(), network: None };
+            let table = Table { netns, started, finished: (self.now)(), ..Table::default() };
             self.read.inventory.tables.push(table);
         } else if let Err(error) = self.table(place, netns) {
             tracing::warn!(netns, %error, "cannot read the socket table of a network namespace");
@@ -166,8 +169,19 @@ impl<Now: Fn() -> BootNs> Reader<'_, Now> {
         }
         self.sockets += sockets.len();
         let network = (!sockets.is_empty()).then(|| network::read(place));
-        self.read.inventory.tables.push(Table { netns, started, finished, sockets, network });
+        let paths = self.paths(place, &sockets, network.as_ref());
+        self.read.inventory.tables.push(Table { netns, started, finished, sockets, network, paths });
         Ok(())
+    }
+
+    /// What this namespace knows of connections that are idle or in trouble.
+    fn paths(&mut self, place: &Place<'_>, sockets: &[SocketRow], network: Option<&Network>) -> Vec<PathRow> {
+        let asked =
+            sockets.iter().filter_map(|row| paths::Asked::of(row.tuple, row.state, row.info.as_ref()?)).collect();
+        let tracks = network.is_some_and(|network| network.tracked > Some(0));
+        let rows = paths::ask(place, asked, paths::MOST_ASKED.saturating_sub(self.paths_asked), tracks);
+        self.paths_asked += rows.len();
+        rows
     }
 }
 

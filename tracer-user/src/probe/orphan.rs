@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tracer_core::event::Tuple;
-use tracer_core::inventory::SocketRow;
+use tracer_core::inventory::{SocketRow, Timer};
 use tracer_core::ports::PortMap;
 use tracer_core::snapshot::Connection;
 use tracer_core::tcp::TcpState;
@@ -60,8 +60,10 @@ pub(super) fn is_dead(row: &SocketRow) -> Result<(), String> {
     if !matches!(row.state, TcpState::FinWait1 | TcpState::LastAck | TcpState::Closing) {
         return Err(format!("it is in {}, where nothing is waited for", row.state.name()));
     }
-    if info.consecutive_rtos < RTOS_DEAD {
-        let rtos = info.consecutive_rtos;
+    // What this host does not let out is tried again by the timer of window probes.
+    let probes = if info.timer == Timer::Probe { info.probes } else { 0 };
+    let rtos = info.consecutive_rtos.max(probes);
+    if rtos < RTOS_DEAD {
         return Err(format!("its FIN was sent again only {rtos} times in a row; {RTOS_DEAD} are enough"));
     }
     let silent = Duration::from_millis(u64::from(info.last_ack_received_ms.min(info.last_data_received_ms)));
@@ -115,6 +117,9 @@ mod tests {
                 holders: Holders::default(),
             };
             assert_eq!(is_dead(&row).is_ok(), dead, "{row:?}");
+            // What cannot be sent is counted otherwise; a peer whose window is closed answers.
+            let probed = SocketInfo { consecutive_rtos: 0, probes: rtos, timer: Timer::Probe, ..info };
+            assert_eq!(is_dead(&SocketRow { info: Some(probed), ..row.clone() }).is_ok(), dead, "{probed:?}");
             assert!(is_dead(&SocketRow { info: None, ..row }).is_err());
         };
         for state in [TcpState::FinWait1, TcpState::LastAck, TcpState::Closing] {

@@ -73,6 +73,11 @@ impl IdentityReader {
         Self { proc_root: proc_root.to_owned(), policy, users: HashMap::new() }
     }
 
+    /// Reads command lines, or does not, from now on.
+    pub fn set_policy(&mut self, policy: CmdlinePolicy) {
+        self.policy = policy;
+    }
+
     /// Who `pid` is; `None` if there is no such process. What is read belongs to one process and, unless it starts one
     /// program after the other, to one program: start time, name and program file are the same before and after.
     pub fn read(&mut self, pid: u32) -> Result<Option<Identity>, IdentityError> {

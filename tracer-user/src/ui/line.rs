@@ -27,16 +27,19 @@ pub fn finding(line: &FindingLine, look: &Look) -> String {
     let found = &line.finding;
     let (word, colour) = match (line.change, found.severity) {
         (Change::Resolved, _) => ("resolved", Colour::Green),
+        _ if found.ignored.is_some() => ("ignored", Colour::Dim),
         (_, Severity::Critical) => ("CRITICAL", Colour::Red),
         (_, Severity::Warning) => ("WARNING", Colour::Yellow),
         (_, Severity::Info) => ("INFO", Colour::Dim),
     };
+    let ignored = found.ignored.as_ref().map(|ignored| format!("; not told any more: {}", escape(&ignored.reason)));
     format!(
-        "{} {}  {:<19}  {}",
+        "{} {}  {:<19}  {}{}",
         local(line.at, look, "%H:%M:%S"),
         paint(&format!("{word:<8}"), colour, look.colour),
         found.kind.name(),
-        escape(&found.summary)
+        escape(&found.summary),
+        ignored.unwrap_or_default()
     )
 }
 
@@ -167,6 +170,7 @@ mod tests {
                 ruled_out: Vec::new(),
                 related: Vec::new(),
                 cause: None,
+                ignored: None,
                 remedy: String::new(),
                 verify: String::new(),
             },

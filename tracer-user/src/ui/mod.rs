@@ -3,7 +3,9 @@
 
 pub mod diff;
 pub mod escape;
+pub mod history;
 pub mod line;
 pub mod style;
+pub(crate) mod top;
 
 pub use escape::escape;

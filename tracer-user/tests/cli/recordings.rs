@@ -53,7 +53,15 @@ fn header() -> Header {
         socklife_version: own("0.1.0"),
     };
     let (probes, drop_reasons) = (Vec::new(), BTreeMap::new());
-    let about = About { host, mode: Mode::Ebpf, started: BEGIN, probes, drop_reasons, host_pids: true };
+    let about = About {
+        host,
+        mode: Mode::Ebpf,
+        started: BEGIN,
+        probes,
+        drop_reasons,
+        host_pids: true,
+        config: tracer_core::setup::InForce::default(),
+    };
     tracker.header(&about, &DetectConfig::default(), WallAnchor { boot: BEGIN, unix_ns: 1_795_293_667_000_000_000 })
 }
 
@@ -109,7 +117,7 @@ impl Daemon {
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("s.sock");
-        let config = ApiConfig { socket: socket.clone(), group: "no-such-group-here".to_owned() };
+        let config = ApiConfig { socket: socket.clone(), group: "no-such-group-here".to_owned(), metrics: None };
         let fake = fake(snapshot(Vec::new()));
         tokio::spawn(serve(Socket::bind(&config).unwrap(), fake.handle.clone()));
         Self { fake, socket, dir }
@@ -289,7 +297,7 @@ fn damaged_recordings_are_read_as_far_as_they_are_whole() {
     let mut newer = good;
     newer[8] = 9;
     let sentence = format!(
-        "socklife: cannot replay {}: it has format 9, and this socklife reads format 3: use the version that recorded it\n",
+        "socklife: cannot replay {}: it has format 9, and this socklife reads format 4: use the version that recorded it\n",
         path.display()
     );
     assert_eq!(replay(&newer), (Some(2), String::new(), sentence));

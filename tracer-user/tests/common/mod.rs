@@ -8,13 +8,13 @@ use tokio::sync::{broadcast, watch};
 use tracer_core::event::Role;
 use tracer_core::finding::{Change, FINDING_SCHEMA, Finding, FindingLine, Kind, Severity, Status, Subject};
 use tracer_core::snapshot::{
-    Age, Capture, Completeness, Connection, EVENT_SCHEMA, Endpoint, EventLine, EventName, HolderFd, Host, Loss,
-    LossLine, Mode, Opener, SNAPSHOT_SCHEMA, Snapshot,
+    Age, Capture, Completeness, ConfigInForce, Connection, EVENT_SCHEMA, Endpoint, EventLine, EventName, HolderFd,
+    Host, Loss, LossLine, Mode, Opener, SNAPSHOT_SCHEMA, Snapshot,
 };
 use tracer_core::tcp::TcpState;
 use tracer_core::time::WallTime;
 use tracer_user::daemon::feed::{Batch, Feed};
-use tracer_user::daemon::handle::{Handle, Request, Served, channel};
+use tracer_user::daemon::handle::{Figures, Handle, Request, Served, channel};
 use tracer_user::daemon::record::{FrameSender, channel as channel_of_frames};
 
 /// 2026-11-21T20:41:07Z
@@ -35,6 +35,7 @@ pub fn finding(id: &str, severity: Severity, last_seen_s: i64) -> Finding {
         ruled_out: Vec::new(),
         related: Vec::new(),
         cause: None,
+        ignored: None,
         remedy: "close them".to_owned(),
         verify: "ss -tn".to_owned(),
     }
@@ -142,12 +143,14 @@ pub fn snapshot(findings: Vec<Finding>) -> Snapshot {
             unreadable_processes: 0,
             hidden_processes: false,
             host_pids: true,
+            config: ConfigInForce { generation: 1, hash: "c".to_owned(), loaded_at: AT, file: None },
             namespaces: 1,
             unreachable_namespaces: 0,
             recognized_ports: Vec::new(),
             recognized_without_room: 0,
             drops_untold: 0,
             findings_without_room: 0,
+            findings_ignored: 0,
             accounts_without_history: 0,
             closers_without_room: 0,
         },
@@ -185,6 +188,7 @@ impl Fake {
     }
 }
 
+/// A scrape is told that nothing is open.
 pub fn fake(state: Snapshot) -> Fake {
     let (handle, Served { mut requests, findings, events, loss, shutdown }) = channel();
     let state = Arc::new(state);
@@ -199,6 +203,10 @@ pub fn fake(state: Snapshot) -> Fake {
                 Request::FollowEvents { reply } => {
                     let _ = reply.send(());
                     answered.store(true, Ordering::Release);
+                }
+                Request::Figures { reply } => {
+                    let outline = Snapshot { connections: Vec::new(), ..(*state).clone() };
+                    drop(reply.send(Figures { outline, open: Vec::new(), records: vec![("end", 5)] }));
                 }
                 Request::Record { reply } => {
                     let _ = reply.send(recording.lock().unwrap().take());

@@ -41,6 +41,7 @@ pub struct Exception {
 const USER: &[&str] = &["tracer-user/src"];
 const CORE: &[&str] = &["tracer-core/src", "tracer-common/src"];
 const CAPTURE: &[&str] = &["tracer-user/src/capture"];
+const HISTORY: &[&str] = &["tracer-user/src/history"];
 /// What takes other processes' descriptors and changes something; and the commands that a user calls it by.
 const PROBE: &[&str] = &["tracer-user/src/probe"];
 const PROBE_CALLERS: &[&str] = &[
@@ -52,11 +53,16 @@ const PROBE_CALLERS: &[&str] = &[
 const PROC_READERS: &[&str] =
     &["tracer-user/src/inventory", "tracer-user/src/process", "tracer-user/src/doctor/host.rs"];
 
+/// The full-screen view: its model and drawing, the terminal, and the loop between them.
+const FULL_SCREEN: &[&str] = &["tracer-user/src/ui/top", "tracer-user/src/screen.rs", "tracer-user/src/cli/top.rs"];
+
 const ONE_AYA: &str = "only capture knows aya: the rest must build and be tested without a kernel";
+const ONE_STORE: &str = "only history knows SQLite: what is on disk has one owner, and the tracer never waits for it";
 const ONE_PROC: &str =
     "only inventory, process and doctor::host read /proc, under a root that is handed in, so that tests use a fake one";
 const ONLY_ASKED: &str =
     "the daemon reads and changes nothing: sockets of others are touched by probe alone, and only on a user's word";
+const ONE_SCREEN: &str = "only top takes the whole terminal: everything else writes lines, and needs none";
 const PURE: &str = "the core does no IO and reads no clock: all is handed in, so that a replay gives the same bytes";
 
 /// Every rule.
@@ -70,6 +76,8 @@ pub const RULES: &[Rule] = &[
     Rule { word: Word::Identifier("TCP_REPAIR"), within: USER, except: PROBE, reason: ONLY_ASKED },
     Rule { word: Word::Identifier("SOCK_DESTROY"), within: USER, except: PROBE, reason: ONLY_ASKED },
     Rule { word: Word::Identifier("fork"), within: USER, except: PROBE, reason: ONLY_ASKED },
+    Rule { word: Word::Identifier("ratatui"), within: USER, except: FULL_SCREEN, reason: ONE_SCREEN },
+    Rule { word: Word::Identifier("rusqlite"), within: USER, except: HISTORY, reason: ONE_STORE },
     // The bare root, "/proc", is what the daemon hands in.
     Rule { word: Word::Literal("/proc/"), within: USER, except: PROC_READERS, reason: ONE_PROC },
     Rule { word: Word::Identifier("SystemTime"), within: CORE, except: &[], reason: PURE },

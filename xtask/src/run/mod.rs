@@ -80,7 +80,7 @@ pub fn build_for_tests() -> Result<()> {
 }
 
 /// The examples that the live suite starts: socklife with faults.
-pub const EXAMPLES: [&str; 2] = ["faulty", "interrupted"];
+pub const EXAMPLES: [&str; 3] = ["broken_screen", "faulty", "interrupted"];
 
 /// A program of the release build.
 pub fn program(name: &str) -> PathBuf {

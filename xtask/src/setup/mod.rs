@@ -23,11 +23,13 @@ const COMPILER_PACKAGES: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-
 /// What bpf-linker is built with. llvm-22-dev brings llvm-22, where llvm-objcopy is.
 const LINKER_PACKAGES: &[&str] = &["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev", "g++"];
 /// What the live tests trace and compare with.
-const TEST_PACKAGES: &[&str] = &["postgresql", "iproute2", "nftables", "bpftool", "python3", "python3-venv"];
+const TEST_PACKAGES: &[&str] = &["postgresql", "iproute2", "nftables", "bpftool", "tmux", "python3", "python3-venv"];
 /// What `cargo xtask dist` packs with, and where its package is tried out.
 const DIST_PACKAGES: &[&str] = &["dpkg-dev", "mmdebstrap", "cpio"];
 /// Servers and languages of the incident lab. The lab starts its own; those of the packages are not started.
-const LAB_PACKAGES: &[&str] = &["mariadb-server", "redis-server", "pgbouncer", "php-cli", "php-pgsql"];
+const LAB_PACKAGES: &[&str] = &["mariadb-server", "redis-server", "pgbouncer", "php-cli", "php-pgsql", "prometheus"];
+/// What opens the pages of `socklife report`.
+const PAGE_PACKAGES: &[&str] = &["chromium"];
 /// Where there is no Node yet.
 const NODE_PACKAGES: &[&str] = &["nodejs", "npm"];
 /// What `cargo xtask vm` makes guests of.
@@ -111,6 +113,7 @@ fn setup_build() -> Result<()> {
 fn setup_test() -> Result<()> {
     packages::without_database_cluster(|| packages::install(TEST_PACKAGES))?;
     packages::without_services(|| packages::install(LAB_PACKAGES))?;
+    packages::install(PAGE_PACKAGES)?;
     packages::install(GUEST_PACKAGES)?;
     packages::install(DIST_PACKAGES)?;
     emulator::install().context("`cargo xtask vm` lacks its emulator")?;
@@ -254,13 +257,14 @@ fn what_to_install(build: bool, test: bool, bench: bool) -> String {
     if test {
         text.push_str(&format!(
             "To run the tests (`cargo xtask test`):\n\
-             - PostgreSQL's server programs and psql, iproute2 (ss, ip), nftables (nft), bpftool\n\
+             - PostgreSQL's server programs and psql, iproute2 (ss, ip), nftables (nft), bpftool, tmux\n\
              - for guests with other kernels (`cargo xtask vm`): qemu-system-x86_64, a static busybox, objcopy, and \
              Debian's kernels, each package unpacked in target/vm/kernels/<version>\n\
              - Python 3, and in target/venv the packages of {REQUIREMENTS}: `python3 -m venv target/venv && \
              target/venv/bin/pip install -r {REQUIREMENTS}`\n\
              - MariaDB's server, Redis, PgBouncer, PHP with its PostgreSQL extension; Node and npm, and in target/node \
              the packages of tests/scenarios/package-lock.json: copy it and package.json there and `npm ci`\n\
+             - Chromium, as `chromium`\n\
              - rustfmt and clippy: `rustup component add rustfmt clippy`\n"
         ));
     }

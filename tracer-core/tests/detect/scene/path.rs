@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tracer_core::event::{DropEvent, Event, Role, SocketEventKind, Totals};
-use tracer_core::inventory::{Glance, GlanceRow, SocketInfo, Timer};
+use tracer_core::event::{DropEvent, Event, Role, SocketEventKind, Totals, Tuple};
+use tracer_core::inventory::{Glance, GlanceRow, PathRow, SocketInfo, Timer, Tracked};
 use tracer_core::tcp::TcpState;
 use tracer_core::time::BootNs;
 
@@ -176,6 +176,27 @@ impl Scene {
         }
     }
 
+    /// From now on this host's connection tracking says that of them, and its routes.
+    pub fn passes(&mut self, ports: &[u16], tracked: Option<Tracked>, no_route: Option<u16>) {
+        self.passages.extend(ports.iter().map(|port| (*port, (tracked, no_route))));
+    }
+
+    pub(super) fn path_row(&self, tuple: Tuple) -> Option<PathRow> {
+        let (tracked, no_route) = *self.passages.get(&tuple.local().port())?;
+        Some(PathRow { tuple, tracked, no_route })
+    }
+
+    /// The daemon restarts: what was told is forgotten, and what another scene left open is still there.
+    pub fn take_over(&mut self, before: &Self) {
+        self.live.clone_from(&before.live);
+        self.opened_at.clone_from(&before.opened_at);
+        self.traffic.clone_from(&before.traffic);
+        self.faults.clone_from(&before.faults);
+        self.twins.clone_from(&before.twins);
+        self.network.clone_from(&before.network);
+        self.look();
+    }
+
     /// The kernel is asked about sockets that are due, as the daemon does it every second.
     pub fn glance(&mut self) -> usize {
         let due = self.tracker.due(self.now);
@@ -190,7 +211,8 @@ impl Scene {
                 info: self.info(port, role),
             })
         });
-        let glance = Glance { started: self.now, finished: self.now, sockets: sockets.collect() };
+        let paths = due.iter().filter_map(|(tuple, _)| self.path_row(*tuple)).collect();
+        let glance = Glance { started: self.now, finished: self.now, sockets: sockets.collect(), paths };
         self.tracker.apply_glance(&glance);
         due.len()
     }

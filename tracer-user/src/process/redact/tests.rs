@@ -2,6 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod corpus;
+
 /// One argument by itself.
 #[track_caller]
 fn one(argument: &str, expected: &str) {

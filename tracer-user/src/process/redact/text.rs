@@ -18,9 +18,20 @@ const TOKEN_STARTS: &[&str] = &[
     "xoxp-",
     "xoxa-",
     "xapp-",
+    "xoxr-",
+    "xoxs-",
     "sk-",
     "sk_live_",
+    "sk_test_",
     "rk_live_",
+    "rk_test_",
+    "whsec_",
+    "shpat_",
+    "dckr_pat_",
+    "lin_api_",
+    "hf_",
+    "AIza",
+    "ya29.",
     "AKIA",
     "ASIA",
     "hvs.",
@@ -31,6 +42,14 @@ const TOKEN_STARTS: &[&str] = &[
 ];
 /// Shortest such token, and shortest user name of an address that is taken for one.
 const TOKEN_MIN: usize = 16;
+
+/// Addresses whose path is the secret, from there on.
+const SECRET_PATHS: &[&str] = &["hooks.slack.com/services/", "api.telegram.org/bot", "discord.com/api/webhooks/"];
+/// What stands around a private key.
+const KEY_BEGIN: &str = "-----BEGIN ";
+const KEY_END: &str = "PRIVATE KEY-----";
+/// Shortest text behind `Basic` that is taken for a login in base64.
+const BASIC_MIN: usize = 12;
 
 /// Names with one of these in them, letter case and separators aside.
 const SECRET_PARTS: &[&str] = &[
@@ -51,11 +70,13 @@ const SECRET_PARTS: &[&str] = &[
 /// Names with one of these as a word of its own.
 const SECRET_WORDS: &[&str] = &["pass", "pw", "pwd", "psk", "cred", "creds", "passin", "passout", "jwt", "otp", "pin"];
 /// Names that end in one of these words.
-const SECRET_LAST: &[&str] = &["auth", "key", "keys", "sig", "signature", "cookie", "sas"];
-/// Last words of names whose value is a place or a rule, not a secret.
-const HARMLESS_LAST: &[&str] = &["file", "path", "dir", "policy", "length"];
-/// First words of switches, which have no value.
-const SWITCHES: &[&str] = &["no", "without", "disable", "skip"];
+const SECRET_LAST: &[&str] = &["auth", "bearer", "key", "keys", "sig", "signature", "cookie", "sas"];
+/// Parts of names that look like one of [`SECRET_PARTS`].
+const HARMLESS_PARTS: &[&str] = &["tokeniz", "tokenis", "secretar", "passwordless"];
+/// Last words of names whose value is a place, a rule or a number, not a secret, or that have none.
+const HARMLESS_LAST: &[&str] = &["file", "path", "dir", "policy", "length", "size", "count", "ttl", "stdin", "type"];
+/// First words of switches, which have no value, and of numbers.
+const HARMLESS_FIRST: &[&str] = &["no", "without", "disable", "skip", "ask", "prompt", "max", "min", "num"];
 
 /// Whether a name can hold this byte.
 pub(super) fn is_key_byte(byte: u8) -> bool {
@@ -66,12 +87,11 @@ pub(super) fn is_key_byte(byte: u8) -> bool {
 pub(super) fn is_secret_name(name: &str) -> bool {
     let words = name_words(name);
     let (Some(first), Some(last)) = (words.first(), words.last()) else { return false };
-    if HARMLESS_LAST.contains(&last.as_str()) || (words.len() > 1 && SWITCHES.contains(&first.as_str())) {
+    if HARMLESS_LAST.contains(&last.as_str()) || (words.len() > 1 && HARMLESS_FIRST.contains(&first.as_str())) {
         return false;
     }
-    let compact = words.concat();
-    let tokenizer = compact.contains("tokeniz") || compact.contains("tokenis");
-    SECRET_PARTS.iter().any(|part| compact.contains(part) && !(tokenizer && *part == "token"))
+    let compact = HARMLESS_PARTS.iter().fold(words.concat(), |name, part| name.replace(part, " "));
+    SECRET_PARTS.iter().any(|part| compact.contains(part))
         || words.iter().any(|word| SECRET_WORDS.contains(&word.as_str()))
         || SECRET_LAST.contains(&last.as_str())
         || compact.ends_with("pwd")
@@ -81,7 +101,9 @@ pub(super) fn is_secret_name(name: &str) -> bool {
 /// Whether a word without dashes, alone in a command, announces a secret: `requirepass`, `set-initial-password`.
 pub(super) fn is_plain_secret_word(word: &str) -> bool {
     let word = word.to_ascii_lowercase();
-    ["password", "passwd", "requirepass", "masterauth"].iter().any(|end| word.ends_with(end)) && !word.contains('.')
+    let program = matches!(word.as_str(), "htpasswd" | "chpasswd" | "smbpasswd" | "vncpasswd");
+    let ends = |end: &&str| word.ends_with(end);
+    !program && ["password", "passwd", "requirepass", "masterauth"].iter().any(ends) && !word.contains('.')
 }
 
 /// The words of `a-name`, `aName`, `A_NAME`, in small letters.
@@ -106,9 +128,12 @@ fn name_words(name: &str) -> Vec<String> {
 
 /// `text` without the secrets it shows.
 pub(super) fn redact(text: &str) -> String {
+    if let Some((before, after)) = around_a_key(text) {
+        return format!("{}{MASK}{}", redact(before), redact(after));
+    }
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
-    let mut identified = false;
+    let (mut identified, mut set_for) = (false, false);
     while !rest.is_empty() {
         let start = rest.bytes().position(is_key_byte).unwrap_or(rest.len());
         let (between, from) = rest.split_at(start);
@@ -116,13 +141,16 @@ pub(super) fn redact(text: &str) -> String {
         let end = from.bytes().position(|byte| !is_key_byte(byte)).unwrap_or(from.len());
         let (name, after) = from.split_at(end);
         identified |= name.eq_ignore_ascii_case("identified");
+        set_for |= name.eq_ignore_ascii_case("password") && starts_with(after, " for ");
         let (kept, hidden) = if let Some(address) = after.strip_prefix("://") {
-            (name.len() + "://".len(), login(address))
+            (name.len() + "://".len(), login(name, address))
         } else if is_token(name) {
             (0, Some(Hidden { user: 0, end: name.len() }))
         } else {
             let by = identified && (name.eq_ignore_ascii_case("by") || name.eq_ignore_ascii_case("as"));
-            value(name, after, by)
+            // `= PASSWORD('x')` is left to that name.
+            let assigned = set_for && after.trim_start().strip_prefix('=').is_some_and(|it| !it.contains('('));
+            value(name, after, by, assigned)
                 .map_or((name.len(), None), |(skip, len)| (name.len() + skip, Some(Hidden { user: 0, end: len })))
         };
         out.push_str(from.get(..kept).unwrap_or_default());
@@ -136,10 +164,25 @@ pub(super) fn redact(text: &str) -> String {
     out
 }
 
+/// What stands before and behind a private key, as much of it as there is.
+fn around_a_key(text: &str) -> Option<(&str, &str)> {
+    let start = text.find(KEY_BEGIN)?;
+    let (before, key) = text.split_at(start);
+    let named = key.find(KEY_END)? + KEY_END.len();
+    let body = key.get(named..)?;
+    let end = body.find(KEY_END).map_or(body.len(), |at| at + KEY_END.len());
+    Some((before, body.get(end..)?))
+}
+
+fn starts_with(text: &str, small: &str) -> bool {
+    text.get(..small.len()).is_some_and(|start| start.eq_ignore_ascii_case(small))
+}
+
 /// What of the following text is hidden: from `user` to `end`.
-struct Hidden {
-    user: usize,
-    end: usize,
+#[derive(Clone, Copy)]
+pub(super) struct Hidden {
+    pub(super) user: usize,
+    pub(super) end: usize,
 }
 
 fn is_token(name: &str) -> bool {
@@ -151,26 +194,45 @@ fn is_token(name: &str) -> bool {
 
 /// The password of an address, whose text after `://` is `address`. A password may hold any of `/?#@`, so everything up
 /// to the last `@` that can end it is taken for one.
-fn login(address: &str) -> Option<Hidden> {
+pub(super) fn login(scheme: &str, address: &str) -> Option<Hidden> {
     let end =
         address.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | '`')).unwrap_or(address.len());
     let token = address.get(..end)?;
+    if let Some(place) = SECRET_PATHS.iter().find(|place| token.starts_with(**place)) {
+        return Some(Hidden { user: place.len(), end });
+    }
     let first = token.split(['/', '?', '#']).next().unwrap_or(token);
     let before_query = token.split(['?', '#']).next().unwrap_or(token);
-    // `host:8080/path?mail=a@b`. A password of digits only up to a slash, with a question mark behind it, looks the same.
+    // `host:8080/path`, or a password of digits only up to a slash.
     let has_port = token.get(first.len()..).is_some_and(|rest| rest.starts_with('/')) && ends_in_port(first);
+    let web = ["http", "https", "ws", "wss"].iter().any(|name| scheme.eq_ignore_ascii_case(name));
     let at = match before_query.rfind('@') {
+        // `host:8080/@scope/package`.
+        Some(at) if web && has_port && before_query.get(..at)?.ends_with('/') => return None,
         // `host/@scope`: nothing that could be a login stands before the path.
         Some(at) if first.contains('@') || first.contains(':') => at,
-        None if first.contains(':') && !has_port => token.rfind('@')?,
+        None if first.contains(':') => {
+            let at = token.rfind('@')?;
+            // `host:8080/path?mail=a@b`: a query has names. A password of digits, a slash, `?` and `=` looks the same.
+            let query = token.get(before_query.len()..at)?;
+            if has_port && query.contains('=') {
+                return None;
+            }
+            at
+        }
         _ => return None,
     };
     match token.get(..at)?.find(':') {
         Some(colon) if colon + 1 == at => None,
+        Some(colon) if is_hex_token(token.get(..colon)?) => Some(Hidden { user: 0, end: at }),
         Some(colon) => Some(Hidden { user: colon + 1, end: at }),
         None if at >= TOKEN_MIN => Some(Hidden { user: 0, end: at }),
         None => None,
     }
+}
+
+fn is_hex_token(user: &str) -> bool {
+    user.len() >= 2 * TOKEN_MIN && user.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Whether this is `host:port` or `[address]:port`.
@@ -182,17 +244,27 @@ fn ends_in_port(authority: &str) -> bool {
 }
 
 /// The value of `name` in the text behind it: how many bytes lead to it, and its length. `by` marks SQL's
-/// `IDENTIFIED BY`.
-fn value(name: &str, after: &str, by: bool) -> Option<(usize, usize)> {
-    let secret = is_secret_name(name);
-    let bearer = name.eq_ignore_ascii_case("bearer");
+/// `IDENTIFIED BY`, `assigned` its `SET PASSWORD FOR name = value`.
+fn value(name: &str, after: &str, by: bool, assigned: bool) -> Option<(usize, usize)> {
+    let secret = assigned || is_secret_name(name);
+    let bearer = name.eq_ignore_ascii_case("bearer") || (name.eq_ignore_ascii_case("basic") && is_base64(after));
     if !(secret || by || bearer) {
         return None;
+    }
+    // `<password>x</password>`
+    if let Some(inner) = after.strip_prefix('>') {
+        let len = inner.find('<').unwrap_or(inner.len());
+        return (len > 0).then_some((1, len));
+    }
+    // `PASSWORD('x')`
+    if let Some(inner) = after.strip_prefix("('") {
+        let len = closing(inner, '\'');
+        return (len > 0).then_some((2, len));
     }
     // What closes the name: `"password"`, `user[password]`, an escaped quote.
     let closed = after.trim_start_matches(['"', '\'', ']', '\\']);
     let open = closed.trim_start();
-    let header = open.starts_with(": ");
+    let header = open.starts_with(": ") || [":bearer ", ":basic ", ":token "].iter().any(|it| starts_with(open, it));
     let value = match open.strip_prefix(['=', ':']) {
         Some(value) if secret => value.trim_start_matches(['>', '=']).trim_start(),
         // SQL: `PASSWORD 'x'`; `IDENTIFIED BY x` and `Bearer x` need no quote.
@@ -213,6 +285,14 @@ fn value(name: &str, after: &str, by: bool) -> Option<(usize, usize)> {
         }
     };
     (len > 0).then_some((after.len() - value.len(), len))
+}
+
+/// Whether a login in base64 follows.
+fn is_base64(after: &str) -> bool {
+    let Some(word) = after.split_whitespace().next().filter(|_| after.starts_with(' ')) else { return false };
+    let word = word.trim_end_matches(['"', '\'']);
+    let digit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
+    word.len() >= BASIC_MIN && word.len().is_multiple_of(4) && word.bytes().all(digit)
 }
 
 /// Where `quote` closes: not behind a backslash, and doubled quotes are one (SQL).
