@@ -82,7 +82,12 @@ fn a_line_of_a_gigabyte_is_refused_early() -> Result<()> {
     forget_peak(&watched.daemon)?;
     unharmed(&watched, &mut client, &mut opened, 0)?;
     let said = complaints(&watched.daemon).len();
-    let requests = ["", "GET /v1/", "GET /v1/health HTTP/1.1\r\nX: ", "POST /v1/snapshot HTTP/1.1\r\nContent-Length: 9999999999\r\n\r\n"];
+    let requests = [
+        "",
+        "GET /v1/",
+        "GET /v1/health HTTP/1.1\r\nX: ",
+        "POST /v1/snapshot HTTP/1.1\r\nContent-Length: 9999999999\r\n\r\n",
+    ];
     for start in requests {
         let written = endless(&watched.daemon, start)?;
         ensure!(written < 8 << 20, "it took {written} bytes after {start:?}");

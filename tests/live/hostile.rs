@@ -66,9 +66,8 @@ impl ControlGroup {
 impl Drop for ControlGroup {
     fn drop(&mut self) {
         // The kernel lets it go a moment after its last process has ended. What fails leaves an empty group.
-        let _gone = until("the control group is empty", || {
-            Ok(fs::remove_dir(&self.dir).map_err(|error| error.to_string()))
-        });
+        let _gone =
+            until("the control group is empty", || Ok(fs::remove_dir(&self.dir).map_err(|error| error.to_string())));
         let mut program = command("umount");
         program.arg(&self.mount);
         let _unmounted = output(program);
@@ -122,7 +121,8 @@ impl Callbacks for Obeyed {
 fn is_harmless(what: &str, text: &str, colours: bool) -> Result<()> {
     let mut rest = text.to_owned();
     while let Some(start) = rest.find("\u{1b}[").filter(|_| colours) {
-        let code = rest[start + 2..].find(|c: char| !c.is_ascii_digit() && c != ';').context("a code without an end")?;
+        let code =
+            rest[start + 2..].find(|c: char| !c.is_ascii_digit() && c != ';').context("a code without an end")?;
         let end = start + 2 + code;
         ensure!(rest[end..].starts_with('m'), "{what} moves the cursor: {:?}", &rest[start..]);
         rest.replace_range(start..=end, "");

@@ -16,13 +16,8 @@ use socklife_tests::sandbox::{NETWORK, Namespace, Sandbox, link_to, socklife_bin
 use socklife_tests::watched::Watched;
 
 /// Numbers of the capabilities that the documentation names (`include/uapi/linux/capability.h`).
-const NUMBERS: [(&str, u32); 5] = [
-    ("CAP_DAC_READ_SEARCH", 2),
-    ("CAP_NET_ADMIN", 12),
-    ("CAP_SYS_PTRACE", 19),
-    ("CAP_SYS_ADMIN", 21),
-    ("CAP_BPF", 39),
-];
+const NUMBERS: [(&str, u32); 5] =
+    [("CAP_DAC_READ_SEARCH", 2), ("CAP_NET_ADMIN", 12), ("CAP_SYS_PTRACE", 19), ("CAP_SYS_ADMIN", 21), ("CAP_BPF", 39)];
 
 /// The mask of the capabilities in the table of docs/security.md below that heading.
 fn documented(heading: &str) -> Result<u64> {

@@ -75,6 +75,12 @@ impl Socket {
 }
 
 impl Socket {
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Takes connections. Must be called inside a runtime.
     pub(super) fn listen(&self) -> io::Result<tokio::net::UnixListener> {
         tokio::net::UnixListener::from_std(self.listener.try_clone()?)

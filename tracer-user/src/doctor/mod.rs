@@ -310,7 +310,10 @@ pub(crate) mod tests {
     fn a_kernel_without_filters_works() {
         let mut bare = host();
         bare.sysctls.insert(SECCOMP.to_owned(), None);
-        assert_eq!(judged(bare, Ok(good())), (Some(Mode::Ebpf), vec!["the kernel has no system call filters".to_owned()]));
+        assert_eq!(
+            judged(bare, Ok(good())),
+            (Some(Mode::Ebpf), vec!["the kernel has no system call filters".to_owned()])
+        );
     }
 
     #[test]

@@ -44,11 +44,7 @@ pub(super) struct Where<'a> {
 
 /// Reads the calling thread's table and those of the namespaces that the ways lead into. Only the own one has to
 /// succeed.
-pub(super) fn read(
-    place: &Where<'_>,
-    started: BootNs,
-    now: &impl Fn() -> BootNs,
-) -> Result<Read, InventoryError> {
+pub(super) fn read(place: &Where<'_>, started: BootNs, now: &impl Fn() -> BootNs) -> Result<Read, InventoryError> {
     let Where { proc_root, door, ports, ways, turns } = *place;
     let home = netns::own_netns(proc_root)?;
     let order = order(ways, turns, home);
@@ -80,12 +76,7 @@ fn order<'a>(ways: &'a Ways, turns: &Turns, home: u32) -> Vec<Visit<'a>> {
 }
 
 /// The other namespaces, one after the other.
-fn elsewhere<Now: Fn() -> BootNs>(
-    reader: &mut Reader<'_, Now>,
-    proc_root: &Path,
-    door: &Door,
-    order: &[Visit<'_>],
-) {
+fn elsewhere<Now: Fn() -> BootNs>(reader: &mut Reader<'_, Now>, proc_root: &Path, door: &Door, order: &[Visit<'_>]) {
     let (counts, mut turns_began) = (door::files(&COUNTS), None);
     for (index, (may_wait, netns, ways)) in order.iter().enumerate() {
         if may_wait.is_some() && turns_began.get_or_insert_with(Instant::now).elapsed() > TURNS_MOST {

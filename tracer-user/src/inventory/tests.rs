@@ -11,8 +11,8 @@ use tracer_core::event::{ProcessId, Role};
 use tracer_core::inventory::{Certainty, Holder, SocketRow};
 use tracer_core::tcp::TcpState;
 
-use super::roles::{DEFAULT_LOCAL_PORTS, LocalPorts, local_port_range};
 use super::place::Place;
+use super::roles::{DEFAULT_LOCAL_PORTS, LocalPorts, local_port_range};
 use super::*;
 use crate::clock::boot_clock;
 use crate::process::files::{STAT_MAX, Stat, read_bounded};
@@ -24,7 +24,13 @@ fn watching(port: u16) -> PortMap {
 }
 
 fn looker(ports: PortMap) -> Looker {
-    Looker::new(Settings { ports, proc_root: PathBuf::from("/proc"), namespaces: false, recognize: false, door: Door::Thread })
+    Looker::new(Settings {
+        ports,
+        proc_root: PathBuf::from("/proc"),
+        namespaces: false,
+        recognize: false,
+        door: Door::Thread,
+    })
 }
 
 fn look(port: u16, with_holders: bool) -> Inventory {
@@ -242,8 +248,13 @@ fn the_range_of_local_ports_comes_from_the_kernel() {
 #[test]
 fn without_proc_there_is_an_error_that_names_the_file() {
     let root = tempfile::tempdir().unwrap();
-    let settings =
-        Settings { ports: PortMap::default(), proc_root: root.path().to_owned(), namespaces: false, recognize: false, door: Door::Thread };
+    let settings = Settings {
+        ports: PortMap::default(),
+        proc_root: root.path().to_owned(),
+        namespaces: false,
+        recognize: false,
+        door: Door::Thread,
+    };
     let error = Looker::new(settings).look(&BTreeSet::new(), true, &boot_clock).unwrap_err();
     assert!(error.to_string().contains("thread-self/ns/net"), "{error}");
 }

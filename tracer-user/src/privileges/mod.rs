@@ -15,7 +15,7 @@ pub type Kept = (Capability, &'static str);
 pub const DAEMON: [Kept; 4] = [
     (Capability::CAP_BPF, "maps of the kernel programs, before Linux 5.19"),
     (Capability::CAP_NET_ADMIN, "details of sockets, and the connection tracking table"),
-    (Capability::CAP_SYS_PTRACE, "/proc/PID/fd, ns, exe and cwd of other users' processes"),
+    (Capability::CAP_SYS_PTRACE, "descriptors, namespaces, program and directory of other users' processes"),
     (Capability::CAP_DAC_READ_SEARCH, "the same, where only their owner may look"),
 ];
 
@@ -69,7 +69,8 @@ mod tests {
     fn table(heading: &str) -> Vec<(String, String)> {
         let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/security.md")).unwrap();
         let (_, section) = page.split_once(&format!("\n## {heading}\n")).unwrap();
-        let rows = section.lines().take_while(|line| !line.starts_with("## ")).filter(|line| line.starts_with("| `CAP_"));
+        let rows =
+            section.lines().take_while(|line| !line.starts_with("## ")).filter(|line| line.starts_with("| `CAP_"));
         let cell = |text: &str| text.trim().trim_matches('`').to_owned();
         rows.map(|row| {
             let cells: Vec<&str> = row.split('|').collect();

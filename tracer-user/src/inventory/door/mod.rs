@@ -15,8 +15,8 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 pub use helper::{COMMAND, Helper};
-pub use serve::serve;
 pub(super) use serve::open_here;
+pub use serve::serve;
 pub(super) use wire::{Opened, Thing, file, files, socket};
 
 /// Who enters.
