@@ -4,6 +4,7 @@
 //! tracer-user && cargo test -p socklife-tests --test live`. Every expected number comes from what the test itself did,
 //! from `ss` or from PostgreSQL, never from socklife.
 
+mod abuse;
 mod bench;
 mod connects;
 mod control;
@@ -15,10 +16,12 @@ mod findings;
 mod history;
 mod holders;
 mod hooks;
+mod hostile;
 mod lifecycle;
 mod loss;
 mod namespaces;
 mod poll;
+mod privileges;
 mod prometheus;
 mod recognized;
 mod recording;

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tracer_core::ports::PortMap;
 use tracer_user::clock::boot_clock;
+use tracer_user::inventory::door::Door;
 use tracer_user::inventory::holders::{self, Threads};
 use tracer_user::inventory::{Looker, Settings};
 use tracer_user::process::{CmdlinePolicy, IdentityReader};
@@ -32,8 +33,13 @@ fn main() -> anyhow::Result<()> {
     let mut ports = PortMap::default();
     ports.insert(port, "test".to_owned());
     let proc_root = Path::new("/proc");
-    let settings =
-        |namespaces| Settings { ports: ports.clone(), proc_root: proc_root.to_owned(), namespaces, recognize: true };
+    let settings = |namespaces| Settings {
+        ports: ports.clone(),
+        proc_root: proc_root.to_owned(),
+        namespaces,
+        recognize: true,
+        door: Door::Thread,
+    };
     let none = BTreeSet::new();
     let mut everywhere = Looker::new(settings(true));
     let inventory = everywhere.look(&none, true, &boot_clock)?;

@@ -14,6 +14,7 @@ pub mod export;
 pub mod history;
 pub mod inventory;
 pub mod ndjson;
+pub mod privileges;
 pub mod probe;
 pub mod process;
 pub mod recording;

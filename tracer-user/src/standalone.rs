@@ -30,6 +30,7 @@ pub fn snapshot(config: &Config) -> anyhow::Result<Snapshot> {
         proc_root: proc_root.to_owned(),
         namespaces: config.inventory.namespaces,
         recognize: config.capture.recognize,
+        door: inventory::door::Door::Thread,
     });
     let mut tracker = Tracker::new(
         Bounds::default(),

@@ -34,6 +34,10 @@ pub(super) const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// Serves until the handle says that the daemon stops; the socket's file is gone when it returns.
 pub async fn serve(socket: Socket, handle: Handle) {
+    let listener = match socket.listen() {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!("nobody can be answered on the control socket: {error}"),
+    };
     let gate = Gate::new(socket.group);
     let router = routes::router(handle.clone());
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -43,7 +47,7 @@ pub async fn serve(socket: Socket, handle: Handle) {
         tokio::select! {
             () = handle.stopping() => break,
             Some(_ended) = connections.join_next() => {}
-            accepted = socket.listener.accept() => match accepted {
+            accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
                         let (router, handle) = (router.clone(), handle.clone());
@@ -65,7 +69,7 @@ pub async fn serve(socket: Socket, handle: Handle) {
             },
         }
     }
-    drop(socket);
+    drop((socket, listener));
     let finish = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(FINISH_WITHIN, finish).await.is_err() {
         tracing::debug!("{} clients did not read to the end", connections.len());

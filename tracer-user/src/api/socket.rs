@@ -6,13 +6,13 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{
     DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::unistd::{Gid, Group};
-use tokio::net::UnixListener;
 
 use crate::config::ApiConfig;
 
@@ -40,7 +40,7 @@ pub enum BindError {
 /// A bound control socket. Dropping it removes the file, if it is still this one.
 #[derive(Debug)]
 pub struct Socket {
-    pub(super) listener: UnixListener,
+    listener: UnixListener,
     pub(super) group: Option<Gid>,
     path: PathBuf,
     /// Device and inode of the file.
@@ -50,7 +50,7 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Binds `config.socket`. Must be called inside a runtime.
+    /// Binds `config.socket`.
     pub fn bind(config: &ApiConfig) -> Result<Self, BindError> {
         let path = config.socket.clone();
         let fail = |what| {
@@ -62,7 +62,7 @@ impl Socket {
         clear_stale(&path)?;
         // Between here and the change of mode the file is open to whoever the umask lets in: the credentials of each
         // peer are checked anyway.
-        let listener = std::os::unix::net::UnixListener::bind(&path).map_err(fail("create the control socket"))?;
+        let listener = UnixListener::bind(&path).map_err(fail("create the control socket"))?;
         let made = path.symlink_metadata().map_err(fail("look at the control socket"))?;
         let file = (made.dev(), made.ino());
         let group = Group::from_name(&config.group).ok().flatten().map(|group| group.gid);
@@ -70,8 +70,20 @@ impl Socket {
         let mode = if group.is_some() { 0o660 } else { 0o600 };
         std::fs::set_permissions(&path, Permissions::from_mode(mode)).map_err(fail("set the mode of"))?;
         listener.set_nonblocking(true).map_err(fail("set up the control socket"))?;
-        let listener = UnixListener::from_std(listener).map_err(fail("set up the control socket"))?;
         Ok(Self { listener, group, path, file, _lock: lock })
+    }
+}
+
+impl Socket {
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes connections. Must be called inside a runtime.
+    pub(super) fn listen(&self) -> io::Result<tokio::net::UnixListener> {
+        tokio::net::UnixListener::from_std(self.listener.try_clone()?)
     }
 }
 
@@ -206,7 +218,7 @@ mod tests {
     async fn whoever_listens_without_the_lock_is_respected() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.sock");
-        let _other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let _other = UnixListener::bind(&path).unwrap();
         assert!(matches!(Socket::bind(&config(&path)).unwrap_err(), BindError::Running(_)));
     }
 
@@ -214,7 +226,7 @@ mod tests {
     async fn a_stale_socket_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.sock");
-        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        drop(UnixListener::bind(&path).unwrap());
         assert!(path.try_exists().unwrap());
         let _socket = Socket::bind(&config(&path)).unwrap();
         assert!(answers(&path).unwrap());
@@ -235,7 +247,7 @@ mod tests {
         let path = dir.path().join("s.sock");
         let socket = Socket::bind(&config(&path)).unwrap();
         std::fs::rename(&path, dir.path().join("moved")).unwrap();
-        let _other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let _other = UnixListener::bind(&path).unwrap();
         drop(socket);
         assert!(path.try_exists().unwrap());
     }

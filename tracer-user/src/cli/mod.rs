@@ -9,6 +9,7 @@ mod exit;
 mod explain;
 mod history;
 mod man;
+mod netns_helper;
 mod output;
 mod reap;
 mod record;
@@ -76,6 +77,8 @@ enum Command {
     Doctor(doctor::Args),
     Completions(completions::Args),
     Man(man::Args),
+    #[command(name = crate::inventory::door::COMMAND)]
+    NetnsHelper(netns_helper::Args),
 }
 
 /// How a command that worked ended.
@@ -114,6 +117,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::main(&args, client(cli.socket)),
         Command::Completions(args) => completions::main(&args),
         Command::Man(args) => man::main(&args),
+        Command::NetnsHelper(args) => netns_helper::main(args),
     };
     match outcome {
         Ok(Verdict::Fine) => ExitCode::SUCCESS,

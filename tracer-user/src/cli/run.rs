@@ -39,7 +39,8 @@ pub(super) fn main(args: Args, socket: Option<PathBuf>) -> anyhow::Result<Verdic
     let Args { config, ports, limits, set, state_dir, metrics, run_for } = args;
     crate::daemon::memory::keep_little();
     let overrides = Overrides { file: config, set, ports, limits, socket, state_dir, metrics, run_for };
-    let config = Config::load(&overrides)?;
+    // Before the runtime: resolving names blocks, and threads that exist keep their privileges.
+    let started = crate::daemon::start(Config::load(&overrides)?)?;
     // Two workers: one may be busy with a snapshot while the other drains the ring.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -48,7 +49,7 @@ pub(super) fn main(args: Args, socket: Option<PathBuf>) -> anyhow::Result<Verdic
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let outcome = runtime.block_on(crate::daemon::run(config, overrides));
+    let outcome = runtime.block_on(crate::daemon::run(started, overrides));
     // Every task has had its time to end: a name service that hangs gets no more of it.
     runtime.shutdown_background();
     outcome.map(|()| Verdict::Fine)

@@ -111,9 +111,11 @@ pub fn spawn(
     })
 }
 
+/// How much weight that is.
+pub(super) const NICE: libc::c_int = -10;
+
 /// Gives this thread, and no other, more weight than usual. Where that is not allowed, it works with the usual one.
 fn go_first() {
-    const NICE: libc::c_int = -10;
     // SAFETY: no pointers; 0 is the calling thread, to which Linux applies it alone.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
 }

@@ -14,6 +14,7 @@ use tracer_core::setup::Setup;
 use super::drain::{Change, Command};
 use crate::clock;
 use crate::config::Config;
+use crate::inventory::door::Door;
 use crate::inventory::{Looker, Settings};
 
 /// What the looking task is told, and whom it tells.
@@ -24,6 +25,8 @@ pub struct Looks {
     pub unseen: watch::Receiver<BTreeSet<(u32, u64)>>,
     /// Sockets to ask about at once, between looks.
     pub troubled: mpsc::Receiver<Vec<(Tuple, u64)>>,
+    /// Who enters other network namespaces.
+    pub door: Door,
     /// Other settings.
     pub configure: mpsc::Receiver<Configure>,
     /// Takes looks, and watches ports.
@@ -48,6 +51,7 @@ pub async fn run(config: Arc<Config>, mut looks: Looks, mut stopped: watch::Rece
         proc_root: PathBuf::from(super::PROC),
         namespaces: config.inventory.namespaces,
         recognize: config.capture.recognize,
+        door: looks.door.clone(),
     };
     let mut looker = Looker::new(settings.clone());
     // Those that are watched whatever the configuration says.

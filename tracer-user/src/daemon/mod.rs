@@ -19,6 +19,7 @@ pub mod memory;
 pub mod record;
 mod reload;
 pub mod setup;
+mod start;
 pub(crate) mod state;
 mod watchdog;
 
@@ -78,18 +79,19 @@ enum Message {
     Asked(BootNs),
 }
 
+pub use start::{Started, start};
+
 /// Runs until a signal, `--for`, or a failure.
-pub async fn run(config: Config, overrides: Overrides) -> anyhow::Result<()> {
+pub async fn run(started: Started, overrides: Overrides) -> anyhow::Result<()> {
     let mut stop_signals = StopSignals::new()?;
     // From here on it is no reason to end.
     let hangups = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-    let socket = Socket::bind(&config.api)?;
-    let scraped = match config.api.metrics {
-        Some(address) => Some(scrape::bind(address).await?),
-        None => None,
-    };
-    let started = clock::boot_clock();
-    let (capture, mut about) = start_capture(&config, started)?;
+    let Started { config, socket, mut capture, mut about, door, held } = started;
+    held.release()?;
+    let scraped = scraped_at(&config).await?;
+    if let Some(capture) = &mut capture {
+        capture.spawn_log_reader()?;
+    }
     about.config = reload::in_force(&config, &overrides, 1);
 
     let config = Arc::new(config);
@@ -106,38 +108,26 @@ pub async fn run(config: Config, overrides: Overrides) -> anyhow::Result<()> {
     // One is under way at most: whoever is still in trouble comes up again.
     let (glances, troubled) = mpsc::channel(1);
     let (changes, configure) = mpsc::channel(1);
-    let (wanted_by_looks, to_drain) = (Arc::clone(&wanted), drain_commands.clone());
-    let looks = look::Looks { wanted: wanted_by_looks, unseen: sockets_to_ask, troubled, configure, drain: to_drain };
+    let (wants, to_drain) = (Arc::clone(&wanted), drain_commands.clone());
+    let looks = look::Looks { wanted: wants, unseen: sockets_to_ask, troubled, configure, door, drain: to_drain };
     let looker = tokio::spawn(look::run(Arc::clone(&config), looks, shutdown.subscribe()));
     let keeper = keeper::Keeper::start(config.history.dir.as_deref(), &about.host.boot_id)?;
     let left = keeper.as_ref().and_then(keeper::Keeper::left);
     let tracker = new_tracker(&config, &about, left.as_ref())?;
-    let history_run = run_of(&about.host, started);
+    let history_run = run_of(&about.host, about.started);
     let reloading =
         reload::spawn(&config, overrides, &about, changes, identities.clone(), hangups, shutdown.subscribe());
     let peers = actor::Peers { findings, events, loss, drain: drain_commands, identities, wanted, unseen, glances };
     let mut actor = actor::Actor::new(tracker, setup::detect(&config, &setup::Hosts::new()), about, peers, ready);
-    if let (Some(keeper), Some(dir)) = (keeper, &config.history.dir) {
+    if let Some(keeper) = keeper {
         actor.keep_with(keeper, left.map(|left| left.findings).unwrap_or_default());
-        let writer = history::spawn(dir, config.history.bounds, history_run);
-        let writer = writer.context("cannot start the history's thread")?;
-        handle.set_history(writer.access(dir));
+    }
+    if let Some(writer) = write_history(&config, &mut handle, history_run)? {
         actor.tell_history(history::Tap::new(writer));
     }
     let actor = tokio::spawn(actor.run(inbox, requests, shutdown.subscribe()));
 
-    let serve = async {
-        is_ready.await.context("the first look at the socket table failed")?;
-        tracing::info!(socket = %config.api.socket.display(), "ready");
-        // Fails only where no service manager listens.
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        tokio::spawn(watchdog::keep_fed(handle.clone()));
-        if let Some(listener) = scraped {
-            tokio::spawn(scrape::serve(listener, handle.clone()));
-        }
-        server::serve(socket, handle).await;
-        anyhow::Ok(())
-    };
+    let serve = answer(is_ready, socket, scraped, handle);
     tokio::pin!(serve);
     let mut served = false;
     let outcome = tokio::select! {
@@ -157,13 +147,52 @@ pub async fn run(config: Config, overrides: Overrides) -> anyhow::Result<()> {
         // Stopped before the first look, it has nothing to say; afterwards it ends by itself.
         let _ = serve.await;
     }
-    reloading.await.context("the reloading task failed")?;
-    looker.await.context("the inventory task failed")?;
-    actor.await.context("the tracker task failed")?;
+    for (task, what) in [(reloading, "reloading"), (looker, "inventory"), (actor, "tracker")] {
+        task.await.with_context(|| format!("the {what} task failed"))?;
+    }
     if !drain.is_finished() {
         drain.await.context("the event reader failed")??;
     }
     outcome
+}
+
+/// Where metrics are fetched over TCP, if they are.
+async fn scraped_at(config: &Config) -> anyhow::Result<Option<tokio::net::TcpListener>> {
+    Ok(match config.api.metrics {
+        Some(address) => Some(scrape::bind(address).await?),
+        None => None,
+    })
+}
+
+/// Starts the flight recorder, where there is a directory for it.
+fn write_history(
+    config: &Config,
+    handle: &mut handle::Handle,
+    run: history::Run,
+) -> anyhow::Result<Option<history::Writer>> {
+    let Some(dir) = &config.history.dir else { return Ok(None) };
+    let writer = history::spawn(dir, config.history.bounds, run).context("cannot start the history's thread")?;
+    handle.set_history(writer.access(dir));
+    Ok(Some(writer))
+}
+
+/// Says that the daemon is ready, once the first look has been applied, and answers until it stops.
+async fn answer(
+    is_ready: oneshot::Receiver<()>,
+    socket: Socket,
+    scraped: Option<tokio::net::TcpListener>,
+    handle: handle::Handle,
+) -> anyhow::Result<()> {
+    is_ready.await.context("the first look at the socket table failed")?;
+    tracing::info!(socket = %socket.path().display(), "ready");
+    // Fails only where no service manager listens.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tokio::spawn(watchdog::keep_fed(handle.clone()));
+    if let Some(listener) = scraped {
+        tokio::spawn(scrape::serve(listener, handle.clone()));
+    }
+    server::serve(socket, handle).await;
+    Ok(())
 }
 
 /// One that goes by the configuration and knows nothing yet but what a daemon before this one left.
@@ -237,9 +266,7 @@ fn attach(config: &Config, proc_root: &Path) -> anyhow::Result<Capture> {
         hooks: config.capture.hooks.kernel,
         lost_ends_percent: config.capture.lost_ends_percent,
     };
-    let mut capture = Capture::start(&settings, &config.capture.ports)?;
-    capture.spawn_log_reader()?;
-    Ok(capture)
+    Ok(Capture::start(&settings, &config.capture.ports)?)
 }
 
 /// Returns after `--for`; never without it.

@@ -23,7 +23,7 @@ pub const CAPABILITIES: [(u32, &str); 6] = [
 ];
 
 /// Settings that decide when a dead peer is noticed, how ports are chosen, and what eBPF may do.
-pub const SYSCTLS: [&str; 9] = [
+pub const SYSCTLS: [&str; 10] = [
     "net.ipv4.tcp_keepalive_time",
     "net.ipv4.tcp_keepalive_intvl",
     "net.ipv4.tcp_keepalive_probes",
@@ -32,6 +32,7 @@ pub const SYSCTLS: [&str; 9] = [
     "net.ipv4.tcp_fin_timeout",
     "net.ipv4.ip_local_port_range",
     "kernel.unprivileged_bpf_disabled",
+    super::SECCOMP,
     "net.core.bpf_jit_enable",
 ];
 

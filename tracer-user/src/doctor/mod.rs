@@ -14,6 +14,9 @@ use crate::capture::without_hooks;
 /// The `schema` of a report.
 pub const DOCTOR_SCHEMA: &str = "socklife.doctor/v1";
 
+/// What a kernel with system call filters can do to a call; one without has no such setting.
+pub const SECCOMP: &str = "kernel.seccomp.actions_avail";
+
 /// Everything `socklife doctor` says.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -135,6 +138,15 @@ impl Report {
             });
         }
         kernel(&host.kernel, &mut problems);
+        // Not asked for is no ground to call it missing.
+        if host.sysctls.get(SECCOMP).is_some_and(Option::is_none) {
+            problems.push(Problem {
+                fatal: false,
+                fact: "the kernel has no system call filters".to_owned(),
+                reason: "the daemon gives up its capabilities, and keeps system calls that it never needs".to_owned(),
+                next_step: "a kernel built with CONFIG_SECCOMP_FILTER has them".to_owned(),
+            });
+        }
         let probes = match loaded {
             Ok(probes) => {
                 facts(&probes, &mut problems);
@@ -292,6 +304,16 @@ pub(crate) mod tests {
         assert_eq!(judged(without(host(), &["CAP_SYS_PTRACE"]), Ok(good())), (works, vec![ptrace]));
         let load = "the eBPF programs do not load".to_owned();
         assert_eq!(judged(host(), refused()), (Some(Mode::Poll), vec![load]));
+    }
+
+    #[test]
+    fn a_kernel_without_filters_works() {
+        let mut bare = host();
+        bare.sysctls.insert(SECCOMP.to_owned(), None);
+        assert_eq!(
+            judged(bare, Ok(good())),
+            (Some(Mode::Ebpf), vec!["the kernel has no system call filters".to_owned()])
+        );
     }
 
     #[test]

@@ -4,11 +4,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
+use nix::sys::socket::SockProtocol;
 use tracer_core::event::Tuple;
 use tracer_core::inventory::{Glance, GlanceRow};
 use tracer_core::time::BootNs;
 
+use super::door::{self, Door, Thing};
 use super::namespaces::{self, Entered, Ways};
+use super::place::Place;
 use super::{InventoryError, netns, network, paths, sock_diag};
 
 /// Connections of one glance whose way is asked about.
@@ -21,10 +24,11 @@ pub type Asked = [(Tuple, u64)];
 /// there.
 pub(super) fn glance(
     proc_root: &Path,
+    door: &Door,
     ways: &Ways,
     asked: &Asked,
     missed: &mut HashSet<u32>,
-    now: &(impl Fn() -> BootNs + Sync),
+    now: &impl Fn() -> BootNs,
 ) -> Result<Glance, InventoryError> {
     let home = netns::own_netns(proc_root)?;
     let mut by_namespace = BTreeMap::<u32, Vec<(Tuple, u64)>>::new();
@@ -33,21 +37,26 @@ pub(super) fn glance(
     }
     let mut glance = Glance { started: now(), ..Glance::default() };
     if let Some(here) = by_namespace.remove(&home) {
-        ask(proc_root, &here, &mut glance)?;
+        ask(&Place::here(proc_root), &here, &mut glance)?;
     }
-    if !by_namespace.is_empty() {
-        let there = elsewhere(proc_root, ways, &by_namespace, missed)?;
-        glance.sockets.extend(there.sockets);
-        glance.paths.extend(there.paths);
+    let ahead: Vec<Thing> = door::socket(SockProtocol::NetlinkSockDiag).into_iter().collect();
+    for (netns, asked) in &by_namespace {
+        let known = ways.get(netns).map_or(&[][..], Vec::as_slice);
+        let Entered::Yes(place) = namespaces::enter(proc_root, door, *netns, known, &ahead) else {
+            missed.insert(*netns);
+            continue;
+        };
+        if let Err(error) = ask(&place, asked, &mut glance) {
+            tracing::warn!(netns, %error, "cannot ask about sockets of a network namespace");
+        }
     }
     glance.finished = now();
     Ok(glance)
 }
 
-/// Of the namespace that the calling thread is in.
-fn ask(proc_root: &Path, asked: &Asked, glance: &mut Glance) -> Result<(), InventoryError> {
+fn ask(place: &Place<'_>, asked: &Asked, glance: &mut Glance) -> Result<(), InventoryError> {
     let (rows, mut troubled) = (&mut glance.sockets, Vec::new());
-    sock_diag::ask_each(asked, |tuple, row| {
+    sock_diag::ask_each(place, asked, |tuple, row| {
         if let Some(info) = row.info {
             troubled.extend(paths::Asked::of(*tuple, row.state, &info).filter(|asked| asked.troubled));
             rows.push(GlanceRow { tuple: *tuple, cookie: row.cookie, state: row.state, info });
@@ -55,35 +64,7 @@ fn ask(proc_root: &Path, asked: &Asked, glance: &mut Glance) -> Result<(), Inven
     })?;
     if !troubled.is_empty() {
         let most = MOST_PATHS.saturating_sub(glance.paths.len());
-        glance.paths.extend(paths::ask(proc_root, troubled, most, network::tracks(proc_root)));
+        glance.paths.extend(paths::ask(place, troubled, most, network::tracks(place)));
     }
     Ok(())
-}
-
-/// On a thread that enters one namespace after the other and does not come back.
-fn elsewhere(
-    proc_root: &Path,
-    ways: &Ways,
-    asked: &BTreeMap<u32, Vec<(Tuple, u64)>>,
-    missed: &mut HashSet<u32>,
-) -> Result<Glance, InventoryError> {
-    let visit = || {
-        let mut glance = Glance::default();
-        for (netns, asked) in asked {
-            let known = ways.get(netns).map_or(&[][..], Vec::as_slice);
-            if namespaces::enter(proc_root, *netns, known) != Entered::Yes {
-                missed.insert(*netns);
-                continue;
-            }
-            if let Err(error) = ask(proc_root, asked, &mut glance) {
-                tracing::warn!(netns, %error, "cannot ask about sockets of a network namespace");
-            }
-        }
-        glance
-    };
-    let failed = |source| InventoryError::Thread { source };
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("glance".to_owned()).spawn_scoped(scope, visit);
-        thread.map_err(failed)?.join().map_err(|_| failed(std::io::Error::other("it panicked")))
-    })
 }

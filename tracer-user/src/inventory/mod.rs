@@ -4,6 +4,7 @@
 //! Gathers, judges nothing: matching sockets to what events told is the tracker's work. The root of /proc is handed in.
 
 mod dirents;
+pub mod door;
 mod glance;
 pub mod holders;
 mod host;
@@ -15,6 +16,7 @@ mod own;
 mod path_wire;
 mod paths;
 mod pids;
+mod place;
 mod port_filter;
 mod recognize;
 mod roles;
@@ -29,6 +31,7 @@ use tracer_core::inventory::{Glance, Holder, Inventory, RecognizedPort};
 use tracer_core::ports::PortMap;
 use tracer_core::time::BootNs;
 
+use door::Door;
 use holders::Threads;
 use namespaces::{Mounts, Ways};
 use recognize::{Candidates, Recognizer};
@@ -54,6 +57,8 @@ pub struct Settings {
     pub namespaces: bool,
     /// Whether listeners tell of ports of known database servers.
     pub recognize: bool,
+    /// Who enters other namespaces.
+    pub door: Door,
 }
 
 /// Why the kernel's view could not be had.
@@ -208,16 +213,16 @@ impl Looker {
         asked: &glance::Asked,
         now: &(impl Fn() -> BootNs + Sync),
     ) -> Result<Glance, InventoryError> {
-        let proc_root = &self.settings.proc_root;
+        let Settings { proc_root, door, .. } = &self.settings;
         let mut missed = HashSet::new();
-        let mut found = glance::glance(proc_root, &self.ways, asked, &mut missed, now)?;
+        let mut found = glance::glance(proc_root, door, &self.ways, asked, &mut missed, now)?;
         missed.retain(|netns| self.settings.namespaces && self.missed.insert(*netns));
         if missed.is_empty() {
             return Ok(found);
         }
         self.ways = namespaces::find(proc_root, &mut self.mounts, &self.descriptors)?;
         let rest: Vec<(Tuple, u64)> = asked.iter().filter(|(of, _)| missed.contains(&of.netns())).copied().collect();
-        let again = glance::glance(proc_root, &self.ways, &rest, &mut missed, now)?;
+        let again = glance::glance(proc_root, door, &self.ways, &rest, &mut missed, now)?;
         found.sockets.extend(again.sockets);
         found.paths.extend(again.paths);
         found.finished = again.finished;
@@ -243,13 +248,13 @@ impl Looker {
         turns: &Turns,
         now: &(impl Fn() -> BootNs + Sync),
     ) -> Result<tables::Read, InventoryError> {
-        let Settings { ports, proc_root, namespaces, .. } = &self.settings;
+        let Settings { ports, proc_root, namespaces, door, .. } = &self.settings;
         let started = now();
         let ways = match namespaces {
             true => namespaces::find(proc_root, &mut self.mounts, &self.descriptors)?,
             false => Ways::new(),
         };
-        let read = tables::read(&tables::Where { proc_root, ports, ways: &ways, turns }, started, now)?;
+        let read = tables::read(&tables::Where { proc_root, door, ports, ways: &ways, turns }, started, now)?;
         // What is gone is forgotten.
         self.quiet.retain(|netns, _| ways.contains_key(netns));
         for table in &read.inventory.tables {

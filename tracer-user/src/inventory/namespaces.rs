@@ -17,11 +17,12 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::openat;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
 
 use super::dirents::Link;
+use super::door::{Door, Thing};
 use super::holders::{DIRECTORY, open_root};
+use super::place::Place;
 use super::{InventoryError, dirents};
 
 /// Most namespaces of one look.
@@ -115,23 +116,27 @@ fn of_threads(root: BorrowedFd<'_>, pid: u32) -> Option<(u32, u32)> {
 }
 
 /// What came of an attempt to enter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Entered {
-    /// The calling thread is in it.
-    Yes,
+#[derive(Debug)]
+pub(super) enum Entered<'a> {
+    /// It can be asked.
+    Yes(Place<'a>),
     /// It is gone, or every way into it.
     Gone,
     /// It is there and may not be entered.
     Refused(Errno),
 }
 
-/// Moves the calling thread into a namespace. It does not go back: end the thread.
-pub(super) fn enter(proc_root: &Path, netns: u32, ways: &[Way]) -> Entered {
+/// Finds a way into a namespace, and opens these things in it ([`Place::enter`]).
+pub(super) fn enter<'a>(proc_root: &'a Path, door: &'a Door, netns: u32, ways: &[Way], ahead: &[Thing]) -> Entered<'a> {
     let mut outcome = Entered::Gone;
     for way in ways {
-        match try_enter(&way.path(proc_root), netns) {
-            Ok(true) => return Entered::Yes,
-            Ok(false) => {}
+        let entered = match open_way(&way.path(proc_root), netns) {
+            Ok(Some(file)) => Place::enter(proc_root, door, file, ahead),
+            Ok(None) => continue,
+            Err(errno) => Err(errno),
+        };
+        match entered {
+            Ok(place) => return Entered::Yes(place),
             Err(errno) => outcome = Entered::Refused(errno),
         }
     }
@@ -145,14 +150,7 @@ pub(crate) fn open(proc_root: &Path, netns: u32) -> Result<Option<File>, Invento
     Ok(ways.iter().find_map(|way| open_way(&way.path(proc_root), netns).ok().flatten()))
 }
 
-/// False if the file is gone or is of another namespace now.
-fn try_enter(path: &Path, netns: u32) -> Result<bool, Errno> {
-    match open_way(path, netns)? {
-        Some(file) => setns(file, CloneFlags::CLONE_NEWNET).map(|()| true),
-        None => Ok(false),
-    }
-}
-
+/// None if the file is gone or is of another namespace now.
 fn open_way(path: &Path, netns: u32) -> Result<Option<File>, Errno> {
     let errno = |error: &io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
     let file = match File::open(path) {
@@ -346,9 +344,10 @@ mod tests {
         let tree = Tree::new();
         tree.put("10/ns/net", "");
         // A file with another inode number than the namespace's, and none at all.
-        assert_eq!(enter(tree.0.path(), 7, &[Way::Process(10), Way::Process(11)]), Entered::Gone);
+        let enter = |netns, ways: &[Way]| format!("{:?}", enter(tree.0.path(), &Door::Thread, netns, ways, &[]));
+        assert_eq!(enter(7, &[Way::Process(10), Way::Process(11)]), "Gone");
         let inode = u32::try_from(std::fs::metadata(tree.0.path().join("10/ns/net")).unwrap().ino()).unwrap();
         // The right number on a file that is no namespace: the kernel refuses.
-        assert_eq!(enter(tree.0.path(), inode, &[Way::Process(10)]), Entered::Refused(Errno::EINVAL));
+        assert_eq!(enter(inode, &[Way::Process(10)]), "Refused(EINVAL)");
     }
 }

@@ -1,12 +1,11 @@
-//! What a network namespace does with quiet connections, and which networks it reaches without a router. Read of the
-//! namespace that the calling thread is in; what cannot be read is not known.
+//! What a network namespace does with quiet connections, and which networks it reaches without a router. What
+//! cannot be read is not known.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
 
 use tracer_core::inventory::{MOST_LINKS, Network};
 
-use crate::process::files::read_bounded;
+use super::place::Place;
 
 /// Bytes of a setting.
 const SETTING_BYTES: usize = 64;
@@ -23,11 +22,25 @@ const UP: u32 = 1;
 const GATEWAY: u32 = 2;
 const REJECT: u32 = 0x200;
 
+/// What is always read.
+const FILES: [&str; 9] = [
+    "sys/net/ipv4/tcp_keepalive_time",
+    "sys/net/ipv4/tcp_keepalive_intvl",
+    "sys/net/ipv4/tcp_keepalive_probes",
+    "sys/net/ipv4/tcp_retries2",
+    "sys/net/netfilter/nf_conntrack_count",
+    "sys/net/netfilter/nf_conntrack_max",
+    "thread-self/net/stat/nf_conntrack",
+    "thread-self/net/route",
+    "thread-self/net/ipv6_route",
+];
+
 /// Reads it.
-pub(super) fn read(proc_root: &Path) -> Network {
-    let setting = |path: &str| setting(proc_root, path);
+pub(super) fn read(place: &Place<'_>) -> Network {
+    place.ahead(&FILES);
+    let setting = |path: &str| setting(place, path);
     let routes = |file: &str| {
-        let text = read_bounded(&proc_root.join("thread-self/net").join(file), ROUTES_BYTES);
+        let text = place.read(&format!("thread-self/net/{file}"), ROUTES_BYTES);
         text.map_or_else(|_| String::new(), |text| String::from_utf8_lossy(&text.bytes).into_owned())
     };
     let links = links_v4(&routes("route")).into_iter().chain(links_v6(&routes("ipv6_route")));
@@ -43,25 +56,25 @@ pub(super) fn read(proc_root: &Path) -> Network {
             .and_then(|_| setting("netfilter/nf_conntrack_tcp_timeout_established")),
         tracked,
         tracked_most: setting("netfilter/nf_conntrack_max"),
-        untracked_drops: untracked_drops(proc_root),
+        untracked_drops: untracked_drops(place),
         links: links.take(MOST_LINKS).collect(),
     }
 }
 
 /// Whether connections are tracked here.
-pub(super) fn tracks(proc_root: &Path) -> bool {
-    setting(proc_root, TRACKED).is_some_and(|tracked| tracked > 0)
+pub(super) fn tracks(place: &Place<'_>) -> bool {
+    setting(place, TRACKED).is_some_and(|tracked| tracked > 0)
 }
 
-fn setting(proc_root: &Path, path: &str) -> Option<u32> {
-    let text = read_bounded(&proc_root.join("sys/net").join(path), SETTING_BYTES).ok()?;
+fn setting(place: &Place<'_>, path: &str) -> Option<u32> {
+    let text = place.read(&format!("sys/net/{path}"), SETTING_BYTES).ok()?;
     String::from_utf8_lossy(&text.bytes).trim().parse().ok()
 }
 
 /// Of `/proc/net/stat/nf_conntrack`: a line of names, then one of hexadecimal numbers for each CPU. `drop` is counted when
 /// there is no room for an entry (`nf_conntrack_in`).
-fn untracked_drops(proc_root: &Path) -> Option<u64> {
-    let text = read_bounded(&proc_root.join("thread-self/net/stat/nf_conntrack"), STATISTICS_BYTES).ok()?;
+fn untracked_drops(place: &Place<'_>) -> Option<u64> {
+    let text = place.read("thread-self/net/stat/nf_conntrack", STATISTICS_BYTES).ok()?;
     let text = String::from_utf8_lossy(&text.bytes);
     let mut lines = text.lines();
     let column = lines.next()?.split_ascii_whitespace().position(|name| name == "drop")?;
@@ -145,7 +158,8 @@ mod tests {
     #[test]
     fn settings_are_read_and_connections_are_tracked_where_some_are() {
         let root = tempfile::tempdir().unwrap();
-        assert_eq!(read(root.path()), Network::default());
+        let read = || read(&Place::here(root.path()));
+        assert_eq!(read(), Network::default());
         let set = |path: &str, text: &str| {
             let path = root.path().join("sys/net").join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -164,7 +178,7 @@ mod tests {
             tracked: Some(0),
             ..Network::default()
         };
-        assert_eq!(read(root.path()), known);
+        assert_eq!(read(), known);
         set("netfilter/nf_conntrack_count", "3\n");
         set("netfilter/nf_conntrack_max", "262144\n");
         let statistics = "entries  found new drop early_drop\n00000002  00000000 00000000 00000010 00000001\n\
@@ -179,6 +193,6 @@ mod tests {
             untracked_drops: Some(18),
             ..known
         };
-        assert_eq!(read(root.path()), tracks);
+        assert_eq!(read(), tracks);
     }
 }

@@ -10,6 +10,7 @@ use tracer_core::event::Tuple;
 use tracer_core::inventory::{PathRow, SocketInfo};
 use tracer_core::tcp::TcpState;
 
+use super::place::Place;
 use super::{path_wire, sock_diag};
 use crate::process::files::read_bounded;
 
@@ -49,7 +50,7 @@ impl Asked {
 
 /// Asks, at most about [`MOST_ASKED`] and about `most`. `tracks` is whether connections are tracked in this namespace at
 /// all.
-pub(super) fn ask(proc_root: &Path, mut asked: Vec<Asked>, most: usize, tracks: bool) -> Vec<PathRow> {
+pub(super) fn ask(place: &Place<'_>, mut asked: Vec<Asked>, most: usize, tracks: bool) -> Vec<PathRow> {
     asked.sort_by_key(|asked| (std::cmp::Reverse(asked.silent_ms), asked.tuple));
     asked.truncate(most.min(MOST_ASKED));
     if asked.is_empty() || !(tracks || asked.iter().any(|asked| asked.troubled)) {
@@ -57,9 +58,9 @@ pub(super) fn ask(proc_root: &Path, mut asked: Vec<Asked>, most: usize, tracks: 
     }
     let mut buffer = vec![0; ANSWER_BYTES];
     let mut tracking =
-        (tracks && has_ctnetlink(proc_root)).then(|| Asker::new(SockProtocol::NetlinkNetFilter)).flatten();
+        (tracks && has_ctnetlink(place.proc_root)).then(|| Asker::new(place, SockProtocol::NetlinkNetFilter)).flatten();
     let mut routing =
-        asked.iter().any(|asked| asked.troubled).then(|| Asker::new(SockProtocol::NetlinkRoute)).flatten();
+        asked.iter().any(|asked| asked.troubled).then(|| Asker::new(place, SockProtocol::NetlinkRoute)).flatten();
     let mut rows = Vec::with_capacity(asked.len());
     for Asked { tuple, troubled, .. } in asked {
         let tracked = question(&mut tracking, &mut buffer, |sequence| path_wire::ask_tracked(sequence, &tuple));
@@ -98,8 +99,8 @@ struct Asker {
 }
 
 impl Asker {
-    fn new(protocol: SockProtocol) -> Option<Self> {
-        Some(Self { socket: sock_diag::open(protocol).ok()?, sequence: 0 })
+    fn new(place: &Place<'_>, protocol: SockProtocol) -> Option<Self> {
+        Some(Self { socket: sock_diag::open(place, protocol).ok()?, sequence: 0 })
     }
 }
 

@@ -4,13 +4,12 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::Path;
 
 use tracer_core::event::Role;
 use tracer_core::inventory::Certainty;
 use tracer_core::ports::PortMap;
 
-use crate::process::files::read_bounded;
+use super::place::Place;
 
 /// The kernel's default `net.ipv4.ip_local_port_range`.
 pub(super) const DEFAULT_LOCAL_PORTS: RangeInclusive<u16> = 32_768..=60_999;
@@ -49,13 +48,13 @@ impl LocalPorts {
     }
 }
 
-/// `net.ipv4.ip_local_port_range` of the calling thread's network namespace (/proc/sys/net follows the reader); the kernel's default where it cannot be read.
-pub(super) fn local_port_range(proc_root: &Path) -> RangeInclusive<u16> {
+/// `net.ipv4.ip_local_port_range`; the kernel's default where it cannot be read.
+pub(super) fn local_port_range(place: &Place<'_>) -> RangeInclusive<u16> {
     let parse = |bytes: Vec<u8>| {
         let text = String::from_utf8(bytes).ok()?;
         let mut ports = text.split_ascii_whitespace().map(str::parse);
         Some(ports.next()?.ok()?..=ports.next()?.ok()?)
     };
-    let file = read_bounded(&proc_root.join("sys/net/ipv4/ip_local_port_range"), 64).ok();
+    let file = place.read("sys/net/ipv4/ip_local_port_range", 64).ok();
     file.and_then(|file| parse(file.bytes)).unwrap_or(DEFAULT_LOCAL_PORTS)
 }

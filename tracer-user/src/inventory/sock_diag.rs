@@ -1,4 +1,4 @@
-//! The conversation with `NETLINK_SOCK_DIAG`: one dump of the calling thread's network namespace. Knows sockets and retries; the bytes are [`super::inet_diag`]'s.
+//! The conversation with `NETLINK_SOCK_DIAG`: one dump of a network namespace. Knows sockets and retries; the bytes are [`super::inet_diag`]'s.
 
 use std::collections::HashSet;
 use std::io::IoSliceMut;
@@ -15,6 +15,7 @@ use tracer_core::event::Tuple;
 
 use super::InventoryError;
 use super::inet_diag::{self, DiagRow, WireError};
+use super::place::Place;
 use super::port_filter::PortFilter;
 
 /// Most sockets one look takes: the tracker's bound on live sockets.
@@ -37,6 +38,7 @@ const ANSWER_TIMEOUT_S: i64 = 5;
 /// life once; at most `most`. The kernel tells of listeners first. Rows of a broken-off attempt are kept: they were true
 /// when they were read, and the next attempt brings those that were missed. `buffer` is of [`BUFFER_BYTES`].
 pub(super) fn dump(
+    place: &Place<'_>,
     filter: &PortFilter,
     buffer: &mut [u8],
     most: usize,
@@ -48,7 +50,7 @@ pub(super) fn dump(
     until_whole(|attempt| {
         // A fresh socket for each attempt: no leftovers of a dump that failed half way. None is kept from look to look:
         // it would keep its network namespace in existence.
-        let diag = open(SockProtocol::NetlinkSockDiag)?;
+        let diag = open(place, SockProtocol::NetlinkSockDiag)?;
         ask(&diag, &inet_diag::request(attempt, filter.bytecode()))?;
         receive(&diag, attempt, buffer, &mut |row| {
             if keep(&row) && seen.insert(row.cookie) {
@@ -63,7 +65,8 @@ pub(super) fn dump(
 /// One request about one socket that the kernel acknowledges, or answers with an error, in the calling thread's network
 /// namespace.
 pub(crate) fn command(request: &[u8], sequence: u32) -> Result<(), InventoryError> {
-    let diag = open(SockProtocol::NetlinkSockDiag)?;
+    let diag = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag);
+    let diag = set_up(diag)?;
     ask(&diag, request)?;
     let mut buffer = [0; 4_096];
     let len = datagram(&diag, &mut buffer)?;
@@ -75,10 +78,14 @@ pub(crate) fn command(request: &[u8], sequence: u32) -> Result<(), InventoryErro
     }
 }
 
-/// One socket after the other, by its ends and its cookie, in the calling thread's network namespace; those that are not
-/// there are left out. An answer that is an error ends it.
-pub(super) fn ask_each(asked: &[(Tuple, u64)], mut row: impl FnMut(&Tuple, DiagRow)) -> Result<(), InventoryError> {
-    let diag = open(SockProtocol::NetlinkSockDiag)?;
+/// One socket after the other, by its ends and its cookie; those that are not there are left out. An answer that is an
+/// error ends it.
+pub(super) fn ask_each(
+    place: &Place<'_>,
+    asked: &[(Tuple, u64)],
+    mut row: impl FnMut(&Tuple, DiagRow),
+) -> Result<(), InventoryError> {
+    let diag = open(place, SockProtocol::NetlinkSockDiag)?;
     let mut buffer = vec![0; ANSWER_BYTES];
     for (sequence, (tuple, cookie)) in (1..).zip(asked) {
         ask(&diag, &inet_diag::request_one(sequence, tuple, *cookie))?;
@@ -126,10 +133,13 @@ fn receive(
 
 /// A socket that talks to the kernel and nobody else: once connected to port id 0, the kernel refuses datagrams of other
 /// processes to it (`netlink_getsockbyportid`).
-pub(super) fn open(protocol: SockProtocol) -> Result<OwnedFd, InventoryError> {
+pub(super) fn open(place: &Place<'_>, protocol: SockProtocol) -> Result<OwnedFd, InventoryError> {
+    set_up(place.socket(protocol))
+}
+
+fn set_up(opened: Result<OwnedFd, Errno>) -> Result<OwnedFd, InventoryError> {
     let failed = |step| move |errno: Errno| InventoryError::Netlink { step, source: errno.into() };
-    let diag = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)
-        .map_err(failed("open a netlink socket"))?;
+    let diag = opened.map_err(failed("open a netlink socket"))?;
     setsockopt(&diag, ReceiveTimeout, &TimeVal::new(ANSWER_TIMEOUT_S, 0)).map_err(failed("set its time-out"))?;
     connect(diag.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(failed("connect it to the kernel"))?;
     Ok(diag)

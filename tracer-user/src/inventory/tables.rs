@@ -1,9 +1,7 @@
-//! The socket tables of this and every other network namespace. Other namespaces are entered on a thread that is made
-//! for one look and ends with it: no thread of the daemon is ever anywhere else than at home.
+//! The socket tables of this and every other network namespace. Nobody goes there for it: what is read is opened by way of
+//! the [`Door`].
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -13,7 +11,9 @@ use tracer_core::ports::PortMap;
 use tracer_core::tcp::TcpState;
 use tracer_core::time::BootNs;
 
+use super::door::{self, Door};
 use super::namespaces::{self, Entered, NAMESPACES_MAX, Way, Ways};
+use super::place::Place;
 use super::port_filter::PortFilter;
 use super::recognize::Listener;
 use super::roles::{LocalPorts, local_port_range};
@@ -36,6 +36,7 @@ const TURNS_MOST: Duration = Duration::from_millis(5);
 /// What to read.
 pub(super) struct Where<'a> {
     pub proc_root: &'a Path,
+    pub door: &'a Door,
     pub ports: &'a PortMap,
     pub ways: &'a Ways,
     pub turns: &'a Turns,
@@ -43,16 +44,11 @@ pub(super) struct Where<'a> {
 
 /// Reads the calling thread's table and those of the namespaces that the ways lead into. Only the own one has to
 /// succeed.
-pub(super) fn read(
-    place: &Where<'_>,
-    started: BootNs,
-    now: &(impl Fn() -> BootNs + Sync),
-) -> Result<Read, InventoryError> {
-    let Where { proc_root, ports, ways, turns } = *place;
+pub(super) fn read(place: &Where<'_>, started: BootNs, now: &impl Fn() -> BootNs) -> Result<Read, InventoryError> {
+    let Where { proc_root, door, ports, ways, turns } = *place;
     let home = netns::own_netns(proc_root)?;
     let order = order(ways, turns, home);
     let mut reader = Reader {
-        proc_root,
         ports,
         filter: PortFilter::new(ports),
         now,
@@ -61,10 +57,10 @@ pub(super) fn read(
         paths_asked: 0,
         read: Read { inventory: Inventory { started, ..Inventory::default() }, listeners: Vec::new() },
     };
-    reader.table(home)?;
-    let mut read = if order.is_empty() { reader.read } else { elsewhere(reader, &order)? };
-    read.inventory.finished = now();
-    Ok(read)
+    reader.table(&Place::here(proc_root), home)?;
+    elsewhere(&mut reader, proc_root, door, &order);
+    reader.read.inventory.finished = now();
+    Ok(reader.read)
 }
 
 /// A namespace to visit: the look that read it last if it may wait, its inode number, and ways into it.
@@ -79,42 +75,30 @@ fn order<'a>(ways: &'a Ways, turns: &Turns, home: u32) -> Vec<Visit<'a>> {
     order
 }
 
-/// The other namespaces, one after the other, on a thread that does not come back.
-fn elsewhere<Now: Fn() -> BootNs + Sync>(
-    mut reader: Reader<'_, Now>,
-    order: &[Visit<'_>],
-) -> Result<Read, InventoryError> {
-    std::thread::scope(|scope| {
-        let visit = move || {
-            let mut turns_began = None;
-            for (index, (may_wait, netns, ways)) in order.iter().enumerate() {
-                if may_wait.is_some() && turns_began.get_or_insert_with(Instant::now).elapsed() > TURNS_MOST {
-                    reader.read.inventory.skipped.push(*netns);
-                    continue;
-                }
-                if index >= NAMESPACES_MAX {
-                    reader.read.inventory.unreachable.push(*netns);
-                    continue;
-                }
-                match namespaces::enter(reader.proc_root, *netns, ways) {
-                    Entered::Yes => reader.table_elsewhere(*netns),
-                    Entered::Gone => {}
-                    Entered::Refused(errno) => {
-                        tracing::debug!(netns, %errno, "cannot enter a network namespace");
-                        reader.read.inventory.unreachable.push(*netns);
-                    }
-                }
+/// The other namespaces, one after the other.
+fn elsewhere<Now: Fn() -> BootNs>(reader: &mut Reader<'_, Now>, proc_root: &Path, door: &Door, order: &[Visit<'_>]) {
+    let (counts, mut turns_began) = (door::files(&COUNTS), None);
+    for (index, (may_wait, netns, ways)) in order.iter().enumerate() {
+        if may_wait.is_some() && turns_began.get_or_insert_with(Instant::now).elapsed() > TURNS_MOST {
+            reader.read.inventory.skipped.push(*netns);
+            continue;
+        }
+        if index >= NAMESPACES_MAX {
+            reader.read.inventory.unreachable.push(*netns);
+            continue;
+        }
+        match namespaces::enter(proc_root, door, *netns, ways, &counts) {
+            Entered::Yes(place) => reader.table_elsewhere(&place, *netns),
+            Entered::Gone => {}
+            Entered::Refused(errno) => {
+                tracing::debug!(netns, %errno, "cannot enter a network namespace");
+                reader.read.inventory.unreachable.push(*netns);
             }
-            reader.read
-        };
-        let failed = |source| InventoryError::Thread { source };
-        let thread = std::thread::Builder::new().name("namespaces".to_owned()).spawn_scoped(scope, visit);
-        thread.map_err(failed)?.join().map_err(|_| failed(std::io::Error::other("it panicked")))
-    })
+        }
+    }
 }
 
 struct Reader<'a, Now> {
-    proc_root: &'a Path,
     ports: &'a PortMap,
     filter: PortFilter,
     now: &'a Now,
@@ -127,24 +111,23 @@ struct Reader<'a, Now> {
 }
 
 impl<Now: Fn() -> BootNs> Reader<'_, Now> {
-    /// The table of another namespace, which the thread has entered.
-    fn table_elsewhere(&mut self, netns: u32) {
+    /// The table of another namespace.
+    fn table_elsewhere(&mut self, place: &Place<'_>, netns: u32) {
         let started = (self.now)();
-        if is_without_tcp(self.proc_root) {
+        if is_without_tcp(place) {
             let table = Table { netns, started, finished: (self.now)(), ..Table::default() };
             self.read.inventory.tables.push(table);
-        } else if let Err(error) = self.table(netns) {
+        } else if let Err(error) = self.table(place, netns) {
             tracing::warn!(netns, %error, "cannot read the socket table of a network namespace");
             self.read.inventory.unreachable.push(netns);
         }
     }
 
-    /// The table of the namespace that the calling thread is in.
-    fn table(&mut self, netns: u32) -> Result<(), InventoryError> {
+    fn table(&mut self, place: &Place<'_>, netns: u32) -> Result<(), InventoryError> {
         let ports = self.ports;
         let started = (self.now)();
         let most = sock_diag::MAX_SOCKETS.saturating_sub(self.sockets);
-        let dumped = sock_diag::dump(&self.filter, &mut self.buffer, most, |row| {
+        let dumped = sock_diag::dump(place, &self.filter, &mut self.buffer, most, |row| {
             let (local, remote) = (row.local.port(), row.remote.port());
             // A socket caught on its way in or out of the table may show a port as 0: the next dump knows better.
             let whole = local != 0 && remote != 0;
@@ -159,7 +142,7 @@ impl<Now: Fn() -> BootNs> Reader<'_, Now> {
         self.read.listeners.extend(listeners);
         let mut sockets = Vec::with_capacity(rows.len());
         if !rows.is_empty() {
-            let local_ports = LocalPorts { listening, chosen: local_port_range(self.proc_root) };
+            let local_ports = LocalPorts { listening, chosen: local_port_range(place) };
             sockets.extend(rows.into_iter().filter_map(|row| {
                 let (role, certainty) = local_ports.role(ports, row.local, row.remote)?;
                 Some(SocketRow {
@@ -176,37 +159,39 @@ impl<Now: Fn() -> BootNs> Reader<'_, Now> {
             }));
         }
         self.sockets += sockets.len();
-        let network = (!sockets.is_empty()).then(|| network::read(self.proc_root));
-        let paths = self.paths(&sockets, network.as_ref());
+        let network = (!sockets.is_empty()).then(|| network::read(place));
+        let paths = self.paths(place, &sockets, network.as_ref());
         self.read.inventory.tables.push(Table { netns, started, finished, sockets, network, paths });
         Ok(())
     }
 
     /// What this namespace knows of connections that are idle or in trouble.
-    fn paths(&mut self, sockets: &[SocketRow], network: Option<&Network>) -> Vec<PathRow> {
+    fn paths(&mut self, place: &Place<'_>, sockets: &[SocketRow], network: Option<&Network>) -> Vec<PathRow> {
         let asked =
             sockets.iter().filter_map(|row| paths::Asked::of(row.tuple, row.state, row.info.as_ref()?)).collect();
         let tracks = network.is_some_and(|network| network.tracked > Some(0));
-        let rows = paths::ask(self.proc_root, asked, paths::MOST_ASKED.saturating_sub(self.paths_asked), tracks);
+        let rows = paths::ask(place, asked, paths::MOST_ASKED.saturating_sub(self.paths_asked), tracks);
         self.paths_asked += rows.len();
         rows
     }
 }
 
-/// Whether the calling thread's namespace has no TCP socket at all, listeners included: most namespaces of most hosts.
+/// Files that tell whether a namespace has TCP sockets.
+const COUNTS: [&str; 2] = ["thread-self/net/sockstat6", "thread-self/net/sockstat"];
+
+/// Whether a namespace has no TCP socket at all, listeners included: most namespaces of most hosts.
 /// Asking costs a twentieth of a dump, which walks the whole host's hash table. Unknown is no.
-fn is_without_tcp(proc_root: &Path) -> bool {
+fn is_without_tcp(place: &Place<'_>) -> bool {
     let inuse = |file: &str, name: &str| -> Option<u64> {
-        let mut text = String::new();
-        match File::open(proc_root.join("thread-self/net").join(file)) {
-            Ok(file) => file.take(4_096).read_to_string(&mut text).ok()?,
+        let text = match place.read(file, 4_096) {
+            Ok(file) => String::from_utf8(file.bytes).ok()?,
             // There is none where IPv6 is off.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && name == "TCP6" => return Some(0),
             Err(_) => return None,
         };
         text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": inuse ")?.split(' ').next()?.parse().ok())
     };
-    inuse("sockstat6", "TCP6") == Some(0) && inuse("sockstat", "TCP") == Some(0)
+    inuse(COUNTS[0], "TCP6") == Some(0) && inuse(COUNTS[1], "TCP") == Some(0)
 }
 
 #[cfg(test)]
@@ -229,7 +214,7 @@ mod tests {
         let check = |v4: &str, v6: &str, expected: bool| {
             std::fs::write(dir.join("sockstat"), v4).unwrap();
             std::fs::write(dir.join("sockstat6"), v6).unwrap();
-            assert_eq!(is_without_tcp(root.path()), expected, "{v4:?} {v6:?}");
+            assert_eq!(is_without_tcp(&Place::here(root.path())), expected, "{v4:?} {v6:?}");
         };
         let none = "sockets: used 3\nTCP: inuse 0 orphan 0 tw 1 alloc 1 mem 0\nUDP: inuse 1 mem 0\n";
         check(none, "TCP6: inuse 0\nUDP6: inuse 2\n", true);
@@ -238,8 +223,8 @@ mod tests {
         check("something else", "TCP6: inuse 0\n", false);
         std::fs::remove_file(dir.join("sockstat6")).unwrap();
         std::fs::write(dir.join("sockstat"), none).unwrap();
-        assert!(is_without_tcp(root.path()));
+        assert!(is_without_tcp(&Place::here(root.path())));
         std::fs::remove_file(dir.join("sockstat")).unwrap();
-        assert!(!is_without_tcp(root.path()));
+        assert!(!is_without_tcp(&Place::here(root.path())));
     }
 }

@@ -11,6 +11,7 @@ use tracer_core::event::{ProcessId, Role};
 use tracer_core::inventory::{Certainty, Holder, SocketRow};
 use tracer_core::tcp::TcpState;
 
+use super::place::Place;
 use super::roles::{DEFAULT_LOCAL_PORTS, LocalPorts, local_port_range};
 use super::*;
 use crate::clock::boot_clock;
@@ -23,7 +24,13 @@ fn watching(port: u16) -> PortMap {
 }
 
 fn looker(ports: PortMap) -> Looker {
-    Looker::new(Settings { ports, proc_root: PathBuf::from("/proc"), namespaces: false, recognize: false })
+    Looker::new(Settings {
+        ports,
+        proc_root: PathBuf::from("/proc"),
+        namespaces: false,
+        recognize: false,
+        door: Door::Thread,
+    })
 }
 
 fn look(port: u16, with_holders: bool) -> Inventory {
@@ -228,21 +235,26 @@ fn which_side() {
 fn the_range_of_local_ports_comes_from_the_kernel() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("sys/net/ipv4");
-    assert_eq!(local_port_range(root.path()), DEFAULT_LOCAL_PORTS);
+    assert_eq!(local_port_range(&Place::here(root.path())), DEFAULT_LOCAL_PORTS);
     std::fs::create_dir_all(&dir).unwrap();
     for (text, expected) in
         [("1024\t65000\n", 1024..=65000), ("1024", DEFAULT_LOCAL_PORTS), ("a b", DEFAULT_LOCAL_PORTS)]
     {
         std::fs::write(dir.join("ip_local_port_range"), text).unwrap();
-        assert_eq!(local_port_range(root.path()), expected, "{text}");
+        assert_eq!(local_port_range(&Place::here(root.path())), expected, "{text}");
     }
 }
 
 #[test]
 fn without_proc_there_is_an_error_that_names_the_file() {
     let root = tempfile::tempdir().unwrap();
-    let settings =
-        Settings { ports: PortMap::default(), proc_root: root.path().to_owned(), namespaces: false, recognize: false };
+    let settings = Settings {
+        ports: PortMap::default(),
+        proc_root: root.path().to_owned(),
+        namespaces: false,
+        recognize: false,
+        door: Door::Thread,
+    };
     let error = Looker::new(settings).look(&BTreeSet::new(), true, &boot_clock).unwrap_err();
     assert!(error.to_string().contains("thread-self/ns/net"), "{error}");
 }

@@ -15,6 +15,7 @@ use tracer_core::tcp::TcpState;
 use super::ProbeError;
 use super::question::RTOS_DEAD;
 use crate::clock;
+use crate::inventory::door::Door;
 use crate::inventory::{Looker, Settings};
 
 /// Least silence of the peer.
@@ -40,7 +41,8 @@ impl Orphans {
                 }
             }
         }
-        let settings = Settings { ports, proc_root: proc_root.to_owned(), namespaces: true, recognize: false };
+        let settings =
+            Settings { ports, proc_root: proc_root.to_owned(), namespaces: true, recognize: false, door: Door::Thread };
         let tables = Looker::new(settings).tables(&clock::boot_clock)?;
         let rows = tables.tables.into_iter().flat_map(|table| table.sockets).filter(|row| row.inode == 0);
         Ok(Self(rows.map(|row| (row.tuple, row)).collect()))

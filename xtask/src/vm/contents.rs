@@ -16,8 +16,10 @@ use super::cpio::{Archive, Meta};
 use crate::sh;
 
 /// What the suite and the guest's own script start by name. Whatever else a test needs has to be added here.
-const PROGRAMS: &[&str] =
-    &["sh", "ss", "ip", "nft", "bpftool", "setpriv", "mount", "umount", "unshare", "nsenter", "sysctl", "kill", "cp"];
+const PROGRAMS: &[&str] = &[
+    "sh", "ss", "ip", "nft", "bpftool", "setpriv", "mount", "umount", "unshare", "nsenter", "sysctl", "kill", "cp",
+    "script",
+];
 /// Accounts and name lookup; the loader's list; the locale of the suite's programs. Those that are not there are not
 /// needed there either.
 const FILES: &[&str] = &[
