@@ -23,7 +23,8 @@ const COMPILER_PACKAGES: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-
 /// What bpf-linker is built with. llvm-22-dev brings llvm-22, where llvm-objcopy is.
 const LINKER_PACKAGES: &[&str] = &["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev", "g++"];
 /// What the live tests trace and compare with.
-const TEST_PACKAGES: &[&str] = &["postgresql", "iproute2", "nftables", "bpftool", "tmux", "python3", "python3-venv"];
+const TEST_PACKAGES: &[&str] =
+    &["postgresql", "iproute2", "nftables", "bpftool", "tmux", "python3", "python3-venv", "python3-yaml", "curl", "jq"];
 /// What `cargo xtask dist` packs with, and where its package is tried out.
 const DIST_PACKAGES: &[&str] = &["dpkg-dev", "mmdebstrap", "cpio"];
 /// Servers and languages of the incident lab. The lab starts its own; those of the packages are not started.
