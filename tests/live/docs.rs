@@ -35,7 +35,7 @@ const NOT_HERE: &[(&str, &str)] = &[
     ("tar ", "needs the archive; the step `packages` makes and reads it"),
     ("cd ", "is about that archive"),
     ("install ", "writes to the host; the step `packages` puts the same files in the same places"),
-    ("podman ", "needs a registry of images; packaging/Containerfile is held against the unit by `xtask`"),
+    ("podman ", "needs images; the words of `podman run` are held against the DaemonSet and the unit below"),
     ("kubectl ", "needs a cluster; the DaemonSet is held against the page below"),
     ("crictl ", "needs a cluster"),
 ];
@@ -150,10 +150,15 @@ impl Scene {
     }
 
     fn shell(&self, line: &str) -> Result<std::process::Command> {
-        let mut shell = command("sh");
+        let mut shell = command("bash");
         let bin = self.work().join("target/release");
         let others = std::env::var("PATH").context("no PATH")?;
-        shell.arg("-c").arg(line).current_dir(self.work()).env("SOCKLIFE_SOCKET", self.daemon.socket());
+        // The part of a pipe that fails fails it.
+        shell
+            .args(["-o", "pipefail", "-c"])
+            .arg(line)
+            .current_dir(self.work())
+            .env("SOCKLIFE_SOCKET", self.daemon.socket());
         shell.env("PATH", format!("{}:{others}", bin.display()));
         Ok(shell)
     }
@@ -320,7 +325,11 @@ fn the_daemonset_is_as_the_page_says() -> Result<()> {
     python.arg("-c").arg(DAEMONSET).arg(&file);
     let granted = output(python).context("python3-yaml is there after `cargo xtask setup`")?;
     let granted: BTreeSet<&str> = granted.split_whitespace().collect();
-    // The container of the page gets the same.
+    // The containers of the page and of the file's own words get the same.
+    let container = fs::read_to_string(root().join("packaging/Containerfile"))?;
+    let named: BTreeSet<&str> =
+        container.split_whitespace().filter_map(|word| word.strip_prefix("--cap-add=")).collect();
+    ensure!(granted == named, "{granted:?}, and packaging/Containerfile has {named:?}");
     let page = fs::read_to_string(root().join("docs/install.md"))?;
     let run = page.lines().find(|line| line.starts_with("podman run ")).context("no `podman run`")?;
     let added: BTreeSet<&str> = run.split_whitespace().filter_map(|word| word.strip_prefix("--cap-add=")).collect();

@@ -258,7 +258,8 @@ fn what_to_install(build: bool, test: bool, bench: bool) -> String {
     if test {
         text.push_str(&format!(
             "To run the tests (`cargo xtask test`):\n\
-             - PostgreSQL's server programs and psql, iproute2 (ss, ip), nftables (nft), bpftool, tmux\n\
+             - PostgreSQL's server programs and psql, iproute2 (ss, ip), nftables (nft), bpftool, tmux, curl, jq, Prometheus \
+             with promtool, and Debian's python3-yaml for `/usr/bin/python3`\n\
              - for guests with other kernels (`cargo xtask vm`): qemu-system-x86_64, a static busybox, objcopy, and \
              Debian's kernels, each package unpacked in target/vm/kernels/<version>\n\
              - Python 3, and in target/venv the packages of {REQUIREMENTS}: `python3 -m venv target/venv && \
