@@ -49,7 +49,7 @@ fn from_git() -> Option<String> {
     let head = git(&["rev-parse", &format!("--short={DIGITS}"), "HEAD"])?;
     for watched in ["HEAD", "logs/HEAD"] {
         let path = git(&["rev-parse", "--git-path", watched])?;
-        if Path::new(&path).exists() {
+        if Path::new(&path).is_file() {
             println!("cargo::rerun-if-changed={path}");
         }
     }

@@ -103,6 +103,8 @@ fn a_file_reaches_every_key() {
         metrics_addr = "[::1]:9187"
         [history]
         dir = "/var/lib/socklife"
+        max_age_s = 3600
+        max_bytes = 1048576
         "#,
     )
     .unwrap();
@@ -116,6 +118,8 @@ fn a_file_reaches_every_key() {
     assert_eq!(detect(&config, Kind::CloseWaitLeak), (false, vec![5]));
     assert_eq!(config.privacy.cmdline, CmdlinePolicy::Redacted);
     assert_eq!(config.history.dir, Some(PathBuf::from("/var/lib/socklife")));
+    let bounds = config.history.bounds;
+    assert_eq!((bounds.max_age, bounds.max_bytes), (Duration::from_secs(3_600), 1 << 20));
     assert_eq!(
         config.api,
         ApiConfig {

@@ -16,7 +16,7 @@ use tracer_core::setup::Setup;
 use tracer_core::snapshot::{LOSS_SCHEMA, Loss, LossLine, Snapshot};
 use tracer_core::state::{FindingState, State};
 use tracer_core::time::BootNs;
-use tracer_core::tracker::{ASK_EVERY, About, LineRoom, Tracker, event_line};
+use tracer_core::tracker::{ASK_EVERY, About, Extent, LineRoom, Tracker, event_line};
 
 use super::failing::Failing;
 use super::feed::{Batch, Feed};
@@ -410,7 +410,7 @@ impl Actor {
             Request::Figures { reply } => {
                 let open = self.tracker.open_by_group();
                 // The client has gone.
-                let _ = reply.send(Figures { outline: self.snapshot(), open, records: self.records.clone() });
+                let _ = reply.send(Figures { outline: self.outline(), open, records: self.records.clone() });
             }
             Request::OpenFindings { reply } => {
                 let findings = self.findings.findings(&clock::wall_anchor());
@@ -428,6 +428,12 @@ impl Actor {
                 permit.send(due);
             }
         }
+    }
+
+    /// As the last second's findings are: a scrape makes none anew.
+    fn outline(&self) -> Snapshot {
+        let anchor = clock::wall_anchor();
+        self.tracker.snapshot_of(Extent::Outline, (&self.about, &self.findings), anchor.boot, &anchor)
     }
 
     fn snapshot(&mut self) -> Snapshot {

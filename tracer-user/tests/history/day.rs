@@ -64,6 +64,7 @@ fn counts(snapshot: &Value) -> (u64, usize, Vec<(String, u64, u64)>) {
 fn a_day_that_was_recorded_can_be_asked_about() {
     let kept = Kept::whole_day();
     the_incidents_hour_tells_its_story_and_no_other_hour_does(&kept);
+    the_report_of_that_hour_has_the_story(&kept);
     what_happened_is_told_in_order(&kept);
     the_queries_of_the_documentation_work(&kept);
 }
@@ -105,6 +106,25 @@ fn the_incidents_hour_tells_its_story_and_no_other_hour_does(kept: &Kept) {
     assert_eq!((&rebuilt["watched"], &rebuilt["gaps"]), (&true.into(), &0.into()));
     assert!(rebuilt["age_s"].as_i64().unwrap() < 10, "{rebuilt}");
     assert_eq!(worst["capture"]["completeness"], "exact", "{rebuilt}");
+}
+
+fn the_report_of_that_hour_has_the_story(kept: &Kept) {
+    let (worst, quiet) = (kept.at("14:56:47"), kept.at("13:59:58"));
+    let page = |name: &str, snapshot: &Value| {
+        let (json, html) = (kept.dir.path().join(format!("{name}.json")), kept.dir.path().join(format!("{name}.html")));
+        std::fs::write(&json, snapshot.to_string()).unwrap();
+        told(&["report", text(&json), "-o", text(&html)]);
+        std::fs::read_to_string(html).unwrap()
+    };
+    let of_worst = page("worst", &worst);
+    for finding in worst["findings"].as_array().unwrap() {
+        // As far as nothing in it is escaped.
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || " .,:;()_-/%".contains(c);
+        let summary = finding["summary"].as_str().unwrap().split(|c| !is_plain(c)).next().unwrap();
+        assert!(of_worst.contains(summary), "{summary}");
+    }
+    assert!(of_worst.contains("route_builder_launcher.py") && of_worst.contains("14:56:47"));
+    assert!(!page("quiet", &quiet).contains("duplicate_launchers"));
 }
 
 #[test]
