@@ -197,7 +197,7 @@ ls | wc # counts
                 if ON_THE_WAY.iter().any(|page| target.ends_with(page)) {
                     continue;
                 }
-                if !target.exists() || (!wanted.is_empty() && !anchored()) {
+                if !target.try_exists().unwrap() || (!wanted.is_empty() && !anchored()) {
                     dead.push(format!("{}:{line}: {link}", page.path.display()));
                 }
             }
