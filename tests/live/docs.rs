@@ -3,20 +3,24 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
+use nix::unistd::User;
 use serde_json::Value;
 use socklife_tests::client::Client;
 use socklife_tests::daemon::Daemon;
 use socklife_tests::docs::{Typed, pages, replace_word, root};
 use socklife_tests::pace::patience;
 use socklife_tests::postgres::Postgres;
-use socklife_tests::program::{Finished, Program, command, finish, output, until};
+use socklife_tests::program::{Finished, Program, command, command_as, finish, output, until};
 use socklife_tests::sandbox::{Sandbox, socklife_binary};
 
+/// Who types what does not begin with `sudo`: a member of the group that the socket is for, and nothing more.
+const READER: &str = "nobody";
+const GROUP: &str = "nogroup";
 const METRICS: &str = "127.0.0.1:9187";
 
 /// How commands begin that do not run here, why, and where they run otherwise. Each has to be there.
@@ -62,7 +66,10 @@ impl Scene {
         let sandbox = Sandbox::enter()?;
         let postgres = Postgres::start(&sandbox, 100)?;
         let config = sandbox.path("socklife.toml");
-        fs::write(&config, "[[endpoint]]\nmatch = \"127.0.0.1:5432\"\nname = \"orders-db\"\nlimit = 20\n")?;
+        fs::write(
+            &config,
+            "[api]\ngroup = \"nogroup\"\n\n[[endpoint]]\nmatch = \"127.0.0.1:5432\"\nname = \"orders-db\"\nlimit = 20\n",
+        )?;
         let state = sandbox.path("state");
         let (config, state) = (path(&config)?, path(&state)?);
         let args = ["--config", &config, "--state-dir", &state, "--metrics", METRICS];
@@ -83,10 +90,13 @@ impl Scene {
     fn furnish(&self) -> Result<()> {
         let (work, bin) = (self.work(), self.work().join("target/release"));
         fs::create_dir_all(&bin)?;
-        symlink(fs::canonicalize(socklife_binary()?)?, bin.join("socklife"))?;
-        symlink(fs::canonicalize(root().join("packaging"))?, work.join("packaging"))?;
-        fs::write(bin.join("sudo"), "#!/bin/sh\nexec \"$@\"\n")?;
-        fs::set_permissions(bin.join("sudo"), fs::Permissions::from_mode(0o755))?;
+        // Copies: the reader may not come to where the originals are.
+        fs::copy(socklife_binary()?, bin.join("socklife"))?;
+        let rules = Path::new("packaging/prometheus/socklife.rules.yml");
+        fs::create_dir_all(work.join(rules).with_file_name(""))?;
+        fs::copy(root().join(rules), work.join(rules))?;
+        // The directory is the reader's.
+        chown(&work, Some(id_of(READER)?), None)?;
         Ok(())
     }
 
@@ -110,7 +120,7 @@ impl Scene {
             let said = self.run("socklife snapshot --at '0s ago'")?;
             Ok(if said.code == Some(0) { Ok(()) } else { Err(said.stderr) })
         })?;
-        self.must("socklife snapshot -o before.json && cp before.json now.json")?;
+        self.must("socklife snapshot > before.json && cp before.json now.json")?;
         self.must("socklife record -o run.rec --for 1s")?;
         let recorded: Value = serde_json::from_str(&self.must("socklife replay run.rec")?)?;
         let recorded = recorded["captured_at"].as_str().context("no time in the replay")?;
@@ -149,8 +159,12 @@ impl Scene {
         words.fold(line.to_owned(), |line, (written, here)| replace_word(&line, written, here))
     }
 
+    /// As root where the line begins with `sudo`, else as a member of the socket's group.
     fn shell(&self, line: &str) -> Result<std::process::Command> {
-        let mut shell = command("bash");
+        let (mut shell, line) = match line.strip_prefix("sudo ") {
+            Some(line) => (command("bash"), line),
+            None => (command_as(READER, GROUP, "bash"), line),
+        };
         let bin = self.work().join("target/release");
         let others = std::env::var("PATH").context("no PATH")?;
         // The part of a pipe that fails fails it.
@@ -161,6 +175,17 @@ impl Scene {
             .env("SOCKLIFE_SOCKET", self.daemon.socket());
         shell.env("PATH", format!("{}:{others}", bin.display()));
         Ok(shell)
+    }
+
+    /// Files that a redirection of `sudo` made are the reader's, as they would be with the real one.
+    fn hand_over(&self) -> Result<()> {
+        for entry in fs::read_dir(self.work())? {
+            let entry = entry?;
+            if entry.metadata()?.is_file() && entry.metadata()?.permissions().mode() & 0o004 != 0 {
+                chown(entry.path(), Some(id_of(READER)?), None)?;
+            }
+        }
+        Ok(())
     }
 
     fn run(&self, line: &str) -> Result<Finished> {
@@ -175,6 +200,7 @@ impl Scene {
     fn check(&self, typed: &Typed) -> Result<()> {
         let line = self.translated(&typed.line);
         let said = self.run(&line).with_context(|| format!("{}: {}", typed.place, typed.line))?;
+        self.hand_over()?;
         let allowed =
             ENDS_WITH.iter().find(|(part, ..)| bare(&typed.line).contains(part)).map_or(&[0][..], |rule| rule.1);
         ensure!(
@@ -192,6 +218,10 @@ impl Scene {
 
 fn path(path: &Path) -> Result<String> {
     path.to_str().map(str::to_owned).context("a path that is no text")
+}
+
+fn id_of(user: &str) -> Result<u32> {
+    Ok(User::from_name(user)?.with_context(|| format!("no user {user}"))?.uid.as_raw())
 }
 
 fn named<'a>(snapshot: &'a Value, list: &str, of: impl Fn(&Value) -> bool) -> Option<&'a Value> {
@@ -223,7 +253,9 @@ fn every_command_does_what_its_page_says() -> Result<()> {
         }
         ran += 1;
         if is_endless(&typed.line) {
-            let tail = scene.shell(&format!("exec {}", scene.translated(bare(&typed.line))))?;
+            let line = scene.translated(&typed.line);
+            let exec = line.replacen("socklife tail", "exec socklife tail", 1);
+            let tail = scene.shell(&exec)?;
             tails.push((typed, Program::start("socklife tail", tail)?));
         } else if let Err(error) = scene.check(&typed) {
             wrong.push(format!("{error:#}"));
