@@ -14,6 +14,7 @@ mod markup;
 #[path = "report/shown.rs"]
 mod shown;
 
+use tracer_core::finding::Ignored;
 use tracer_user::export::report::html;
 use tracer_user::export::report::model::Page;
 
@@ -47,6 +48,19 @@ fn a_cause_stands_before_what_it_brings_about() {
     assert_eq!(problems, [("duplicate_launchers", vec!["limit_pressure"]), ("restart_drop", vec![])]);
     let order: Vec<&str> = page.verdicts.iter().map(|it| it.kind).collect();
     assert_eq!(order, ["duplicate_launchers", "limit_pressure", "restart_drop"]);
+}
+
+#[test]
+fn what_the_configuration_says_not_to_tell_is_counted_alone() {
+    let mut snapshot = incident();
+    snapshot.findings[0].ignored = Some(Ignored { reason: "known".to_owned(), until: None });
+    snapshot.capture.findings_ignored = 1;
+    let page = Page::of(&snapshot);
+    assert_eq!(
+        (page.verdicts.len(), page.verdicts.iter().any(|it| it.kind == snapshot.findings[0].kind.name())),
+        (2, false)
+    );
+    assert!(page.quality.iter().any(|it| it.starts_with("1 findings are not shown")), "{:?}", page.quality);
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub const SYSTEM: &[Placed] = &[
     file("packaging/socklife.service", "usr/lib/systemd/system/socklife.service"),
     file("packaging/socklife.sysusers", "usr/lib/sysusers.d/socklife.conf"),
     file("packaging/debian/copyright", "usr/share/doc/socklife/copyright"),
+    file("packaging/prometheus/socklife.rules.yml", "usr/share/socklife/prometheus/socklife.rules.yml"),
+    file("packaging/grafana/socklife.json", "usr/share/socklife/grafana/socklife.json"),
     file("LICENSE-MIT", "usr/share/doc/socklife/LICENSE-MIT"),
     file("LICENSE-APACHE", "usr/share/doc/socklife/LICENSE-APACHE"),
     file("README.md", "usr/share/doc/socklife/README.md"),

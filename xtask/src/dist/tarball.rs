@@ -16,6 +16,8 @@ const FILES: &[(&str, &str)] = &[
     ("packaging/socklife.toml", "socklife.toml"),
     ("packaging/socklife.service", "socklife.service"),
     ("packaging/socklife.sysusers", "socklife.sysusers"),
+    ("packaging/prometheus/socklife.rules.yml", "prometheus/socklife.rules.yml"),
+    ("packaging/grafana/socklife.json", "grafana/socklife.json"),
     ("LICENSE-MIT", "LICENSE-MIT"),
     ("LICENSE-APACHE", "LICENSE-APACHE"),
     ("README.md", "README.md"),

@@ -172,15 +172,14 @@ impl Page {
     /// What is shown of `snapshot`.
     #[must_use]
     pub fn of(snapshot: &Snapshot) -> Self {
-        let families = families(&snapshot.findings);
+        // What the configuration says not to tell is counted, among what is missing.
+        let told: Vec<&Finding> = snapshot.findings.iter().filter(|found| found.ignored.is_none()).collect();
+        let families = families(&told);
         // Numbers follow the page's order: a cause, then what it brings about.
         let order: Vec<usize> = families.iter().flatten().copied().collect();
-        let numbers: HashMap<&str, usize> = order
-            .iter()
-            .enumerate()
-            .filter_map(|(at, it)| Some((snapshot.findings.get(*it)?.id.as_str(), at + 1)))
-            .collect();
-        let ordered: Vec<&Finding> = order.iter().filter_map(|at| snapshot.findings.get(*at)).collect();
+        let ordered: Vec<&Finding> = order.iter().filter_map(|at| told.get(*at).copied()).collect();
+        let numbers: HashMap<&str, usize> =
+            ordered.iter().enumerate().map(|(at, found)| (found.id.as_str(), at + 1)).collect();
         let index = Index::of(snapshot);
         let (timelines, more_timelines) = timelines(snapshot, &index, &ordered);
         let shown = ordered.iter().take(VERDICTS_MAX).enumerate();
@@ -189,7 +188,7 @@ impl Page {
         let mut tables = vec![endpoints(snapshot), groups(snapshot), processes(snapshot)];
         tables.extend(drops(snapshot));
         tables.extend(connections(snapshot, &index));
-        let (mood, headline) = headline(&snapshot.findings, families.len());
+        let (mood, headline) = headline(&told, families.len());
         let watched_ms = snapshot.captured_at.unix_ms.saturating_sub(snapshot.capture.started_at.unix_ms);
         Self {
             hostname: name(&snapshot.host.hostname),
@@ -198,7 +197,7 @@ impl Page {
             mood,
             headline,
             caveats: caveats(&snapshot.capture),
-            problems: problems(&families, &snapshot.findings),
+            problems: problems(&families, &told),
             problems_left_out: left_out(families.len(), families.len().min(PROBLEMS_MAX)),
             timelines,
             timelines_left_out: more_timelines,
@@ -214,7 +213,7 @@ impl Page {
 
 /// Places of findings that belong together, the cause first: the way `tail` folds them. The worst family comes first,
 /// and what is still true before what was.
-fn families(findings: &[Finding]) -> Vec<Vec<usize>> {
+fn families(findings: &[&Finding]) -> Vec<Vec<usize>> {
     let places: HashMap<&str, usize> = findings.iter().enumerate().map(|(at, it)| (it.id.as_str(), at)).collect();
     let cause = |at: usize| findings.get(at)?.cause.as_deref().and_then(|id| places.get(id).copied());
     let root = |start: usize| {
@@ -234,7 +233,7 @@ fn families(findings: &[Finding]) -> Vec<Vec<usize>> {
     }
     let rank = |at: &usize| {
         let open = |found: &Finding| (found.status == Status::Open, found.severity);
-        std::cmp::Reverse(findings.get(*at).map(open))
+        std::cmp::Reverse(findings.get(*at).copied().map(open))
     };
     let mut families: Vec<Vec<usize>> = members
         .into_iter()
@@ -247,7 +246,7 @@ fn families(findings: &[Finding]) -> Vec<Vec<usize>> {
     families
 }
 
-fn problems(families: &[Vec<usize>], findings: &[Finding]) -> Vec<Problem> {
+fn problems(families: &[Vec<usize>], findings: &[&Finding]) -> Vec<Problem> {
     let mut number = 0;
     let mut problems = Vec::new();
     for members in families.iter().take(PROBLEMS_MAX) {
@@ -289,7 +288,7 @@ pub(super) fn severity(found: &Finding) -> &'static str {
 }
 
 /// The page's mood, and how many findings of each severity there are.
-fn headline(findings: &[Finding], problems: usize) -> (&'static str, String) {
+fn headline(findings: &[&Finding], problems: usize) -> (&'static str, String) {
     let open: Vec<Severity> =
         findings.iter().filter(|found| found.status == Status::Open).map(|found| found.severity).collect();
     let Some(worst) = open.iter().max() else {

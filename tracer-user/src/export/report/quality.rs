@@ -56,6 +56,7 @@ pub fn sentences(capture: &Capture) -> Vec<String> {
     some(capture.unreachable_namespaces.into(), "network namespaces could not be entered or read");
     some(capture.recognized_without_room.into(), "recognized database servers found no room among the watched ports");
     some(capture.drops_untold, "thrown away packets came too fast to be told one by one");
+    some(capture.findings_ignored.into(), "findings are not shown: the configuration has [[ignore]] rules for them");
     some(capture.findings_without_room, "verdicts found no room among the open findings");
     some(
         capture.accounts_without_history,

@@ -133,7 +133,7 @@ impl Picture {
                 picture.processes.insert(process.pid, at);
             }
         }
-        for finding in &picture.overview.findings {
+        for finding in picture.overview.findings.iter().filter(|finding| finding.ignored.is_none()) {
             let worse = |old: &mut Severity| *old = (*old).max(finding.severity);
             if let Some(id) = &finding.subject.endpoint {
                 picture.about_endpoints.entry(id.clone()).and_modify(worse).or_insert(finding.severity);
@@ -193,10 +193,11 @@ impl Picture {
         self.about_pids.get(&pid).copied()
     }
 
-    /// How many findings are open, the worst first.
+    /// How many findings are open, the worst first, without those that the configuration says not to tell.
     pub fn severities(&self, only: &Only) -> [(Severity, usize); 3] {
         [Severity::Critical, Severity::Warning, Severity::Info].map(|severity| {
-            let is = |finding: &&Finding| finding.severity == severity && only.finding(finding);
+            let is =
+                |finding: &&Finding| finding.severity == severity && finding.ignored.is_none() && only.finding(finding);
             (severity, self.overview.findings.iter().filter(is).count())
         })
     }

@@ -8,6 +8,9 @@ use super::super::palette::word;
 use super::super::picture::{Picture, members};
 use super::{Cell, Column, Context, Rank, severity_rank, shown};
 
+/// In place of a severity, where the configuration says not to tell.
+const IGNORED: &str = "ignored";
+
 pub const COLUMNS: &[Column] = &[
     Column {
         title: "SEVERITY",
@@ -17,7 +20,9 @@ pub const COLUMNS: &[Column] = &[
         drop: 0,
         descending: true,
         cell: |context, item, _| with(context, item, |it| Some(severity(context, it))).unwrap_or_default(),
-        rank: |context, item| severity_rank(with(context, item, |it| Some(it.severity))),
+        rank: |context, item| {
+            severity_rank(with(context, item, |it| Some(it.severity).filter(|_| it.ignored.is_none())))
+        },
     },
     Column {
         title: "KIND",
@@ -82,7 +87,7 @@ pub fn items(context: &Context<'_>) -> Vec<usize> {
 
 pub fn words(picture: &Picture, item: usize, has: &dyn Fn(&str) -> bool) -> Option<bool> {
     let it = picture.overview.findings.get(item)?;
-    Some(has(&it.summary) || has(it.kind.name()) || has(word(it.severity)))
+    Some(has(&it.summary) || has(it.kind.name()) || has(if it.ignored.is_some() { IGNORED } else { word(it.severity) }))
 }
 
 fn with<T>(context: &Context<'_>, item: usize, what: impl FnOnce(&Finding) -> Option<T>) -> Option<T> {
@@ -90,6 +95,9 @@ fn with<T>(context: &Context<'_>, item: usize, what: impl FnOnce(&Finding) -> Op
 }
 
 fn severity(context: &Context<'_>, it: &Finding) -> Cell {
+    if it.ignored.is_some() {
+        return IGNORED.to_owned().into();
+    }
     Cell { text: word(it.severity).to_owned(), style: context.look.palette.severity(it.severity) }
 }
 

@@ -60,6 +60,20 @@ fn a_pause_asks_for_nothing_but_what_was_never_fetched() {
 }
 
 #[test]
+fn what_the_configuration_says_not_to_tell_is_listed_and_does_not_count() {
+    let mut seat = Seat::new(120, 24);
+    seat.press(&["5"]);
+    let mut overview = fixture::overview();
+    for finding in &mut overview.findings {
+        finding.ignored = Some(tracer_core::finding::Ignored { reason: "known".to_owned(), until: None });
+    }
+    seat.tell(overview);
+    let screen = seat.screen();
+    assert!(screen.contains("ignored") && screen.contains("connection_leak"), "{screen}");
+    assert!(!screen.contains("CRITICAL") && !screen.contains(" C 1 "), "{screen}");
+}
+
+#[test]
 fn the_chosen_row_is_chosen_wherever_it_moves() {
     let mut seat = Seat::new(80, 24);
     seat.press(&["3", "Down"]);
