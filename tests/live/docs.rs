@@ -38,6 +38,7 @@ const NOT_HERE: &[(&str, &str)] = &[
     ("modprobe ", "changes the host's kernel"),
     ("tar ", "needs the archive; the step `packages` makes and reads it"),
     ("cd ", "is about that archive"),
+    ("mkdir ", "writes to the host; the unit's RuntimeDirectory and StateDirectory do the same"),
     ("install ", "writes to the host; the step `packages` puts the same files in the same places"),
     ("podman ", "needs images; the words of `podman run` are held against the DaemonSet and the unit below"),
     ("kubectl ", "needs a cluster; the DaemonSet is held against the page below"),
@@ -362,9 +363,10 @@ fn the_daemonset_is_as_the_page_says() -> Result<()> {
     let named: BTreeSet<&str> =
         container.split_whitespace().filter_map(|word| word.strip_prefix("--cap-add=")).collect();
     ensure!(granted == named, "{granted:?}, and packaging/Containerfile has {named:?}");
-    let page = fs::read_to_string(root().join("docs/install.md"))?;
-    let run = page.lines().find(|line| line.starts_with("podman run ")).context("no `podman run`")?;
-    let added: BTreeSet<&str> = run.split_whitespace().filter_map(|word| word.strip_prefix("--cap-add=")).collect();
+    let typed: Vec<Typed> = pages()?.iter().flat_map(|page| page.commands()).collect();
+    let run = typed.iter().find(|typed| typed.line.starts_with("sudo podman run ")).context("no `podman run`")?;
+    let added: BTreeSet<&str> =
+        run.line.split_whitespace().filter_map(|word| word.strip_prefix("--cap-add=")).collect();
     ensure!(granted == added && granted.len() == 6, "{granted:?}, and the page has {added:?}");
     let unit = fs::read_to_string(root().join("packaging/socklife.service"))?;
     let bound = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));

@@ -64,7 +64,7 @@ fn fenced(text: &str) -> impl Iterator<Item = (usize, &str, Option<&str>)> {
 }
 
 impl Page {
-    /// Its commands: every line of a block in `sh`, and lines that are indented and begin with socklife.
+    /// Its commands, with what a `\` at the end goes on with: every line of a block in `sh`, and lines that are indented and begin with socklife.
     pub fn commands(&self) -> Vec<Typed> {
         let of = |(at, line, language): (usize, &str, Option<&str>)| {
             let line = match language {
@@ -76,7 +76,14 @@ impl Page {
             let place = format!("{}:{at}", self.path.display());
             (!line.is_empty()).then(|| Typed { place, line: line.to_owned() })
         };
-        fenced(&self.text).filter_map(of).collect()
+        let mut all: Vec<Typed> = Vec::new();
+        for typed in fenced(&self.text).filter_map(of) {
+            match all.last_mut().and_then(|last| last.line.strip_suffix('\\').map(str::to_owned).zip(Some(last))) {
+                Some((begun, last)) => last.line = format!("{}{}", begun, typed.line),
+                None => all.push(typed),
+            }
+        }
+        all
     }
 
     /// Each `socklife …` that its text has between backticks.
@@ -150,7 +157,8 @@ See `socklife tail --all`, [there](b.md#x) and [far](https://example.com).
     sudo socklife top # a comment
     socklife: not a command
 ```sh
-ls | wc # counts
+ls \
+  | wc # counts
 
 ```
 ```text
