@@ -10,6 +10,7 @@ mod connects;
 mod control;
 mod counts;
 mod daemon_life;
+mod docs;
 mod events;
 mod faults;
 mod findings;

@@ -7,6 +7,7 @@
 pub mod bench;
 pub mod client;
 pub mod daemon;
+pub mod docs;
 pub mod ending;
 pub mod far;
 pub mod flood;

@@ -18,6 +18,7 @@ use tracer_core::state::{FindingState, State};
 use tracer_core::time::BootNs;
 use tracer_core::tracker::{ASK_EVERY, About, Extent, LineRoom, Tracker, event_line};
 
+use super::failing::Failing;
 use super::feed::{Batch, Feed};
 use super::handle::{Figures, Request};
 use super::identify::Ask;
@@ -79,6 +80,7 @@ pub struct Actor {
     ready: Option<oneshot::Sender<()>>,
     /// Records that the kernel programs handed over, by kind.
     records: Vec<(&'static str, u64)>,
+    failing: Failing,
     /// The last look missed something, and another one was asked for.
     doubted: bool,
     /// When a loss last asked for a look, and how long the next one has to wait.
@@ -107,6 +109,7 @@ impl Actor {
             unidentified: VecDeque::new(),
             ready: Some(ready),
             records: Vec::new(),
+            failing: Failing::default(),
             doubted: false,
             loss_look_at: BootNs(0),
             loss_look_every: Duration::ZERO,
@@ -235,7 +238,9 @@ impl Actor {
                 self.detect();
             }
             Message::InventoryFailed(reason) => {
-                tracing::error!(reason, "cannot look at the socket table");
+                if self.failing.failed(&reason) {
+                    tracing::error!(reason, "cannot look at the socket table; said again when the reason changes");
+                }
                 // What is known is still worth an answer; before the first look nothing is.
                 if self.ready.is_none() {
                     self.look_done(clock::boot_clock());
@@ -300,6 +305,9 @@ impl Actor {
     }
 
     fn take_look(&mut self, inventory: Inventory) {
+        if self.failing.worked() {
+            tracing::info!("the socket table can be looked at again");
+        }
         let started = inventory.started;
         // What newly watched ports had before is found by the look after.
         let new_ports = !inventory.recognized.is_empty();

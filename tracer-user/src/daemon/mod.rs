@@ -9,6 +9,7 @@
 
 mod actor;
 mod drain;
+mod failing;
 pub mod feed;
 pub mod handle;
 mod hosts;

@@ -75,6 +75,15 @@ pub enum InventoryError {
     /// The kernel's answer makes no sense, or is an error.
     #[error("socket table: {0}")]
     Wire(#[from] WireError),
+    /// The kernel knows no such request: a module is missing, and could not be loaded.
+    #[error(
+        "the kernel cannot list its TCP sockets ({source}), because its modules inet_diag and tcp_diag are missing: run \
+         `modprobe tcp_diag`, or install the modules of the running kernel"
+    )]
+    NoSocketDiag {
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
     /// The request left in part; sock_diag takes it whole or not at all.
     #[error("sent {sent} of {of} bytes of the sock_diag request")]
     ShortRequest {

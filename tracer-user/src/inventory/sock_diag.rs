@@ -58,8 +58,19 @@ pub(super) fn dump(
             }
             rows.len() <= most
         })
-    })?;
+    })
+    .map_err(name_what_is_missing)?;
     Ok(rows)
+}
+
+/// Without inet_diag a dump is not supported, without tcp_diag there is no such protocol.
+fn name_what_is_missing(error: InventoryError) -> InventoryError {
+    match error {
+        InventoryError::Wire(WireError::Kernel(errno @ (libc::EOPNOTSUPP | libc::ENOENT))) => {
+            InventoryError::NoSocketDiag { source: std::io::Error::from_raw_os_error(errno) }
+        }
+        other => other,
+    }
 }
 
 /// One request about one socket that the kernel acknowledges, or answers with an error, in the calling thread's network
@@ -209,6 +220,18 @@ mod tests {
         let interrupted = message(libc::NLMSG_NOOP, libc::NLM_F_DUMP_INTR);
         assert!(!received(&[&noop, &done]).unwrap());
         assert!(received(&[&noop, &interrupted, &noop, &done]).unwrap());
+    }
+
+    #[test]
+    fn missing_modules_are_named_with_what_to_do() {
+        for errno in [libc::EOPNOTSUPP, libc::ENOENT] {
+            let length = 20_u32.to_ne_bytes();
+            let answer = [&length[..], &message(libc::NLMSG_ERROR, 0)[4..], &(-errno).to_ne_bytes()].concat();
+            let said = name_what_is_missing(received(&[&answer]).unwrap_err()).to_string();
+            assert!(said.contains("run `modprobe tcp_diag`"), "{said}");
+        }
+        let other = name_what_is_missing(WireError::Kernel(libc::EPERM).into());
+        assert!(matches!(other, InventoryError::Wire(WireError::Kernel(libc::EPERM))), "{other}");
     }
 
     #[test]

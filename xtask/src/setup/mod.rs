@@ -23,7 +23,8 @@ const COMPILER_PACKAGES: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-
 /// What bpf-linker is built with. llvm-22-dev brings llvm-22, where llvm-objcopy is.
 const LINKER_PACKAGES: &[&str] = &["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev", "g++"];
 /// What the live tests trace and compare with.
-const TEST_PACKAGES: &[&str] = &["postgresql", "iproute2", "nftables", "bpftool", "tmux", "python3", "python3-venv"];
+const TEST_PACKAGES: &[&str] =
+    &["postgresql", "iproute2", "nftables", "bpftool", "tmux", "python3", "python3-venv", "python3-yaml", "curl", "jq"];
 /// What `cargo xtask dist` packs with, and where its package is tried out.
 const DIST_PACKAGES: &[&str] = &["dpkg-dev", "mmdebstrap", "cpio"];
 /// Servers and languages of the incident lab. The lab starts its own; those of the packages are not started.
@@ -257,7 +258,8 @@ fn what_to_install(build: bool, test: bool, bench: bool) -> String {
     if test {
         text.push_str(&format!(
             "To run the tests (`cargo xtask test`):\n\
-             - PostgreSQL's server programs and psql, iproute2 (ss, ip), nftables (nft), bpftool, tmux\n\
+             - PostgreSQL's server programs and psql, iproute2 (ss, ip), nftables (nft), bpftool, tmux, curl, jq, Prometheus \
+             with promtool, and Debian's python3-yaml for `/usr/bin/python3`\n\
              - for guests with other kernels (`cargo xtask vm`): qemu-system-x86_64, a static busybox, objcopy, and \
              Debian's kernels, each package unpacked in target/vm/kernels/<version>\n\
              - Python 3, and in target/venv the packages of {REQUIREMENTS}: `python3 -m venv target/venv && \

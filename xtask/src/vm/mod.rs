@@ -56,8 +56,9 @@ const PASSES: [Pass; 2] = [
         name: "full",
         accept: "fexit:inet_csk_accept",
         run_arguments: "",
-        // What is measured in an emulated machine is the emulation; a terminal and a Prometheus are the same everywhere.
-        filters: &["--skip", "bench::", "--skip", "top::", "--skip", "prometheus::"],
+        // What is measured in an emulated machine is the emulation; a terminal, a Prometheus and the commands of
+        // the documentation are the same everywhere.
+        filters: &["--skip", "bench::", "--skip", "top::", "--skip", "prometheus::", "--skip", "docs::"],
     },
     Pass {
         name: "without fexit",
