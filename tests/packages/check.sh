@@ -47,6 +47,8 @@ until grep -q listening /run/database.log; do :; done
 sleep infinity | /check/leaky-client --until-stdin-ends --every 2s --address 127.0.0.1:5432 >/run/client.log &
 holds "a leak is named" sh -c 'socklife tail --json | grep -m 1 leaky-client'
 
+holds "what happened is kept" sh -c 'socklife history --since 1h | grep -q leaky-client'
+
 holds "it can be reloaded" systemctl reload socklife.service
 holds "it can be restarted" systemctl restart socklife.service
 holds "it is watched by the watchdog" sh -c '[ "$(systemctl show --value --property WatchdogUSec socklife.service)" = 30s ]'

@@ -44,6 +44,8 @@ pub fn trial(counts: &mut Counts) -> Result<()> {
     sh::output(&mut judge).context("the unit may do more than it should")?;
     counts.passed += 1;
     let made = super::pack(&directory)?;
+    unpacks_and_runs(&made.tarball, &directory)?;
+    counts.passed += 1;
     let root = directory.join("root");
     make_root(&root)?;
     install(&root, &made.deb)?;
@@ -52,6 +54,20 @@ pub fn trial(counts: &mut Counts) -> Result<()> {
     archive(&root, &initrd)?;
     fs::remove_dir_all(&root).context("cannot remove the root that was made")?;
     boot(&kernel, &initrd, &directory, counts)
+}
+
+/// The archive's program runs from wherever it was unpacked.
+fn unpacks_and_runs(tarball: &Path, directory: &Path) -> Result<()> {
+    let place = directory.join("unpacked");
+    fs::create_dir_all(&place).with_context(|| format!("cannot make {}", place.display()))?;
+    let mut tar = Command::new("tar");
+    sh::run(tar.args(["--extract", "--strip-components=1", "--file"]).arg(tarball).arg("--directory").arg(&place))?;
+    let said = sh::output(Command::new(place.join("socklife")).arg("--version"))?;
+    ensure!(said.starts_with("socklife "), "the archive's program says {said:?} of itself");
+    for file in ["socklife.toml", "socklife.service", "man/socklife.1", "completions/socklife.bash", "LICENSE-MIT"] {
+        ensure!(place.join(file).is_file(), "the archive has no {file}");
+    }
+    fs::remove_dir_all(&place).with_context(|| format!("cannot remove {}", place.display()))
 }
 
 fn make_root(root: &Path) -> Result<()> {
