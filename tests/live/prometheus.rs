@@ -49,7 +49,8 @@ fn start(sandbox: &Sandbox) -> Result<Program> {
 /// The labels of each series that the expression has now.
 fn ask(expression: &str) -> Result<Vec<Value>> {
     let mut promtool = command("promtool");
-    promtool.args(["query", "instant", "--format=json", &format!("http://{PROMETHEUS}"), expression]);
+    // A query may begin with a minus.
+    promtool.args(["query", "instant", "--format=json", "--", &format!("http://{PROMETHEUS}"), expression]);
     let said = output(promtool).with_context(|| format!("ask for {expression}"))?;
     let said: Value = serde_json::from_str(&said).with_context(|| format!("{expression}: {said}"))?;
     Ok(said.as_array().cloned().unwrap_or_default())
