@@ -129,6 +129,7 @@ impl Scene {
         let now = now["captured_at"].as_str().context("no time in the snapshot")?;
         let socket = path(self.daemon.socket())?;
         let pid = self.client.pid().to_string();
+        let another = path(&self.sandbox.path("another.sock"))?;
         let words: [(&str, &str); 18] = [
             ("/run/socklife/socklife.sock", &socket),
             ("/etc/socklife/socklife.toml", config),
@@ -148,8 +149,8 @@ impl Scene {
             ("replay FILE", "replay run.rec"),
             ("--into DIR", "--into replayed"),
             ("run.rec --for 1h", "another.rec --for 1s"),
-            // Beside the daemon that is there: not for long, and without its socket.
-            ("socklife run", "socklife run --for 1s --socket another.sock"),
+            // Beside the daemon that is there: not for long, and on a socket of its own, in a directory that is root's.
+            ("socklife run", &format!("socklife run --for 1s --socket {another}")),
         ];
         Ok(words.map(|(written, here)| (written.to_owned(), here.to_owned())).into())
     }
