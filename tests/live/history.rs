@@ -71,9 +71,7 @@ fn what_was_true_is_known_after_a_restart_and_without_a_daemon() -> Result<()> {
     let then = until("a sample of the 90 connections", || {
         let then = snapshot_of(&daemon.ask(&["snapshot", "--at", "0s"])?);
         let Ok(then) = then else { return Ok(Err("there is none yet".to_owned())) };
-        let found = then["findings"].as_array().into_iter().flatten().any(is_about_pressure);
-        let seen = client_side(&then).is_ok_and(|endpoint| endpoint["open"] == 90);
-        Ok(if found && seen { Ok(then) } else { Err(format!("{then}")) })
+        Ok(check_then(&then, pid).map(|()| then).map_err(|error| format!("{error:#}")))
     })?;
     let at = then["captured_at"].as_str().context("no time")?.to_owned();
     client.run("close 90")?;

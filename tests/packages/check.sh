@@ -35,7 +35,7 @@ holds "nothing that it keeps is for others to read" sh -c '[ -z "$(find /var/lib
 holds "others may not read its configuration" sh -c '[ "$(stat -c %a /etc/socklife/socklife.toml)" = 640 ]'
 
 holds "it has given up what it needs no more" sh -c '[ "$(grep -h CapPrm /proc/$(systemctl show --value --property MainPID socklife.service)/task/*/status | sort -u | cut -f 2)" = 0000008000081004 ]'
-holds "it has its helper" sh -c '[ "$(grep -h CapPrm /proc/$(cat /proc/$(systemctl show --value --property MainPID socklife.service)/task/*/children | tr -d " ")/status | cut -f 2)" = 0000000000200000 ]'
+holds "it has its helper" sh -c '[ "$(grep -h CapPrm /proc/$(cat /proc/$(systemctl show --value --property MainPID socklife.service)/task/*/children | tr -d " ")/status | cut -f 2)" = 0000000000201000 ]'
 
 refused "a stranger is refused" setpriv --reuid nobody --regid nogroup --clear-groups socklife snapshot
 usermod --append --groups socklife nobody

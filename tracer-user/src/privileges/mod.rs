@@ -23,7 +23,14 @@ pub const DAEMON: [Kept; 4] = [
 pub const POLLING: [Kept; 3] = [DAEMON[1], DAEMON[2], DAEMON[3]];
 
 /// The helper's: see [`crate::inventory::door`].
-pub const HELPER: [Kept; 1] = [(Capability::CAP_SYS_ADMIN, "enters network namespaces")];
+pub const HELPER: [Kept; 2] = [
+    (Capability::CAP_SYS_ADMIN, "enters network namespaces"),
+    // netlink_net_capable(): the opener's credentials count as well as the asker's.
+    (
+        Capability::CAP_NET_ADMIN,
+        "the kernel asks for it of who opened a netlink socket, too, before it shows connection tracking",
+    ),
+];
 
 /// Privileges could not be given up.
 #[derive(Debug, thiserror::Error)]
