@@ -3,9 +3,8 @@
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use super::exit::Failure;
-use super::output::Output;
-use super::{Cli, Verdict, ask};
+use super::output::print;
+use super::{Cli, Verdict};
 
 /// Completions for your shell: bash, zsh, fish, elvish or powershell
 ///
@@ -19,11 +18,5 @@ pub(super) struct Args {
 pub(super) fn main(args: &Args) -> anyhow::Result<Verdict> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "socklife", &mut script);
-    let print = async {
-        let mut output = Output::new();
-        output.line(script.trim_ascii_end()).await?;
-        output.flush().await?;
-        Ok(Verdict::Fine)
-    };
-    ask(print, || Err(Failure::Unable("interrupted before everything was printed".to_owned()).into()))
+    print(script.trim_ascii_end())
 }

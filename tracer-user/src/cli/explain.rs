@@ -5,10 +5,9 @@ use std::fmt::Write as _;
 use tracer_core::detect::thresholds;
 use tracer_core::finding::Kind;
 
-use super::exit::Failure;
-use super::output::Output;
+use super::Verdict;
+use super::output::print;
 use super::tail::kinds;
-use super::{Verdict, ask};
 
 /// What a kind of finding means and what to do about it
 #[derive(Debug, clap::Args)]
@@ -20,13 +19,7 @@ pub(super) struct Args {
 
 pub(super) fn main(args: &Args) -> anyhow::Result<Verdict> {
     let text = args.kind.map_or_else(list, explain);
-    let print = async {
-        let mut output = Output::new();
-        output.line(text.trim_end().as_bytes()).await?;
-        output.flush().await?;
-        Ok(Verdict::Fine)
-    };
-    ask(print, || Err(Failure::Unable("interrupted before everything was printed".to_owned()).into()))
+    print(text.trim_end().as_bytes())
 }
 
 /// The page of that kind, as it is in docs/findings.

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal as _};
 use tokio::io::AsyncWriteExt as _;
 
 use super::exit::Failure;
+use super::{Verdict, ask};
 
 /// Unflushed output may grow to this.
 const PENDING_BYTES: usize = 64 << 10;
@@ -46,4 +47,15 @@ impl Output {
             _ => Failure::Unable(format!("cannot write to stdout: {error}")),
         })
     }
+}
+
+/// Writes a text that ends without a line's end, and one behind it; an interrupt before that is a failure.
+pub(super) fn print(text: &[u8]) -> anyhow::Result<Verdict> {
+    let print = async {
+        let mut output = Output::new();
+        output.line(text).await?;
+        output.flush().await?;
+        Ok(Verdict::Fine)
+    };
+    ask(print, || Err(Failure::Unable("interrupted before everything was printed".to_owned()).into()))
 }
