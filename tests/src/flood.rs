@@ -11,12 +11,15 @@ use nix::libc::linger;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::postgres::PORT;
+use crate::program::until;
+use crate::truth::ss;
 
 /// One a core of the smallest machine the suite is meant for.
 const WORKERS: u64 = 2;
 
 /// A flood under way.
 pub struct Flood {
+    address: SocketAddr,
     stop: Arc<AtomicBool>,
     opened: Arc<AtomicU64>,
     workers: Vec<JoinHandle<Result<()>>>,
@@ -49,7 +52,7 @@ impl Flood {
                 })
             })
             .collect();
-        Ok(Self { stop, opened, workers })
+        Ok(Self { address, stop, opened, workers })
     }
 
     /// Connections begun so far.
@@ -67,11 +70,16 @@ impl Flood {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    /// Waits for its end; how many connections were opened, accepted and closed.
+    /// Waits for its end, that of its last sockets in the kernel as well; how many connections were opened, accepted and
+    /// closed.
     pub fn finish(self) -> Result<u64> {
         for worker in self.workers {
             worker.join().map_err(|_| anyhow!("a worker of the flood panicked"))??;
         }
+        until("the last sockets of the flood are gone", || {
+            let left = ss()?.into_keys().filter(|(local, remote)| [local, remote].contains(&&self.address)).count();
+            Ok(if left == 0 { Ok(()) } else { Err(format!("{left} are left")) })
+        })?;
         Ok(self.opened.load(Ordering::Relaxed))
     }
 }

@@ -213,6 +213,7 @@ pub struct Finding {
     /// Look-alikes that were checked and excluded.
     pub ruled_out: Vec<String>,
     /// Ids of open findings about the same endpoint and a process or launcher group of this one's, ascending.
+    #[serde(default)]
     pub related: Vec<String>,
     /// Of these, the one that brings this one about; null if it stands for itself.
     pub cause: Option<String>,

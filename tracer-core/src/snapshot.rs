@@ -1,6 +1,7 @@
 //! The snapshot: everything socklife knows at one moment, in the shape users script against.
 //!
-//! Keys are fixed by the schema version; additions are allowed, renames are not.
+//! Keys are fixed by the schema version; additions are allowed, renames are not. What was added is always written, and read
+//! with a default where it is missing: a post-mortem's snapshot may be older than the command that reads it.
 
 mod lines;
 
@@ -97,6 +98,7 @@ pub struct Probe {
 
 /// What was lost, by stage, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct Loss {
     /// Records that found the ring buffer full.
     pub ring_full: u64,
@@ -128,14 +130,15 @@ pub struct Loss {
 }
 
 /// What the counts are worth now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Completeness {
     /// Nothing was lost since the last reconcile.
     Exact,
     /// Something was lost or cannot be seen; counts may be short.
     LowerBound,
-    /// The first look at the socket table is not done.
+    /// The first look at the socket table is not done, or nothing is said of it.
+    #[default]
     Unknown,
 }
 
@@ -153,42 +156,62 @@ pub struct Capture {
     /// What the counts of what is open now are worth.
     pub completeness: Completeness,
     /// What the totals and series since the start are worth: a lower bound once any event was lost.
+    #[serde(default)]
     pub totals: Completeness,
     /// What the connections' holders are worth: a lower bound while processes cannot be read or are hidden.
+    #[serde(default)]
     pub holders: Completeness,
     /// Processes whose descriptors could not be read at the last look.
+    #[serde(default)]
     pub unreadable_processes: u32,
     /// Whether /proc hides the processes of others (`hidepid`): then nobody knows how many hold what.
+    #[serde(default)]
     pub hidden_processes: bool,
     /// Whether pids are those of the initial pid namespace; else of the one that a standalone snapshot was taken in.
+    #[serde(default = "of_the_host")]
     pub host_pids: bool,
     /// Which configuration is in force.
+    #[serde(default)]
     pub config: ConfigInForce,
     /// Network namespaces whose socket tables were read at the last look.
+    #[serde(default)]
     pub namespaces: u32,
     /// Network namespaces that are there and could not be entered or read at the last look.
+    #[serde(default)]
     pub unreachable_namespaces: u32,
     /// Ports that are watched because a known database server listened on them.
+    #[serde(default)]
     pub recognized_ports: Vec<RecognizedPort>,
     /// Database servers whose ports found no room among the recognized ones.
+    #[serde(default)]
     pub recognized_without_room: u32,
     /// Packets of watched ports that were thrown away too soon after another to be told: `endpoints[].drops` is short of
     /// them.
+    #[serde(default)]
     pub drops_untold: u64,
     /// Verdicts that hold now but found no room among the open findings.
+    #[serde(default)]
     pub findings_without_room: u64,
     /// Open findings that are not told, because a rule of the configuration says so; see `findings[].ignored`.
+    #[serde(default)]
     pub findings_ignored: u32,
     /// Accounts of a process at an endpoint that found no room for a history: no trend is seen on these.
+    #[serde(default)]
     pub accounts_without_history: u64,
     /// Closes that the peer had not acknowledged and of which it is not kept who did them, for want of room.
+    #[serde(default)]
     pub closers_without_room: u64,
 }
 
+/// A snapshot that does not say it is of a daemon that had to see the host's pids.
+fn of_the_host() -> bool {
+    true
+}
+
 /// Which configuration is in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConfigInForce {
-    /// 1 from the start, one more with each reload that was applied.
+    /// 1 from the start, one more with each reload that was applied; 0 where nothing is said of it.
     pub generation: u32,
     /// Names what is in force: the same settings have the same hash.
     pub hash: String,
@@ -288,6 +311,7 @@ pub struct Endpoint {
     /// Live sockets by TCP state, those still connecting included.
     pub by_state: BTreeMap<TcpState, u32>,
     /// Packets from or to it that this host threw away, most first; where the kernel gives reasons (Linux 5.17).
+    #[serde(default)]
     pub drops: Vec<Drops>,
     /// Counts over time, finest first.
     pub series: Vec<Series>,
@@ -461,6 +485,7 @@ pub struct Connection {
     /// Keepalive on; null while unknown.
     pub keepalive: Option<bool>,
     /// Keepalives or window probes without an answer.
+    #[serde(default)]
     pub unanswered_probes: u8,
     /// Seconds since anything was heard of the peer; null before the first look.
     pub heard_s: Option<u64>,

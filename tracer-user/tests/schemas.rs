@@ -5,7 +5,8 @@
 
 use std::path::PathBuf;
 
-use schemars::{JsonSchema, schema_for};
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
 use serde_json::Value;
 use tracer_core::diff::{DIFF_SCHEMA, Diff};
 use tracer_core::finding::{FINDING_SCHEMA, FindingLine};
@@ -14,7 +15,9 @@ use tracer_user::api::{LOST_SCHEMA, LostLine};
 use tracer_user::probe::report::{REAP_SCHEMA, ReapLine, VERIFY_SCHEMA, VerifyLine};
 
 fn check<T: JsonSchema>(file: &str, schema: &str) {
-    let mut made = serde_json::to_value(schema_for!(T)).unwrap();
+    // Of what is written: all of it, always.
+    let generator = SchemaSettings::default().for_serialize().into_generator();
+    let mut made = serde_json::to_value(generator.into_root_schema_for::<T>()).unwrap();
     // The type says "a text"; this version says which.
     let named = made.pointer_mut("/properties/schema").and_then(Value::as_object_mut).unwrap();
     named.insert("const".to_owned(), schema.into());

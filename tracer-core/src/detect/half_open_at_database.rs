@@ -1,11 +1,12 @@
 //! `half_open_at_database`: we closed, and the database never heard of it.
 //!
 //! Trigger: a client's connection that this side has closed (FIN_WAIT1, LAST_ACK, CLOSING) has `rtos` (3) retransmission
-//! time-outs in a row (or attempts to send its FIN, where this host does not let it out), and nothing was heard of the peer for `silence_s` (5 s) and for 5 times the smoothed round trip since
-//! it was closed; or its socket was given up in such a state, or reset by a close after as many time-outs. The database then still has the
-//! connection. It clears when the peer acknowledges; of sockets that are gone when the database's own socket is, if that
-//! is on this host, or when the ports are used for another connection, else after `remembered_s` (2 h 11 min: the default
-//! keepalive of Linux, after which the database has noticed by itself).
+//! time-outs in a row (or attempts to send its FIN, where this host does not let it out), was closed `silence_s` (5 s) ago,
+//! and nothing was heard of the peer for as long and for 5 times the smoothed round trip; or its socket was given up in
+//! such a state, or reset by a close after as many time-outs. The database then still has the connection. It clears when
+//! the peer acknowledges; of sockets that are gone when the database's own socket is, if that is on this host, or when the
+//! ports are used for another connection, else after `remembered_s` (2 h 11 min: the default keepalive of Linux, after
+//! which the database has noticed by itself).
 //!
 //! It names the process that closed them, as the kernel saw it; the socket itself has no process any more.
 //!
@@ -95,7 +96,7 @@ struct Closed {
     rtos: u8,
     /// The socket is gone.
     is_gone: bool,
-    /// Nothing is heard of the peer.
+    /// Nothing is heard of the peer, neither before the close nor since.
     is_silent: bool,
     /// The database's own socket is seen.
     is_seen_there: bool,
@@ -117,7 +118,8 @@ fn waiting<'a>(context: &'a Context<'_>) -> impl Iterator<Item = Closed> + 'a {
         heard_at: socket.heard_at(),
         rtos: socket.counters.map_or(0, |counters| time_outs(&counters)),
         is_gone: false,
-        is_silent: is_silent(socket, at_least),
+        // What was sent before the close may have waited long already.
+        is_silent: is_silent(socket, at_least) && context.now.since(socket.state_since().moment()) >= at_least,
         is_seen_there: context.tracker.other_end(&socket.tuple).is_some(),
     })
 }

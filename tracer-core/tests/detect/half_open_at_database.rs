@@ -145,6 +145,25 @@ fn half_open_at_database_is_silent_for_slow_closes() {
 }
 
 #[test]
+fn half_open_at_database_asks_for_silence_after_the_close_too() {
+    let mut scene = Scene::new(None);
+    let ports = scene.open(Role::Client, 412, 3);
+    scene.pass(5);
+    // The path dies under requests, long before the process gives up.
+    scene.cut(&ports);
+    scene.request_in_vain(&ports);
+    let requested = scene.now;
+    time_out(&mut scene, &ports);
+    scene.pass_glancing(60);
+    scene.close_in_vain(&ports, 412);
+    scene.worsen(&ports, |fault| fault.sent = Some(requested));
+    scene.pass_glancing(4);
+    assert!(was_silent(&scene), "that is what peer_unreachable says");
+    scene.pass_glancing(2);
+    assert_eq!(number(&found(&scene).unwrap(), "connections"), 3);
+}
+
+#[test]
 fn half_open_at_database_is_silent_when_the_peer_answered() {
     let (mut scene, ports) = closed();
     // It knows of no such connection any more; or it acknowledged, and never closed its side.

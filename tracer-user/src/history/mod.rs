@@ -36,7 +36,7 @@ pub use writer::{Writer, spawn, spawn_whole};
 
 /// Steps of the series.
 pub const SAMPLE_EVERY: Duration = Duration::from_secs(10);
-/// Time between two checkpoints; one more when a finding opens, and at the end.
+/// Time between two checkpoints; two more when a finding opens, and one at the end.
 pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(300);
 /// The same while few connections are open.
 pub const SMALL_CHECKPOINT_EVERY: Duration = Duration::from_secs(60);

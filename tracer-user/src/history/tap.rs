@@ -20,6 +20,8 @@ pub const CLOSED_PER_S_MAX: usize = 1_000;
 const FINDINGS_PER_S_MAX: usize = 1_000;
 /// Connections of a checkpoint that takes some 20 KB at most.
 const SMALL_CHECKPOINT: usize = 200;
+/// Checkpoints when a finding opens: what led to it goes on, and what opens is known by its end or the next checkpoint.
+const CHECKPOINTS_A_FINDING: u8 = 2;
 /// Connections in a checkpoint.
 const CHECKPOINT_CONNECTIONS_MAX: usize = 20_000;
 
@@ -54,8 +56,8 @@ pub struct Tap {
     lost: Loss,
     next_outline: BootNs,
     next_checkpoint: BootNs,
-    /// A finding opened: what was open then is wanted.
-    is_news: bool,
+    /// Checkpoints that are wanted because a finding opened.
+    news: u8,
 }
 
 impl Tap {
@@ -70,7 +72,7 @@ impl Tap {
             lost: Loss::default(),
             next_outline: BootNs(0),
             next_checkpoint: BootNs(0),
-            is_news: false,
+            news: 0,
         }
     }
 
@@ -99,7 +101,9 @@ impl Tap {
 
     /// A finding changed.
     pub fn finding(&mut self, line: &FindingLine) {
-        self.is_news |= line.change == Change::Opened;
+        if line.change == Change::Opened {
+            self.news = CHECKPOINTS_A_FINDING;
+        }
         if self.pending.findings.len() < FINDINGS_PER_S_MAX {
             self.pending.findings.push(line.clone());
         } else {
@@ -122,13 +126,13 @@ impl Tap {
             return;
         }
         let is_again = self.status.wants_checkpoint.swap(false, Ordering::AcqRel);
-        let wants_checkpoint = self.is_news || is_again || now >= self.next_checkpoint;
+        let wants_checkpoint = self.news > 0 || is_again || now >= self.next_checkpoint;
         let is_checkpoint = wants_checkpoint && self.writer.takes_checkpoint();
         let extent = if is_checkpoint { Extent::Connections(CHECKPOINT_CONNECTIONS_MAX) } else { Extent::Outline };
         let snapshot = Box::new(tracker.snapshot_of(extent, told, now, anchor));
         self.next_outline = now.plus(SAMPLE_EVERY);
         if is_checkpoint {
-            self.is_news = false;
+            self.news = self.news.saturating_sub(1);
             let is_small = snapshot.connections.len() <= SMALL_CHECKPOINT;
             self.next_checkpoint = now.plus(if is_small { SMALL_CHECKPOINT_EVERY } else { CHECKPOINT_EVERY });
         }

@@ -88,3 +88,35 @@ fn what_is_too_large_is_refused() {
     assert_eq!(done.status.code(), Some(2), "{stderr}");
     assert_eq!(stderr, format!("socklife: {} is larger than any snapshot\n", json.display()));
 }
+
+/// What version 1 began with, and nothing that was added since.
+const FIRST: &str = r#"{
+    "schema": "socklife.snapshot/v1", "captured_at": "2026-09-01T03:00:00.000Z",
+    "host": {"hostname": "app-1", "kernel": "6.1.0", "arch": "x86_64", "boot_id": "b", "socklife_version": "0.1.0"},
+    "capture": {"mode": "ebpf", "started_at": "2026-09-01T01:00:00.000Z", "probes": [],
+        "loss": {"ring_full": 0, "map_full": 0, "queue_full": 0, "decode_errors": 0, "resyncs": 0},
+        "completeness": "exact"},
+    "endpoints": [{"id": "10.0.0.5:5432", "name": "orders-db", "database": "postgres", "role": "client",
+        "limit": {"value": 100, "source": "config"}, "open": 1, "in_use_peak": 1, "open_peak": 1, "opened_total": 1,
+        "closed_total": 0, "failed_total": 0, "by_state": {"ESTABLISHED": 1},
+        "series": [{"step_s": 10, "start": "2026-09-01T02:59:50.000Z", "open": [1], "opened": [1], "closed": [0],
+            "in_use": [1]}]}],
+    "processes": [], "launcher_groups": [],
+    "connections": [{"id": "c1", "netns": 1, "local": "10.0.0.9:40000", "remote": "10.0.0.5:5432",
+        "endpoint": "10.0.0.5:5432", "database": "postgres", "role": "client", "state": "ESTABLISHED",
+        "opened_at": null, "age_s": 7200, "age": "at_least", "opener": null, "holders": [], "idle_s": null,
+        "bytes_sent": 0, "bytes_received": 0, "srtt_us": null, "retransmits": 0, "consecutive_rtos": 0, "unacked": 0,
+        "keepalive": null}],
+    "findings": [{"id": "f1", "kind": "idle_hold", "severity": "warning", "confidence": 0.9, "status": "open",
+        "first_seen": "2026-09-01T02:00:00.000Z", "last_seen": "2026-09-01T03:00:00.000Z",
+        "subject": {"endpoint": "10.0.0.5:5432", "pids": [], "launcher_group": null},
+        "summary": "1 connection idle for 2 h", "evidence": [], "ruled_out": [], "remedy": "Close it", "verify": "ss -tn"}]
+}"#;
+
+#[test]
+fn a_snapshot_of_the_first_kind_is_still_a_snapshot() {
+    let done = report(&["-", "-o", "-"], FIRST.as_bytes());
+    assert_eq!((done.status.code(), String::from_utf8(done.stderr).unwrap()), (Some(0), String::new()));
+    let page = String::from_utf8(done.stdout).unwrap();
+    assert!(page.contains("1 connection idle for 2 h"), "{page}");
+}
