@@ -110,7 +110,7 @@ fn socket(reader: &mut Reader<'_>, header: RecordHeader) -> Result<Event, Decode
 
 /// What the kernel side remembers of a living socket, as the event that would have told it: of its establishment, or of
 /// a connect still under way. `None` for an entry that is about to go.
-pub fn remembered(sk: u64, owner: &Owner) -> Result<Option<Event>, DecodeError> {
+pub fn remembered(sk: u64, owner: &Owner) -> Result<Option<SocketEvent>, DecodeError> {
     let now = state(owner.state, "state")?;
     let kind = match now {
         TcpState::Close => return Ok(None),
@@ -120,7 +120,7 @@ pub fn remembered(sk: u64, owner: &Owner) -> Result<Option<Event>, DecodeError> 
     let event = event(kind, BootNs(owner.state_ns), sk, owner, (now, now))?;
     // Without a port it cannot be matched yet; without a time nothing was seen but that it is there.
     let useful = event.tuple.local().port() != 0 && owner.state_ns != 0;
-    Ok(useful.then_some(Event::Socket(event)))
+    Ok(useful.then_some(event))
 }
 
 fn event(

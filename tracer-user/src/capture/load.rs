@@ -7,7 +7,7 @@ use aya::maps::{Array, HashMap, MapData};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use tracer_common::{Offsets, Owner, TaskRecord, control, role};
 use tracer_core::decode;
-use tracer_core::event::{Event, ProcessId};
+use tracer_core::event::{Event, ProcessId, SocketEvent};
 use tracer_core::ports::PortMap;
 use tracer_core::snapshot::Probe;
 use tracer_core::time::BootNs;
@@ -161,12 +161,12 @@ impl Capture {
     }
 
     /// What no record told since the last call: openings, hanging connects, changes of state. With `all`, of every socket
-    /// that the kernel side remembers. `now` reads the boot-time clock.
+    /// that the kernel side remembers. In no order. `now` reads the boot-time clock.
     pub fn untold(
         &mut self,
         all: bool,
         now: impl FnOnce() -> BootNs,
-        mut each: impl FnMut(Result<Event, decode::DecodeError>),
+        mut each: impl FnMut(Result<SocketEvent, decode::DecodeError>),
     ) -> Result<(), CaptureError> {
         let changes = self.counters.untold()?;
         if !all && self.told == Some(changes) {

@@ -29,9 +29,6 @@ use super::{Message, drain};
 use crate::clock;
 use crate::history::Tap;
 
-/// How often detectors run.
-const DETECT_EVERY: Duration = Duration::from_secs(1);
-
 /// Processes that may wait for room in the queue to the one who asks /proc; beyond it they stay without identity.
 const IDENTIFY_QUEUE: usize = 65_536;
 
@@ -161,8 +158,6 @@ impl Actor {
         keep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut ask = tokio::time::interval(ASK_EVERY);
         ask.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut tick = tokio::time::interval(DETECT_EVERY);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 message = inbox.recv() => match message {
@@ -173,10 +168,6 @@ impl Actor {
                     Some(request) => self.answer(request),
                     None => return,
                 },
-                _ = tick.tick() => {
-                    self.detect();
-                    self.keep_history();
-                }
                 _ = ask.tick() => self.ask_about_troubled(),
                 _ = keep.tick(), if self.keeper.is_some() => self.keep(),
                 _ = stopped.changed() => return,
@@ -229,6 +220,10 @@ impl Actor {
                 let now = clock::boot_clock();
                 self.recorders.loss(now, loss, kernel.drops_untold);
                 self.take_loss(loss, now);
+            }
+            Message::Second => {
+                self.detect();
+                self.keep_history();
             }
             Message::Inventory(inventory) => self.take_look(*inventory),
             Message::Glance(glance) => {

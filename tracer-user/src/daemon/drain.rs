@@ -2,10 +2,11 @@
 //! table is passed on only after every event that was in the ring when it ended.
 //!
 //! Openings and changes of state are not told by the ring but left in the kernel side's map, which is read every
-//! [`LOOK_EVERY`] if something in it is new. What the ring has by then is passed on before what the map told: a socket
-//! in the map may have the kernel address of one whose end is still in the ring. An end that overtakes its beginning in
-//! this way is told apart by the tracker's tombstones. What processes accept is counted in another map, which is read as
-//! often.
+//! [`SECOND`] if something in it is new, and passed on in the order in which they began. What the ring has by then is
+//! passed on before what the map told: a socket in the map may have the kernel address of one whose end is still in the
+//! ring. An end that overtakes its beginning in this way is told apart by the tracker's tombstones. What processes accept
+//! is counted in another map, which is read as often. After that the actor is told that a second is over: what it judges
+//! then it knows all of.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +16,8 @@ use tokio::runtime::Builder;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tracer_core::event::{Event, ProcessId};
+use tokio::time::MissedTickBehavior;
+use tracer_core::event::{Event, ProcessId, SocketEvent};
 use tracer_core::inventory::{Glance, Inventory};
 use tracer_core::setup::Setup;
 
@@ -28,7 +30,7 @@ use crate::clock;
 pub const BATCH: usize = 512;
 /// How often the kernel side's counters are read, and its map if something in it is new. A life that is shorter is told
 /// by its end alone.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const SECOND: Duration = Duration::from_secs(1);
 
 /// How often the ring is looked at while it is busy and somebody watches events live.
 const LIVE_INTERVAL: Duration = Duration::from_millis(5);
@@ -122,7 +124,17 @@ fn go_first() {
 
 /// Looks at the socket table have to do.
 async fn pass_on(messages: mpsc::Sender<Message>, mut commands: mpsc::Receiver<Command>) -> anyhow::Result<()> {
-    while let Some(command) = commands.recv().await {
+    let mut tick = tokio::time::interval(SECOND);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let command = tokio::select! {
+            command = commands.recv() => command,
+            _ = tick.tick() => {
+                drop(messages.send(Message::Second).await);
+                continue;
+            }
+        };
+        let Some(command) = command else { return Ok(()) };
         match command {
             // Fails when the actor is gone; then nobody sends commands any more either.
             Command::Inventory(result) => drop(messages.send(looked(result)).await),
@@ -136,7 +148,6 @@ async fn pass_on(messages: mpsc::Sender<Message>, mut commands: mpsc::Receiver<C
             Command::Watch(_) | Command::Unwatch(_) => {}
         }
     }
-    Ok(())
 }
 
 fn looked(result: Result<Inventory, String>) -> Message {
@@ -148,8 +159,8 @@ fn looked(result: Result<Inventory, String>) -> Message {
 
 impl Drain {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> anyhow::Result<()> {
-        let mut tick = tokio::time::interval(LOOK_EVERY);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut tick = tokio::time::interval(SECOND);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // After a wake-up the kernel side stays silent for a while: look again until a look after that finds nothing.
         let mut busy = false;
         let mut silent_until = Instant::now();
@@ -175,6 +186,7 @@ impl Drain {
                     self.empty();
                     self.tell_accepts().await;
                     self.report().await?;
+                    let _ = self.messages.send(Message::Second).await;
                 }
             }
             if self.messages.is_closed() {
@@ -195,19 +207,22 @@ impl Drain {
 
     /// Passes on what is only in the kernel side's map; all of it if records were lost since that was last done.
     async fn tell_untold(&mut self, after_loss: bool) -> anyhow::Result<()> {
-        let mut events: Vec<Event> = Vec::new();
+        let mut told: Vec<SocketEvent> = Vec::new();
         let decode_errors = &mut self.decode_errors;
         let read = self.kernel.capture.untold(after_loss, clock::boot_clock, |event| match event {
-            Ok(event) => events.push(event),
+            Ok(event) => told.push(event),
             Err(error) => unreadable(decode_errors, error),
         });
         if let Err(error) = read {
             // Such as no memory for the moment: it stays untold until the next time.
             tracing::warn!(%error, "cannot read what the kernel side remembers");
         }
-        if !events.is_empty() {
+        if !told.is_empty() {
             self.empty_whole().await;
         }
+        // A count by time takes what comes late for what happens now.
+        told.sort_by_key(|event| event.established.unwrap_or(event.at));
+        let events: Vec<Event> = told.into_iter().map(Event::Socket).collect();
         self.send(&events).await;
         Ok(())
     }

@@ -64,6 +64,8 @@ enum Message {
     Events(Vec<Event>),
     /// What was counted and lost so far.
     Counters { kernel: KernelCounters, decode_errors: u64 },
+    /// A second is over; all that the kernel side knew by then was sent before it.
+    Second,
     /// A look at the socket table; every event older than its end was sent before it.
     Inventory(Box<Inventory>),
     /// A look at some sockets alone.
