@@ -263,7 +263,7 @@ fn value(name: &str, after: &str, by: bool, assigned: bool) -> Option<(usize, us
     }
     // What closes the name: `"password"`, `user[password]`, an escaped quote.
     let closed = after.trim_start_matches(['"', '\'', ']', '\\']);
-    let open = closed.trim_start();
+    let open = paired(after).filter(|_| secret).unwrap_or_else(|| closed.trim_start());
     let header = open.starts_with(": ") || [":bearer ", ":basic ", ":token "].iter().any(|it| starts_with(open, it));
     let value = match open.strip_prefix(['=', ':']) {
         Some(value) if secret => value.trim_start_matches(['>', '=']).trim_start(),
@@ -284,7 +284,20 @@ fn value(name: &str, after: &str, by: bool, assigned: bool) -> Option<(usize, us
             (value, value.find(end).unwrap_or(value.len()))
         }
     };
-    (len > 0).then_some((after.len() - value.len(), len))
+    // `key="password" value="x"`: this is the name.
+    let names = name.eq_ignore_ascii_case("key") && paired(value.get(len..)?).is_some();
+    (len > 0 && !names).then_some((after.len() - value.len(), len))
+}
+
+/// From `=` or `:` on, where what is behind a name says that its value stands under another one: `key="password"
+/// value="x"`, `{"name": "password", "value": "x"}`, `name=password,value=x`.
+fn paired(after: &str) -> Option<&str> {
+    const QUOTES: [char; 3] = ['"', '\'', '\\'];
+    let other = after.trim_start_matches(QUOTES).trim_start().trim_start_matches(',').trim_start();
+    let other = other.trim_start_matches(QUOTES);
+    let is_behind = other.len() < after.len() && starts_with(other, "value");
+    let assigned = other.get("value".len()..).filter(|_| is_behind)?.trim_start_matches(QUOTES).trim_start();
+    assigned.starts_with(['=', ':']).then_some(assigned)
 }
 
 /// Whether a login in base64 follows.
