@@ -56,6 +56,8 @@ pub enum Extent {
     Outline,
     /// So many connections at most, those that began first; series as in an outline.
     Connections(usize),
+    /// No connections, and everything else.
+    Overview,
     /// Everything.
     Whole,
 }
@@ -90,7 +92,7 @@ impl Tracker {
             }
         }
         let most = match extent {
-            Extent::Outline => 0,
+            Extent::Outline | Extent::Overview => 0,
             Extent::Connections(most) => most,
             Extent::Whole => usize::MAX,
         };
@@ -174,7 +176,7 @@ impl Tracker {
                     by_state,
                     drops: drops(endpoint, about, anchor),
                     series: match extent {
-                        Extent::Whole => series.to_snapshot(anchor),
+                        Extent::Overview | Extent::Whole => series.to_snapshot(anchor),
                         Extent::Outline | Extent::Connections(_) => series.latest(anchor),
                     },
                 }

@@ -21,6 +21,7 @@ use tracer_core::finding::{Change, FINDING_SCHEMA, Finding, FindingLine};
 use tracer_core::snapshot::{Capture, Completeness, Connection, Endpoint, Host, LauncherGroup, Process, Snapshot};
 use tracer_core::tcp::TcpState;
 use tracer_core::time::WallTime;
+use tracer_core::tracker::Extent;
 
 use super::{ErrorBody, Health, OPEN_FINDINGS_HEADER, past, stream};
 use crate::daemon::handle::{Handle, HandleError};
@@ -150,7 +151,8 @@ async fn overview(State(app): State<App>, asked: Asked) -> Result<Response, Fail
             findings: &snapshot.findings,
         })
     };
-    written(&app, app.handle.last_snapshot(), "application/json", move |snapshot| write(snapshot)).await
+    let known = app.handle.known(Extent::Overview);
+    written(&app, known, "application/json", move |snapshot| write(snapshot)).await
 }
 
 #[derive(Serialize)]
@@ -211,7 +213,8 @@ async fn connections(State(app): State<App>, asked: Asked) -> Result<Response, F
     match given.get("fresh").map(String::as_str) {
         None | Some("true") => whole(&app, write).await,
         Some("false") => {
-            written(&app, app.handle.last_snapshot(), "application/json", move |snapshot| write(snapshot)).await
+            let known = app.handle.known(Extent::Whole);
+            written(&app, known, "application/json", move |snapshot| write(snapshot)).await
         }
         Some(text) => {
             Err(Failure(StatusCode::BAD_REQUEST, format!("fresh is {text:?}: give true (look first) or false")))
@@ -371,7 +374,7 @@ async fn history(State(app): State<App>, asked: Asked) -> Result<Response, Failu
 
 async fn health(State(app): State<App>, asked: Asked) -> Result<Response, Failure> {
     parameters(asked, &[])?;
-    let snapshot = app.handle.last_snapshot().await?;
+    let snapshot = app.handle.known(Extent::Outline).await?;
     let health = Health {
         status: "ok".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -380,13 +380,13 @@ impl Actor {
 
     fn answer(&mut self, request: Request) {
         match request {
-            Request::Snapshot { fresh: true, reply } => {
+            Request::Snapshot { reply } => {
                 self.waiting.push((clock::boot_clock(), reply));
                 self.peers.wanted.notify_one();
             }
-            Request::Snapshot { fresh: false, reply } => {
+            Request::Known { extent, reply } => {
                 // The client has gone.
-                let _ = reply.send(Arc::new(self.snapshot()));
+                let _ = reply.send(Arc::new(self.known(extent)));
             }
             Request::FollowEvents { reply } => {
                 // A full queue: then the next tick does it. Dropping the reply would tell the client that we stop.
@@ -405,7 +405,8 @@ impl Actor {
             Request::Figures { reply } => {
                 let open = self.tracker.open_by_group();
                 // The client has gone.
-                let _ = reply.send(Figures { outline: self.outline(), open, records: self.records.clone() });
+                let _ =
+                    reply.send(Figures { outline: self.known(Extent::Outline), open, records: self.records.clone() });
             }
             Request::OpenFindings { reply } => {
                 let findings = self.findings.findings(&clock::wall_anchor());
@@ -425,10 +426,10 @@ impl Actor {
         }
     }
 
-    /// As the last second's findings are: a scrape makes none anew.
-    fn outline(&self) -> Snapshot {
+    /// With the last second's findings: who asks often makes none anew.
+    fn known(&self, extent: Extent) -> Snapshot {
         let anchor = clock::wall_anchor();
-        self.tracker.snapshot_of(Extent::Outline, (&self.about, &self.findings), anchor.boot, &anchor)
+        self.tracker.snapshot_of(extent, (&self.about, &self.findings), anchor.boot, &anchor)
     }
 
     fn snapshot(&mut self) -> Snapshot {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracer_core::finding::{Finding, FindingLine};
 use tracer_core::snapshot::{LossLine, Snapshot};
-use tracer_core::tracker::GroupOpen;
+use tracer_core::tracker::{Extent, GroupOpen};
 
 use super::feed::{self, Feed};
 use crate::history::Access;
@@ -24,10 +24,15 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// What the tracker's task may be asked.
 #[derive(Debug)]
 pub enum Request {
-    /// The state as a snapshot: as of now if `fresh`, else the last one made will do.
+    /// The state after a look at the socket table that begins now.
     Snapshot {
-        /// As of now.
-        fresh: bool,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Arc<Snapshot>>,
+    },
+    /// What is known of the state without another look, which may be some seconds old.
+    Known {
+        /// How much of it.
+        extent: Extent,
         /// Where the answer goes.
         reply: oneshot::Sender<Arc<Snapshot>>,
     },
@@ -143,12 +148,12 @@ impl Handle {
 
     /// The state as of now.
     pub async fn snapshot(&self) -> Result<Arc<Snapshot>, HandleError> {
-        self.ask(|reply| Request::Snapshot { fresh: true, reply }).await
+        self.ask(|reply| Request::Snapshot { reply }).await
     }
 
-    /// The last snapshot made, which may be some seconds old.
-    pub async fn last_snapshot(&self) -> Result<Arc<Snapshot>, HandleError> {
-        self.ask(|reply| Request::Snapshot { fresh: false, reply }).await
+    /// What is known of the state, which may be some seconds old.
+    pub async fn known(&self, extent: Extent) -> Result<Arc<Snapshot>, HandleError> {
+        self.ask(|reply| Request::Known { extent, reply }).await
     }
 
     /// Counts, as of now.
@@ -247,6 +252,6 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_daemon_that_does_not_answer_is_not_waited_for() {
         let (handle, _served) = channel();
-        assert_eq!(handle.last_snapshot().await.unwrap_err(), HandleError::Overloaded);
+        assert_eq!(handle.known(Extent::Outline).await.unwrap_err(), HandleError::Overloaded);
     }
 }

@@ -199,7 +199,7 @@ pub fn fake(state: Snapshot) -> Fake {
     tokio::spawn(async move {
         while let Some(request) = requests.recv().await {
             match request {
-                Request::Snapshot { reply, .. } => drop(reply.send(Arc::clone(&state))),
+                Request::Snapshot { reply } | Request::Known { reply, .. } => drop(reply.send(Arc::clone(&state))),
                 Request::FollowEvents { reply } => {
                     let _ = reply.send(());
                     answered.store(true, Ordering::Release);
