@@ -12,6 +12,7 @@ use tracer_core::diff::{DIFF_SCHEMA, Diff};
 use tracer_core::finding::{FINDING_SCHEMA, FindingLine};
 use tracer_core::snapshot::{EVENT_SCHEMA, EventLine, LOSS_SCHEMA, LossLine, SNAPSHOT_SCHEMA, Snapshot};
 use tracer_user::api::{LOST_SCHEMA, LostLine};
+use tracer_user::history::{HISTORY_SCHEMA, Line, RebuiltSnapshot};
 use tracer_user::probe::report::{REAP_SCHEMA, ReapLine, VERIFY_SCHEMA, VerifyLine};
 
 fn check<T: JsonSchema>(file: &str, schema: &str) {
@@ -71,4 +72,14 @@ fn verify() {
 #[test]
 fn reap() {
     check::<ReapLine>("reap.v1.json", REAP_SCHEMA);
+}
+
+#[test]
+fn history() {
+    check::<Line>("history.v1.json", HISTORY_SCHEMA);
+}
+
+#[test]
+fn rebuilt_snapshot() {
+    check::<RebuiltSnapshot>("rebuilt-snapshot.v1.json", SNAPSHOT_SCHEMA);
 }

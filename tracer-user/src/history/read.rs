@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, params};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracer_core::finding::{Change, Finding, Kind};
 use tracer_core::time::WallTime;
@@ -33,7 +34,7 @@ pub struct Asked {
 }
 
 /// One line of the answer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Line {
     /// [`HISTORY_SCHEMA`].
     pub schema: String,
@@ -45,7 +46,7 @@ pub struct Line {
 }
 
 /// What a [`Line`] tells.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "what", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "docs/history.md says what each is")]
 pub enum What {

@@ -4,6 +4,7 @@ use std::io::Read as _;
 
 use flate2::read::GzDecoder;
 use rusqlite::{OptionalExtension as _, params};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracer_core::snapshot::{Completeness, Snapshot};
 use tracer_core::time::WallTime;
@@ -15,7 +16,7 @@ use super::{StoreError, moment, roll};
 const CHECKPOINT_BYTES_MAX: u64 = 512 << 20;
 
 /// A v1 snapshot that says how it was made.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RebuiltSnapshot {
     /// The snapshot.
     #[serde(flatten)]
@@ -25,7 +26,7 @@ pub struct RebuiltSnapshot {
 }
 
 /// How a snapshot was made out of the history.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rebuilt {
     /// The moment that was asked for.
     pub asked_at: WallTime,

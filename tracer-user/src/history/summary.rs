@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use rusqlite::params;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
@@ -12,7 +13,7 @@ use super::read::{Asked, Reader};
 const SUMMARIES_MAX: usize = 100;
 
 /// How the connections of a launcher group, or of a process if some were asked for, changed at an endpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Growth {
     /// The group's label, or the process' name.
     pub who: String,
@@ -37,7 +38,7 @@ pub struct Growth {
 }
 
 /// Connections that closed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ClosedSummary {
     /// The launcher group's label, else the process' name; empty if nobody is known.
     pub who: String,
