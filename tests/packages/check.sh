@@ -53,7 +53,7 @@ holds "it can be reloaded" systemctl reload socklife.service
 holds "it can be restarted" systemctl restart socklife.service
 holds "it is watched by the watchdog" sh -c '[ "$(systemctl show --value --property WatchdogUSec socklife.service)" = 30s ]'
 holds "it said nothing worth a warning" sh -c '! journalctl --unit socklife.service --no-pager | grep -E " (WARN|ERROR) "'
-holds "the manual names its pages" sh -c 'zcat /usr/share/man/man1/socklife.1.gz | grep -q "socklife.*-snapshot"'
+holds "the manual names its pages" sh -c 'zcat /usr/share/man/man1/socklife.1.gz | grep -qF "socklife\-snapshot"'
 holds "completions are bash's" sh -c 'grep -q "complete -F _socklife" /usr/share/bash-completion/completions/socklife'
 holds "no file differs from the package's" dpkg --verify socklife
 holds "it ends cleanly" systemctl stop socklife.service

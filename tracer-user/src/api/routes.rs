@@ -151,8 +151,7 @@ async fn overview(State(app): State<App>, asked: Asked) -> Result<Response, Fail
             findings: &snapshot.findings,
         })
     };
-    let known = app.handle.known(Extent::Overview);
-    written(&app, known, "application/json", move |snapshot| write(snapshot)).await
+    json(&app, app.handle.known(Extent::Overview), write).await
 }
 
 #[derive(Serialize)]
@@ -212,10 +211,7 @@ async fn connections(State(app): State<App>, asked: Asked) -> Result<Response, F
     };
     match given.get("fresh").map(String::as_str) {
         None | Some("true") => whole(&app, write).await,
-        Some("false") => {
-            let known = app.handle.known(Extent::Whole);
-            written(&app, known, "application/json", move |snapshot| write(snapshot)).await
-        }
+        Some("false") => json(&app, app.handle.known(Extent::Whole), write).await,
         Some(text) => {
             Err(Failure(StatusCode::BAD_REQUEST, format!("fresh is {text:?}: give true (look first) or false")))
         }
@@ -282,7 +278,19 @@ async fn whole<W>(app: &App, write: W) -> Result<Response, Failure>
 where
     W: FnOnce(&Snapshot) -> serde_json::Result<Vec<u8>> + Send + 'static,
 {
-    written(app, app.handle.snapshot(), "application/json", move |snapshot| write(snapshot)).await
+    json(app, app.handle.snapshot(), write).await
+}
+
+/// JSON made from a snapshot.
+async fn json<W>(
+    app: &App,
+    snapshot: impl Future<Output = Result<Arc<Snapshot>, HandleError>>,
+    write: W,
+) -> Result<Response, Failure>
+where
+    W: FnOnce(&Snapshot) -> serde_json::Result<Vec<u8>> + Send + 'static,
+{
+    written(app, snapshot, "application/json", move |snapshot| write(snapshot)).await
 }
 
 /// An answer made from a snapshot. Written away from the tracker and from the runtime's own threads; its turn ends when

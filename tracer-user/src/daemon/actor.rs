@@ -25,7 +25,7 @@ use super::identify::Ask;
 use super::keeper::Keeper;
 use super::record::Recorders;
 use super::state::KEEP_EVERY;
-use super::{Message, drain};
+use super::{Message, drain, every};
 use crate::clock;
 use crate::history::Tap;
 
@@ -154,10 +154,7 @@ impl Actor {
         mut requests: mpsc::Receiver<Request>,
         mut stopped: watch::Receiver<bool>,
     ) {
-        let mut keep = tokio::time::interval(KEEP_EVERY);
-        keep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut ask = tokio::time::interval(ASK_EVERY);
-        ask.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut keep, mut ask) = (every(KEEP_EVERY), every(ASK_EVERY));
         loop {
             tokio::select! {
                 message = inbox.recv() => match message {
@@ -434,8 +431,7 @@ impl Actor {
 
     fn snapshot(&mut self) -> Snapshot {
         self.detect();
-        let anchor = clock::wall_anchor();
-        self.tracker.snapshot(&self.about, &self.findings, anchor.boot, &anchor)
+        self.known(Extent::Whole)
     }
 
     fn detect(&mut self) {

@@ -16,13 +16,12 @@ use tokio::runtime::Builder;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::MissedTickBehavior;
 use tracer_core::event::{Event, ProcessId, SocketEvent};
 use tracer_core::inventory::{Glance, Inventory};
 use tracer_core::setup::Setup;
 
-use super::Message;
 use super::feed::Feed;
+use super::{Message, every};
 use crate::capture::{Capture, KernelCounters, Ring, WAKE_INTERVAL};
 use crate::clock;
 
@@ -122,30 +121,25 @@ fn go_first() {
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
 }
 
-/// Looks at the socket table have to do.
+/// Looks at the socket table have to do, and the seconds that go by.
 async fn pass_on(messages: mpsc::Sender<Message>, mut commands: mpsc::Receiver<Command>) -> anyhow::Result<()> {
-    let mut tick = tokio::time::interval(SECOND);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tick = every(SECOND);
     loop {
-        let command = tokio::select! {
-            command = commands.recv() => command,
-            _ = tick.tick() => {
-                drop(messages.send(Message::Second).await);
-                continue;
-            }
-        };
-        let Some(command) = command else { return Ok(()) };
-        match command {
-            // Fails when the actor is gone; then nobody sends commands any more either.
-            Command::Inventory(result) => drop(messages.send(looked(result)).await),
-            Command::Glance(glance) => drop(messages.send(Message::Glance(Box::new(glance))).await),
-            // The client has gone, if this fails.
-            Command::Follow(reply) | Command::WatchPorts(_, reply) => drop(reply.send(())),
-            Command::Configure(change, reply) => {
-                drop(messages.send(Message::Configure(Box::new(change.setup))).await);
-                drop(reply.send(Ok(())));
-            }
-            Command::Watch(_) | Command::Unwatch(_) => {}
+        // Sending fails when the actor is gone; then nobody sends commands any more either.
+        tokio::select! {
+            command = commands.recv() => match command {
+                Some(Command::Inventory(result)) => drop(messages.send(looked(result)).await),
+                Some(Command::Glance(glance)) => drop(messages.send(Message::Glance(Box::new(glance))).await),
+                // The client has gone, if this fails.
+                Some(Command::Follow(reply) | Command::WatchPorts(_, reply)) => drop(reply.send(())),
+                Some(Command::Configure(change, reply)) => {
+                    drop(messages.send(Message::Configure(Box::new(change.setup))).await);
+                    drop(reply.send(Ok(())));
+                }
+                Some(Command::Watch(_) | Command::Unwatch(_)) => {}
+                None => return Ok(()),
+            },
+            _ = tick.tick() => drop(messages.send(Message::Second).await),
         }
     }
 }
@@ -159,8 +153,7 @@ fn looked(result: Result<Inventory, String>) -> Message {
 
 impl Drain {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> anyhow::Result<()> {
-        let mut tick = tokio::time::interval(SECOND);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = every(SECOND);
         // After a wake-up the kernel side stays silent for a while: look again until a look after that finds nothing.
         let mut busy = false;
         let mut silent_until = Instant::now();

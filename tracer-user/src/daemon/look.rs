@@ -12,6 +12,7 @@ use tracer_core::ports::PortMap;
 use tracer_core::setup::Setup;
 
 use super::drain::{Change, Command};
+use super::every;
 use crate::clock;
 use crate::config::Config;
 use crate::inventory::door::Door;
@@ -114,12 +115,6 @@ pub async fn run(config: Arc<Config>, mut looks: Looks, mut stopped: watch::Rece
             return;
         }
     }
-}
-
-fn every(period: Duration) -> tokio::time::Interval {
-    let mut interval = tokio::time::interval(period);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    interval
 }
 
 /// Passes another configuration on, with the ports that join and those that leave.

@@ -272,6 +272,13 @@ fn attach(config: &Config, proc_root: &Path) -> anyhow::Result<Capture> {
     Ok(Capture::start(&settings, &config.capture.ports)?)
 }
 
+/// Ticks; one that comes late moves those after it.
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    interval
+}
+
 /// Returns after `--for`; never without it.
 async fn pass(run_for: Option<Duration>) {
     match run_for {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::every;
 use super::handle::Handle;
 
 /// Shortest time between two words: a watchdog of no time at all would have the daemon do nothing else.
@@ -11,8 +12,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// tracker that hangs is so found, and the daemon started anew (`WatchdogSec=` of systemd.service(5)).
 pub(super) async fn keep_fed(handle: Handle) {
     let Some(allowed) = sd_notify::watchdog_enabled() else { return };
-    let mut turns = tokio::time::interval((allowed / 2).max(PAUSE_MIN));
-    turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut turns = every((allowed / 2).max(PAUSE_MIN));
     loop {
         tokio::select! {
             () = handle.stopping() => return,
